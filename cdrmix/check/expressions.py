@@ -1,0 +1,309 @@
+"""Expressions: names, arithmetic, `@`, choice and `as`.
+
+Input: an expression and the `Reading` it stands in.  Output: its `Value`; every axis is checked here.
+
+Elementwise operands have the same axes, or none.  What is known before the program runs is computed at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cdrmix.check import stores, tensors
+from cdrmix.check.axes import AxisVar, names, unite
+from cdrmix.check.dims import axis_of
+from cdrmix.check.draft import Definition
+from cdrmix.check.quote import dims, quote
+from cdrmix.check.reading import Reading, read, value
+from cdrmix.check.scope import OpValue, Static
+from cdrmix.check.statics import evaluate, not_static
+from cdrmix.check.symbols import Stored
+from cdrmix.check.tensors import Value
+from cdrmix.check.values import CONTEXT, a_kind, kind_of, show
+from cdrmix.diagnose import Span
+from cdrmix.ir.nodes import DType, Ref
+from cdrmix.ir.ops import FUNCTIONS, OPS, REDUCTIONS
+from cdrmix.syntax import ast
+
+OPERATORS = {row.surface: row.name for row in OPS.values() if row.kind == "elementwise" and row.arity > 0 and row.surface}
+OPERATORS["-"] = "sub"
+"""Operators and functions of the language to rows of the IR; the sign is `neg`."""
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+@value.register
+def _(expr: ast.Num, r: Reading) -> Value:
+    return tensors.constant(expr.value, expr.span)
+
+
+@value.register
+def _(expr: ast.Bool, r: Reading) -> Value:
+    return tensors.constant(expr.value, expr.span)
+
+
+@value.register
+def _(expr: ast.Str, r: Reading) -> Value:
+    return tensors.constant(expr.value, expr.span)
+
+
+@value.register
+def _(expr: ast.Name, r: Reading) -> Value:
+    name, frame = expr.id, r.frame
+    if name in r.indices:
+        return tensors.index(r.indices[name], expr.span)
+    if name in frame.symbols:
+        return read(frame.symbols[name], expr.span, r)
+    if r.mode == "init" and name in frame.lets and name not in frame.statics:
+        return _let(name, expr, r)
+    if name in CONTEXT and not frame.own(name) and r.mode == "init":
+        if frame.context.layer is None:
+            frame.outside(name, expr.span)
+        frame.seen["inside",] = True
+        return tensors.context(name, expr.span)
+    if name == "pos" and not frame.own(name):
+        if r.mode == "init":
+            not_static(expr, r.frame.report)
+        return tensors.context(name, expr.span)
+    if name == "tokens" and not frame.own(name):
+        r.draft.fail("E0601", expr.span, "`tokens` is an axis to reduce over, not a value",
+                     "as `mean[tokens](…)`, in `aux`, `metric` and `after step`")  # fmt: skip
+    return tensors.constant(r.env.name(expr), expr.span)
+
+
+def _let(name: str, expr: ast.Name, r: Reading) -> Value:
+    """A `let` in an init rule: its expression, so that one cell serves all layers."""
+    let, scope = r.frame.lets[name]
+    if name in r.frame.busy:
+        return tensors.constant(r.env.name(expr), expr.span)
+    r.frame.busy.append(name)
+    try:
+        return value(let.value, Reading(r.frame, scope, r.waiting, mode="init", target=r.target))
+    finally:
+        r.frame.busy.pop()
+
+
+@value.register
+def _(expr: ast.Path, r: Reading) -> Value:
+    return tensors.constant(r.env.path(expr), expr.span)
+
+
+@value.register
+def _(expr: ast.Primed, r: Reading) -> Value:
+    name, symbol = expr.id, r.frame.symbols.get(expr.id)
+    if isinstance(symbol, Stored) and symbol.kind == "state":
+        return stores.whole(symbol, expr.span, r, following=True)
+    if isinstance(symbol, Stored) and symbol.kind == "carry" and name in r.frame.following:
+        return read(r.frame.following[name], expr.span, r)
+    if isinstance(symbol, Stored) and symbol.kind == "buffer":
+        r.draft.fail("E0602", expr.span, f"`{name}'` of a buffer is known only after the step", f"read `{name}`")
+    if symbol is None and not r.frame.own(name):
+        r.env.unknown(ast.Name(expr.span, name))
+    r.draft.fail("E0402", expr.span, f"`{name}'` is read but `{name}` is not declared a state",
+                 f"declare `state {name}: […]`, or read `{name}`")  # fmt: skip
+
+
+# --- arithmetic ----------------------------------------------------------------------------------------------------
+@value.register
+def _(expr: ast.Unary, r: Reading) -> Value:
+    operand = value(expr.arg, r)
+    if operand.const is not None:
+        return known(ast.Unary(expr.span, expr.op, _literal(operand)), r)
+    return apply("neg" if expr.op == "-" else "not", expr.op, [operand], [expr.arg], expr.span, r)
+
+
+@value.register
+def _(expr: ast.Binary, r: Reading) -> Value:
+    spine = [expr]
+    while isinstance(spine[-1].left, ast.Binary):
+        spine.append(spine[-1].left)
+    left = value(spine[-1].left, r)
+    for node in reversed(spine):  # a long sum nests to the left
+        left = _binary(node, left, r)
+    return left
+
+
+def _binary(expr: ast.Binary, left: Value, r: Reading) -> Value:
+    if expr.op in ("and", "or") and isinstance(left.const, bool) and left.const == (expr.op == "or"):
+        return left
+    right = value(expr.right, r)
+    if expr.op == "@":
+        return _matrix_product(expr, left, right, r)
+    if left.const is not None and right.const is not None:
+        if isinstance(left.const, OpValue) and isinstance(right.const, OpValue) and expr.op in ("==", "!="):
+            return tensors.constant((left.const == right.const) == (expr.op == "=="), expr.span)
+        return known(ast.Binary(expr.span, expr.op, _literal(left), _literal(right)), r)
+    return apply(OPERATORS[expr.op], expr.op, [left, right], [expr.left, expr.right], expr.span, r)
+
+
+@value.register
+def _(expr: ast.IfElse, r: Reading) -> Value:
+    cond = value(expr.cond, r)
+    if cond.const is not None:
+        if not isinstance(cond.const, bool):
+            kind = a_kind(kind_of(cond.const))
+            r.draft.fail("E0216", expr.cond.span, f"a condition is true or false, {show(cond.const)} is {kind}",
+                         "compare it, for instance `n > 0`")  # fmt: skip
+        return value(expr.then if cond.const else expr.other, r)
+    branches = [value(expr.then, r), value(expr.other, r)]
+    return apply("select", "if", [cond, *branches], [expr.cond, expr.then, expr.other], expr.span, r)
+
+
+@value.register
+def _(expr: ast.Compose, r: Reading) -> Value:
+    r.draft.fail("E0216", expr.span, "a chain `>>` is no value", "call one op on the other's value: `g(f(x))`")
+
+
+def apply(
+    op: str, symbol: str, operands: Sequence[Value], texts: Sequence[ast.Expr], span: Span, r: Reading
+) -> Value:
+    """An elementwise row of operands that are not all known."""
+    for operand, text in zip(operands, texts, strict=True):
+        check_number(operand, symbol, text, r)
+    shape: tuple[AxisVar, ...] = ()
+    first = None
+    for operand, text in zip(operands, texts, strict=True):
+        if operand.shape and first is None:
+            shape, first = operand.shape, text
+        elif operand.shape and first is not None:
+            meet(shape, first, operand.shape, text, symbol, span, r, next((o.leaves for o in operands if o.leaves), None))
+    return tensors.elementwise(op, operands, shape, span)
+
+
+def known(expr: ast.Expr, r: Reading) -> Value:
+    """What can be computed now."""
+    return tensors.constant(evaluate(expr, r.env, r.frame.report), expr.span)
+
+
+def _literal(operand: Value) -> ast.Expr:
+    return literal(operand.const, operand.span)
+
+
+def literal(static: Static | None, span: Span) -> ast.Expr:
+    """A known value as syntax again."""
+    match static:
+        case bool():
+            return ast.Bool(span, static)
+        case int() | float():
+            return ast.Num(span, static)
+        case OpValue():
+            return ast.Str(span, static.op.name)
+        case _:
+            return ast.Str(span, str(static))
+
+
+def check_number(operand: Value, symbol: str, text: ast.Expr, r: Reading) -> None:
+    """Report a string or an op where a number is wanted."""
+    if isinstance(operand.const, str | OpValue):
+        r.draft.fail("E0216", text.span, f"`{symbol}` wants numbers, {show(operand.const)} is "
+                     f"{a_kind(kind_of(operand.const))}", "only `==` and `!=` compare strings and ops")  # fmt: skip
+
+
+def meet(
+    left: Sequence[AxisVar],
+    left_text: ast.Expr,
+    right: Sequence[AxisVar],
+    right_text: ast.Expr,
+    symbol: str,
+    span: Span,
+    r: Reading,
+    leaves: ast.Expr | None = None,
+) -> None:
+    """Check that two operands have the same axes (E0303, E0304; E0313 where an index left some)."""
+    same = len(left) == len(right)
+    clash = next(((a.root, b.root) for a, b in zip(left, right, strict=False) if not unite(a, b)), None)
+    if same and clash is None:
+        return
+    if leaves is not None and (not same or r.indices):
+        mine, other = (left, right) if leaves is left_text or leaves is not right_text else (right, left)
+        r.draft.fail("E0313", leaves.span, f"`{quote(leaves)}` leaves an axis: it is a whole {names(mine)} here, and "
+                     f"meets {names(other)} at `{symbol}`", "index all of its axes")  # fmt: skip
+    if same and clash is not None and clash[0].size == clash[1].size and not (clash[0].window or clash[1].window):
+        one, two = clash
+        r.draft.fail("E0304", span, f"{one.name} = {one.size} and {two.name} = {two.size} have one size but are not "
+                     f"one axis: `{quote(left_text)}` is {names(left)}, `{quote(right_text)}` is {names(right)}",
+                     f"if they are meant to be, say `dim {two.name} = {one.name}`")  # fmt: skip
+    r.draft.fail("E0303", span, f"axes differ: `{quote(left_text)}` is {names(left)}, `{quote(right_text)}` is "
+                 f"{names(right)}", f"they meet at `{symbol}`, where axes must be the same")  # fmt: skip
+
+
+def _matrix_product(expr: ast.Binary, left: Value, right: Value, r: Reading) -> Value:
+    for operand, text in ((left, expr.left), (right, expr.right)):
+        check_number(operand, "@", text, r)
+    if len(left.shape) != 2 or len(right.shape) != 1:
+        a, b = quote(expr.left), quote(expr.right)
+        help = f"`{a}` wants [M, K] and `{b}` [K]"
+        if len(left.shape) == len(right.shape) == 1:
+            help = f"a dot product is `sum[i]({_item(expr.left)}*{_item(expr.right)})`"
+        elif len(left.shape) == 1 and len(right.shape) == 2:
+            help = f"the matrix stands on the left: `{b} @ {a}`"
+        r.draft.fail("E0315", expr.span, f"`{quote(expr)}`: the matrix product wants [M, K] @ [K], got "
+                     f"{names(left.shape)} @ {names(right.shape)}", help)  # fmt: skip
+    meet(left.shape[1:], expr.left, right.shape, expr.right, "@", expr.span, r)
+    return tensors.product(left, right, expr.span)
+
+
+def _item(text: ast.Expr) -> str:
+    shown = quote(text)
+    return f"{shown}[i]" if isinstance(text, ast.Name | ast.Primed) else f"({shown})[i]"
+
+
+# --- as ------------------------------------------------------------------------------------------------------------
+@value.register
+def _(expr: ast.Reshape, r: Reading) -> Value:
+    base = value(expr.base, r)
+    axes = tuple(axis_of(d, r.env) for d in expr.type.dims)
+    products = r.frame.products
+    if not base.shape:
+        r.draft.fail("E0311", expr.span, f"`{quote(expr.base)}` is a number and has no axes to read as "
+                     f"{dims(expr.type.dims)}", "leave the `as` out")  # fmt: skip
+    if not products.same_elements(base.shape, axes):
+        _explain_as(expr, base, axes, r)
+    for a, b in zip(base.shape, axes, strict=False):
+        if len(axes) == len(base.shape):
+            unite(a, b)
+    dtype = expr.type.dtype
+    if base.place is None or dtype is not None and dtype != base.dtype:
+        base = store(base, r, expr.base, dtype)  # type: ignore[arg-type]  # the grammar knows the dtypes
+    return tensors.under_view(base, axes, expr.span)
+
+
+def _explain_as(expr: ast.Reshape, base: Value, axes: tuple[AxisVar, ...], r: Reading) -> None:
+    have, want = _count(base.shape), _count(axes)
+    fits = [name for name, axis in r.frame.axes.items() if r.frame.products.same_elements(base.shape, (axis,))]
+    if fits:
+        help = f"did you mean `as [{fits[0]}]`?"
+    elif _elements(base.shape) == _elements(axes):
+        help = "one size is not one axis: declare the product with `dim`"
+    else:
+        help = "the elements must be the same"
+    r.draft.fail("E0311", expr.span, f"`{quote(expr)}`: {names(base.shape)} has {have} elements, "
+                 f"{dims(expr.type.dims)} has {want}", help)  # fmt: skip
+
+
+def _elements(axes: Sequence[AxisVar]) -> int:
+    count = 1
+    for axis in axes:
+        count *= axis.size
+    return count
+
+
+def _count(axes: Sequence[AxisVar]) -> str:
+    text = "*".join(a.root.name for a in axes)
+    return text if text.isdigit() else f"{text} = {_elements(axes)}"
+
+
+def store(base: Value, r: Reading, text: ast.Expr, dtype: DType | None = None, hint: str = "") -> Value:
+    """The value under a name of its own, so that it can be read under another view or given to a part."""
+    if r.pure:
+        what = "an init rule" if r.mode == "init" else "a training value"
+        r.draft.fail("E0318", text.span, f"`{quote(text)}` needs a name before {what} can use it like this",
+                     "give it an equation of its own")  # fmt: skip
+    ref = Ref("def", r.draft.unique(hint or r.hint))
+    return Definition(r.draft, ref, (), base, dtype or base.dtype, text.span).read(text.span)
+
+
+def is_function(name: str, r: Reading) -> bool:
+    """Whether a name is a function of the language here, and not hidden by a name of the text."""
+    known_ = name in FUNCTIONS or name in REDUCTIONS or name in ("softmax", "top", "carried")
+    return known_ and not r.frame.own(name) and name not in r.indices
+

@@ -1,0 +1,246 @@
+"""The names of one op body: its formals, `let`s and `dim`s, and what its statements declare.
+
+Input: an `OpValue`, the axes of its tensor formals and where it stands (`Context`).
+Output: a `Frame` with every `when` decided and every `dim` solved; `Names` is what the body's static expressions see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn, Protocol
+
+from cdrmix.check.axes import AxisVar, Products
+from cdrmix.check.draft import Draft
+from cdrmix.check.modules import Lets, ModuleEnv
+from cdrmix.check.scope import OpDecl, OpValue, Scope, Static
+from cdrmix.check.statics import RUNTIME, evaluate, not_static, unknown
+from cdrmix.check.symbols import Held, Local, Stored, Symbol
+from cdrmix.check.values import CONTEXT, accept
+from cdrmix.diagnose import NOWHERE, Report, Span
+from cdrmix.ir.nodes import Cell
+from cdrmix.syntax import ast
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where an op stands: its layer, and the shapes of the carries that something above has written."""
+
+    layer: int | None = None
+    layers: int | None = None
+    carried: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    span: Span = NOWHERE
+
+
+class Home(Protocol):
+    """The elaborator, as an op body sees it."""
+
+    lets: Lets
+    settings: frozenset[str]
+
+    def part(self, op: OpValue, given: Sequence[Sequence[AxisVar]], frame: Frame, span: Span) -> Cell | None:
+        """The cell of a part; None after a mistake."""
+
+    def check_bank(self, held: Held, cell: Cell, draft: Draft) -> None:
+        """Report what an expert cannot hold."""
+
+
+@dataclass(eq=False, slots=True)
+class Frame:
+    """One op body, of a cell or of a function written out in place (`pure`: as one expression).
+
+    `seen` holds what was asked of the context: two places that agree on it share the cell.
+    """
+
+    draft: Draft
+    op: OpValue
+    context: Context
+    home: Home
+    seen: dict[tuple[str, ...], object]
+    parent: Frame | None = None
+    prefix: str = ""
+    pure: bool = False
+    statics: dict[str, Static] = field(default_factory=dict)
+    lets: dict[str, tuple[ast.Let, Scope]] = field(default_factory=dict)
+    dims: list[tuple[ast.Dim, Scope]] = field(default_factory=list)
+    axes: dict[str, AxisVar] = field(default_factory=dict)
+    products: Products = field(default_factory=Products)
+    symbols: dict[str, Symbol] = field(default_factory=dict)
+    following: dict[str, Local] = field(default_factory=dict)
+    statements: list[tuple[ast.Stmt, Scope]] = field(default_factory=list)
+    spans: dict[str, Span] = field(default_factory=dict)
+    busy: list[str] = field(default_factory=list)
+
+    @property
+    def decl(self) -> OpDecl:
+        """The op's declaration."""
+        return self.op.op
+
+    @property
+    def report(self) -> Report:
+        """Where mistakes go."""
+        return self.draft.report
+
+    def names(self, scope: Scope) -> Names:
+        """What a static expression of a statement in that file sees."""
+        return Names(self, scope)
+
+    def scope_of(self, node: ast.Syntax, around: Scope) -> Scope:
+        """The file in which the names of a statement resolve."""
+        return self.decl.scopes.get(id(node), around)
+
+    def formal(self, name: str) -> ast.Formal | None:
+        """The formal of that name."""
+        return next((f for f in self.decl.formals if f.name == name), None)
+
+    def static(self, name: str) -> Static | None:
+        """The value of a static name of this body, or None when it has none."""
+        if name in self.statics:
+            return self.statics[name]
+        formal = self.formal(name)
+        if name in self.lets:
+            stmt, scope = self.lets[name]
+            self.statics[name] = self._by_need(name, stmt.value, scope, stmt.span)
+        elif formal is not None and formal.default is not None and formal.kind not in ("tensor", "index"):
+            scope = self.scope_of(formal, self.decl.scope)
+            value = self._by_need(name, formal.default, scope, formal.span)
+            what = f"`{name}` of op `{self.decl.name}`"
+            self.statics[name] = accept(value, formal.kind, what, formal.default.span, self.report)
+        return self.statics.get(name)
+
+    def _by_need(self, name: str, expr: ast.Expr, scope: Scope, span: Span) -> Static:
+        if name in self.busy:
+            ring = [*self.busy[self.busy.index(name) :], name]
+            self.draft.fail("E0206", span, f"`{name}` needs itself: {' → '.join(ring)}",
+                            "give one of them a value of its own")  # fmt: skip
+        self.busy.append(name)
+        try:
+            return evaluate(expr, self.names(scope), self.report)
+        finally:
+            self.busy.pop()
+
+    def placed(self, name: str, span: Span) -> int:
+        """`layer` or `layers` as a number."""
+        value = self.context.layer if name == "layer" else self.context.layers
+        if value is None:
+            self.outside(name, span)
+        self.seen[(name,)] = value
+        return value
+
+    def outside(self, name: str, span: Span) -> NoReturn:
+        """Report `layer` where there is none."""
+        self.draft.fail("E0212", span, f"`{name}` is used outside any `repeat layer`",
+                        f"call `{self.decl.name}` inside one, or give `{name}=0`")  # fmt: skip
+
+    def is_carried(self, name: str) -> tuple[int, ...] | None:
+        """The shape of a carry that something above has written, or None."""
+        shape = self.context.carried.get(name)
+        self.seen[("carry", name)] = shape
+        return shape
+
+    def visible(self, name: str, scope: Scope) -> bool:
+        """Whether a name stands for something here, so that it cannot be an index."""
+        return self.own(name) or name in CONTEXT or name in RUNTIME or name in scope.ops or name in scope.lets
+
+    def own(self, name: str) -> bool:
+        """Whether the body itself gives the name a meaning."""
+        return name in self.symbols or name in self.statics or name in self.lets or self.formal(name) is not None
+
+    def all_names(self, scope: Scope) -> Iterator[str]:
+        """For `did you mean`."""
+        yield from (name for name in self.symbols)
+        yield from self.statics
+        yield from self.lets
+        yield from (f.name for f in self.decl.formals)
+        yield from scope.ops
+        yield from scope.lets
+
+    def declare(self, name: str, symbol: Symbol) -> None:
+        """Give a name its meaning; a second one is a mistake."""
+        if self.is_new(name, symbol.span):
+            self.symbols[name] = symbol
+
+    def is_new(self, name: str, span: Span) -> bool:
+        """Whether a name is still free; reports it otherwise."""
+        first = self.spans.get(name)
+        if first is not None:
+            at = f"{first.line}:{first.col}"
+            help = "one equation a name; rename one"
+            self.draft.error("E0205", span, f"`{name}` is defined twice (first at {at})", help)
+        elif name.removesuffix("'") in (*CONTEXT, *RUNTIME):
+            self.draft.error("E0205", span, f"`{name}` has a meaning in the language", "choose another name")
+        else:
+            self.spans[name] = span
+            return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a static expression in an op body sees: an `Env`."""
+
+    frame: Frame
+    scope: Scope
+
+    def name(self, node: ast.Name) -> Static:
+        frame, name = self.frame, node.id
+        value = frame.static(name)
+        if value is not None:
+            return value
+        if name in frame.symbols:
+            symbol = frame.symbols[name]
+            if isinstance(symbol, Held):
+                frame.draft.fail("E0216", node.span, f"`{name}` is a part, not a value", f"apply it: `{name}(…)`")
+            not_static(node, frame.report)
+        if name in CONTEXT:
+            return frame.placed(name, node.span)
+        self.check_dims(node)
+        found = ModuleEnv(self.scope, frame.report, frame.home.lets).lookup(name, node.span)
+        if found is None:
+            self.unknown(node)
+        return found
+
+    def path(self, node: ast.Path) -> Static:
+        self.unknown(node)
+
+    def call(self, node: ast.Call) -> Static | None:
+        """`carried(v0)`."""
+        match node:
+            case ast.Call(base=ast.Name(id="carried"), args=(ast.Arg(name=None, value=ast.Name(id=name)),)):
+                symbol = self.frame.symbols.get(name)
+                if isinstance(symbol, Stored) and symbol.kind == "carry":
+                    return self.frame.is_carried(name) is not None
+                self.frame.draft.fail("E0201", node.span, f"`{name}` is no carry of this op", f"declare `carry {name}`")
+            case ast.Call(base=ast.Name(id="carried")):
+                self.frame.draft.fail("E0209", node.span, "`carried` takes the name of one carry", "as `carried(v0)`")
+        return None
+
+    def check_dims(self, node: ast.Name) -> None:
+        """Report a name that a `dim` should have given a value."""
+        for dim, _ in self.frame.dims:
+            if node.id == dim.name or any(isinstance(n, ast.Name) and n.id == node.id for n in factors(dim.value)):
+                self.frame.draft.fail("E0302", node.span, f"`{node.id}` has no value: `dim {dim.name}` is not solved",
+                                      "give all but one of its names a value")  # fmt: skip
+
+    def unknown(self, node: ast.Name | ast.Path) -> NoReturn:
+        """Report a name that stands for nothing."""
+        frame = self.frame
+        name = node.id if isinstance(node, ast.Name) else ".".join(node.parts)
+        models = [model for model, _ in self.scope.models.values()]
+        settings = {s.name for model in models for s in model.body if isinstance(s, ast.Setting | ast.Group)}
+        first = name.partition(".")[0]
+        if first in frame.home.settings or first in settings or isinstance(node, ast.Path):
+            frame.draft.fail("E0211", node.span, f"`{name}` is a model setting, ops do not see settings",
+                             "pass it as an argument")  # fmt: skip
+        if name in RUNTIME:
+            not_static(node, frame.report)  # type: ignore[arg-type]  # a path was dealt with above
+        unknown(node, frame.all_names(self.scope), frame.report)
+
+
+def factors(expr: ast.Expr) -> list[ast.Expr]:
+    """The factors of a product, in order."""
+    match expr:
+        case ast.Binary(op="*"):
+            return [*factors(expr.left), *factors(expr.right)]
+        case _:
+            return [expr]

@@ -1,0 +1,128 @@
+"""Brackets: `x[h, n]`, `E[id]`, `K[t, g, n]`, `F[pick[k]](x)[d]`.
+
+Input: an `Index` of the text.  Output: the `Value` it reads.
+
+Items take the axes in order; the axes left over stay the value's.  With more items than axes, the axes are read as
+their declared factors.  A lone index takes its range from where it stands; arithmetic is checked against it; a place
+chosen at run time (`pick`) must be a place of that axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cdrmix.check import stores, tensors
+from cdrmix.check.axes import names
+from cdrmix.check.draft import Writing
+from cdrmix.check.expressions import is_function, store
+from cdrmix.check.quote import quote
+from cdrmix.check.reading import Reading, Split, place, value
+from cdrmix.check.symbols import Held, Local, Stored
+from cdrmix.check.tensors import Slots, Value
+from cdrmix.ir.nodes import Node
+from cdrmix.syntax import ast
+
+
+@value.register
+def _(expr: ast.Index, r: Reading) -> Value:
+    base = expr.base
+    if isinstance(base, ast.Name):
+        symbol = r.frame.symbols.get(base.id)
+        if isinstance(symbol, Stored) and symbol.kind == "history" and base.id not in r.indices:
+            return _history(expr, symbol, r)
+        if isinstance(symbol, Held):
+            call = f"{quote(expr)}(…)" if symbol.index else f"{base.id}(…)"
+            r.draft.fail("E0216", expr.span, f"`{base.id}` is a part, not a value", f"apply it: `{call}`")
+        if is_function(base.id, r):
+            r.draft.fail("E0209", expr.span, f"`{quote(expr)}` wants what it works on", f"as `{quote(expr)}(…)`")
+    inner = r
+    if isinstance(base, ast.Call):
+        inner = r.reaching({i.id for i in expr.items if isinstance(i, ast.Name)})
+    found = value(base, inner)
+    items = [item_value(i, r) for i in expr.items]
+    return at_items(found, items, expr, r)
+
+
+def item_value(expr: ast.Expr, r: Reading) -> Value:
+    """What stands in brackets: an index, arithmetic on indices, or a place chosen at run time."""
+    if isinstance(expr, ast.Name) and expr.id not in r.indices and not r.frame.visible(expr.id, r.scope):
+        others = [v.name for v in r.indices.values() if v not in r.bound]
+        left = f"{r.target}[{', '.join((*others, expr.id))}]"
+        r.draft.fail("E0306", expr.span, f"index `{expr.id}` is free on the right and not on the left",
+                     f"sum over it, or write `{left} = …`")  # fmt: skip
+    found = value(expr, r)
+    symbol = r.frame.symbols.get(expr.id) if isinstance(expr, ast.Name) and expr.id not in r.indices else None
+    if found.into is None and found.bounds is None and isinstance(symbol, Stored | Local):
+        r.draft.fail("E0207", expr.span, f"index `{symbol.name}` hides the value `{symbol.name}` defined at "
+                     f"{symbol.span.line}:{symbol.span.col}", "use another letter for the index")  # fmt: skip
+    if found.shape:
+        r.draft.fail("E0316", expr.span, f"`{quote(expr)}` is a {names(found.shape)}, not one place",
+                     "index all of its axes")  # fmt: skip
+    if found.into is not None or found.bounds is not None:
+        return found
+    division = next((e for e in _parts(expr) if isinstance(e, ast.Binary) and e.op == "/"), None)
+    if division is not None:
+        r.draft.fail("E0314", division.span, f"`{quote(division)}` is not whole", "an index is floored by `//`")
+    r.draft.fail("E0316", expr.span, f"`{quote(expr)}` is not known before the program runs, so it cannot index",
+                 "only the picks of `top` and inputs of type `index[…]` choose a place at run time")  # fmt: skip
+
+
+def _parts(expr: ast.Expr) -> list[ast.Expr]:
+    match expr:
+        case ast.Binary():
+            return [expr, *_parts(expr.left), *_parts(expr.right)]
+        case ast.Unary():
+            return [expr, *_parts(expr.arg)]
+        case _:
+            return [expr]
+
+
+def at_items(found: Value, items: Sequence[Value], expr: ast.Index, r: Reading) -> Value:
+    """`found[items]`."""
+    if len(items) > len(found.shape):
+        return _split(found, items, expr, r)
+    where = quote(expr)
+    for item, axis, text in zip(items, found.shape, expr.items, strict=False):
+        place(item, axis, quote(text), where, r)
+    return tensors.indexed(found, items, expr)
+
+
+def _split(found: Value, items: Sequence[Value], expr: ast.Index, r: Reading) -> Value:
+    """A read with more indices than axes: the axes are read as their declared factors."""
+    ways = r.frame.products.readings(found.shape, len(items))
+    if not ways:
+        shape, text = names(found.shape), quote(expr.base)
+        if not found.shape:
+            r.draft.fail("E0309", expr.span, f"`{text}` is a number and has no axis to index", "leave the brackets out")
+        most = max(len(w) for n in range(len(found.shape), 9) for w in r.frame.products.readings(found.shape, n))
+        help = f"`{text}` has at most {most} axes" if most > len(found.shape) else "declare one"
+        r.draft.fail("E0309", expr.span, f"a {shape} indexed by {len(items)} names, but no "
+                     f"`dim {found.shape[-1].root.name} = A * B` splits it", help)  # fmt: skip
+    texts = tuple(quote(i) for i in expr.items)
+    split = Split(found.shape, tuple(items), texts, quote(expr.base), ways, expr.span)
+    r.waiting.splits.append(split)
+    base = found if found.place is not None else store(found, r, expr.base)
+
+    def emit(w: Writing, slots: Slots) -> Node:
+        read = tensors.under_view(base, split.ways[0], expr.span)
+        return read.emit(w, tuple(item.emit(w, ()) for item in items))
+
+    free = tensors.union((base.free, *(item.free for item in items)))
+    varies = base.varies or any(item.varies for item in items)
+    return Value((), base.dtype, emit, expr.span, free, varies, into=base.into)
+
+
+def _history(expr: ast.Index, symbol: Stored, r: Reading) -> Value:
+    """`K[t, …]`: the age first, a lone index."""
+    first, name = expr.items[0], symbol.name
+    if isinstance(first, ast.Name) and (first.id in r.indices or not r.frame.visible(first.id, r.scope)):
+        found = stores.whole(symbol, expr.base.span, r)
+        return at_items(found, [item_value(i, r) for i in expr.items], expr, r)
+    age = value(first, r)
+    if isinstance(age.const, int):
+        rest = ", ".join(a.root.name for a in stores.own_axes(symbol))
+        r.draft.fail("E0405", expr.span, f"`{quote(expr)}`: a fixed age is a delay",
+                     f"`state {name.lower()}{age.const}: [{rest}]`, written from this token's value")  # fmt: skip
+    r.draft.fail("E0404", first.span, f"`{name}` is a history: read it as `{name}[t, …]`, `t` a lone index",
+                 "with `t` reduced over: `sum[t]`, `softmax[t]`, …")  # fmt: skip
+

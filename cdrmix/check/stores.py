@@ -1,0 +1,84 @@
+"""Reads of the tensors that an op body declares.
+
+Input: a symbol and where it is read.  Output: its `Value` as a whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cdrmix.check.axes import AxisVar
+from cdrmix.check.reading import Reading, read
+from cdrmix.check.symbols import Bound, Held, Stored
+from cdrmix.check.tensors import Place, Value, stored
+from cdrmix.check.values import Failed
+from cdrmix.diagnose import Span
+from cdrmix.ir.nodes import Ref
+
+if TYPE_CHECKING:
+    from cdrmix.check.draft import Writing
+
+
+@read.register
+def _(symbol: Stored, span: Span, r: Reading) -> Value:
+    if symbol.kind == "history":
+        r.draft.fail("E0404", span, f"`{symbol.name}` is a history: read it as `{symbol.name}[t, …]`",
+                     "with `t` reduced over: `sum[t]`, `softmax[t]`, …")  # fmt: skip
+    return whole(symbol, span, r)
+
+
+@read.register
+def _(symbol: Bound, span: Span, r: Reading) -> Value:
+    return symbol.value
+
+
+@read.register
+def _(symbol: Held, span: Span, r: Reading) -> Value:
+    how = f"{symbol.name}[…](…)" if symbol.index else f"{symbol.name}(…)"
+    r.draft.fail("E0216", span, f"`{symbol.name}` is a part, not a value", f"apply it: `{how}`")
+
+
+def whole(symbol: Stored, span: Span, r: Reading, following: bool = False) -> Value:
+    """A declared tensor as a whole; `following` for a state's next value."""
+    if r.mode == "init" and not (symbol.kind == "param" and r.target.startswith("state ")):
+        _not_in_init(symbol, span, r)
+    axes = own_axes(symbol)
+    symbol.used = True
+    if symbol.kind == "carry":
+        _check_carried(symbol, span, r)
+    if symbol.window is not None:
+        axes = (symbol.window, *axes)
+
+    def ref(w: Writing) -> Ref:
+        if following or symbol.kind == "history":
+            if symbol.unit is None:
+                raise Failed
+            symbol.unit.need()
+        return Ref("next" if following else symbol.kind, symbol.name)
+
+    return stored(Place(ref, (), True), axes, symbol.dtype, symbol.varies, symbol.into, span)
+
+
+def own_axes(symbol: Stored) -> tuple[AxisVar, ...]:
+    """The declared axes of a tensor, once known."""
+    if symbol.indices is None:
+        raise Failed
+    return tuple(v.axis for v in symbol.indices if v.axis is not None)
+
+
+def _not_in_init(symbol: Stored, span: Span, r: Reading) -> None:
+    if r.target.startswith("state "):
+        r.draft.fail("E0408", span, f"{r.target} starts from `{symbol.name}`, which changes with the token",
+                     "start from a constant or a param")  # fmt: skip
+    r.draft.fail("E0213", span, f"`{symbol.name}` is not known before the program runs, so it cannot stand in an init "
+                 "rule", "an init rule is made of indices, sizes and constants")  # fmt: skip
+
+
+def _check_carried(symbol: Stored, span: Span, r: Reading) -> None:
+    if r.frame.is_carried(symbol.name) is None:
+        layer = r.frame.context.layer
+        where = f"in layer.{layer}" if layer is not None else "here"
+        if layer is not None:
+            r.frame.placed("layer", span)  # the message names the layer, so the cell is this layer's
+        r.draft.error("E0503", span, f"carry `{symbol.name}` is read {where} and nothing above writes it",
+                      f"guard with `when carried({symbol.name})`")  # fmt: skip

@@ -1,0 +1,227 @@
+"""What each command of the command line does.
+
+Input: parsed arguments.  Output: text or JSON on stdout, files where the user said, an exit code (None is 0).
+Heavy libraries are imported by the command that needs them, so that `check` starts at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cdrmix.check import load
+from cdrmix.compiler import PASSES, TARGETS, lower
+from cdrmix.diagnose import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from cdrmix.ir.nodes import Model
+
+__all__ = ["PASSES", "TARGETS"]
+
+
+def source_of(file: str) -> str | None:
+    """The text of a file a diagnostic names, or None when it cannot be read."""
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def overrides_of(texts: list[str]) -> dict[str, str]:
+    """`NAME=VALUE` options as a mapping."""
+    found = {}
+    for text in texts:
+        name, eq, value = text.partition("=")
+        if not eq or not name.strip():
+            raise UserError(f"--set {text}: no `=`", "write --set name=value, for instance --set layers=8")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _load(a: Namespace) -> Model:
+    return load(a.spec, overrides_of(a.set), model=a.model)
+
+
+def run_check(a: Namespace) -> None:
+    """`cdrmix check`: load and lower, so that notes are said too."""
+    began = time.perf_counter()
+    model = _load(a)
+    lowered = lower(model)
+    if a.json:
+        print(json.dumps({"errors": [], "model": model.name, "notes": list(lowered.notes)}))
+        return
+    print(
+        f"{model.name}: right ({len(model.lines)} lines, {len(model.cells)} ops, {time.perf_counter() - began:.2f} s)"
+    )
+    for note in lowered.notes:
+        print(f"note: {note}")
+
+
+def run_inspect(a: Namespace) -> None:
+    """`cdrmix inspect`."""
+    from cdrmix.inspect import describe, describe_json
+
+    model = _load(a)
+    print(json.dumps(describe_json(model), indent=1) if a.json else describe(model, ops=a.ops))
+
+
+def run_compile(a: Namespace) -> None:
+    """`cdrmix compile`."""
+    from cdrmix.artifact import write_artifact
+
+    if a.dump_after and a.dump_after not in PASSES:
+        raise UserError(
+            f"no pass `{a.dump_after}`", did_you_mean(a.dump_after, PASSES) or f"the passes are {', '.join(PASSES)}"
+        )
+
+    def dump(name: str, text: str) -> None:
+        if name == a.dump_after:
+            print(text)
+
+    lowered = lower(_load(a), dump)
+    files = write_artifact(lowered, a.target, a.out, a.checkpoint, a.tokenizer, a.seed, overrides_of(a.set))
+    for note in lowered.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{a.out}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB", file=sys.stderr)
+
+
+def run_verify(a: Namespace) -> int:
+    """`cdrmix verify`."""
+    from cdrmix.verification import verify_artifact
+
+    found = verify_artifact(a.artefact, a.tokens, a.tolerance)
+    if a.json:
+        print(json.dumps(found, indent=1))
+    else:
+        for name, error in found["errors"].items():
+            print(f"{error:10.2e}  {name}")
+        print(f"{found['how']}: {found['tokens']} tokens, worst relative RMS error {found['worst']:.2e}")
+    return 0 if found["within"] else 3
+
+
+def run_generate(a: Namespace) -> None:
+    """`cdrmix generate`: print the continuation as it comes."""
+    from cdrmix.runtime.sampling import Sampler, Sampling, generate
+    from cdrmix.runtime.session import Session
+    from cdrmix.runtime.tokens import StreamDecoder, Tokenizer
+
+    path = a.artefact / "tokenizer.json"
+    if (a.artefact / "manifest.json").is_file() and not path.is_file():
+        raise UserError(f"{a.artefact} has no tokenizer", "compile it with --tokenizer, or from a checkpoint")
+    try:
+        sampler = Sampler(Sampling(a.temperature, a.top_p, a.top_k, a.repetition_penalty, a.seed))
+    except ValueError as e:
+        raise UserError(str(e), "see cdrmix generate --help") from e
+    with Session.open(a.artefact) as session:
+        tokenizer = Tokenizer.from_file(path)
+        prompt = tokenizer.encode(a.prompt)
+        if a.load_state:
+            session.load(a.load_state)
+        elif tokenizer.eot is not None:
+            prompt = [tokenizer.eot, *prompt]  # a document begins with the token that ends the one before
+        decoder = StreamDecoder()
+        print(a.prompt, end="", flush=True)
+        for token in generate(session, prompt, a.count, sampler, stop=tokenizer.eot):
+            print(decoder.push(tokenizer.decode([token])), end="", flush=True)
+        print(decoder.flush())
+        if a.save_state:
+            session.save(a.save_state)
+
+
+def run_train(a: Namespace) -> None:
+    """`cdrmix train`."""
+    from cdrmix.train.config import TrainConfig, read_config
+    from cdrmix.train.loop import Trainer
+
+    config = read_config(TrainConfig, a.config, a.set)
+    trainer = Trainer(config, resume=a.resume)
+    count = sum(p.numel() for p in trainer.module.parameters())
+    tokens = len(trainer.train_data.tokens)
+    print(
+        f"{count / 1e6:.2f} M parameters, {tokens / 1e6:.2f} M tokens of data, from step {trainer.step}",
+        file=sys.stderr,
+    )
+    trainer.train()
+    print(f"checkpoint: {config.out / 'last'}", file=sys.stderr)
+
+
+def run_eval(a: Namespace) -> None:
+    """`cdrmix eval`."""
+    from cdrmix.train.config import EvalConfig, read_config
+    from cdrmix.train.scoring import score_checkpoint
+
+    score = score_checkpoint(read_config(EvalConfig, a.config, a.set))
+    bits = score.bits_per_byte
+    if a.json:
+        found = {
+            "loss": score.loss,
+            "perplexity": score.perplexity,
+            "bits_per_byte": bits,
+            "tokens": score.tokens,
+            "bytes": score.size,
+        }
+        print(json.dumps(found))
+        return
+    print(f"loss {score.loss:.4f} nats a token, perplexity {score.perplexity:.2f}, {score.tokens} tokens")
+    print(
+        f"bits per byte {bits:.4f}, {score.size} bytes"
+        if bits is not None
+        else "bits per byte: unknown, the data is tokens"
+    )
+
+
+def run_tokenizer_train(a: Namespace) -> None:
+    """`cdrmix tokenizer train`."""
+    from cdrmix.train.tokenizer import train_tokenizer
+    from cdrmix.weights import atomic
+
+    tokenizer = train_tokenizer(a.data, a.vocab, a.field)
+    a.out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(a.out) as f:
+        f.write(tokenizer.to_str().encode())
+    print(f"{a.out}: {tokenizer.get_vocab_size()} tokens", file=sys.stderr)
+    if tokenizer.get_vocab_size() < a.vocab:
+        print(f"note: the text has no more pairs to merge; asked for {a.vocab}", file=sys.stderr)
+
+
+def run_tokenizer_encode(a: Namespace) -> None:
+    """`cdrmix tokenizer encode`."""
+    from cdrmix.train.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer("bytes" if a.tokenizer == "bytes" else Path(a.tokenizer))
+    tokenizer.encode_special_tokens = True
+    print(*tokenizer.encode(a.text, add_special_tokens=False).ids)
+
+
+def run_data_from_directory(a: Namespace) -> None:
+    """`cdrmix data from-directory`."""
+    from cdrmix.train.corpus import from_directory
+
+    done = from_directory(a.tree, a.out, a.shard_mb << 20, a.exclude, a.only)
+    if a.json:
+        skipped = [{"file": str(p), "why": why} for p, why in done.skipped]
+        report: dict[str, Any] = {
+            "shards": [str(p) for p in done.shards],
+            "documents": done.documents,
+            "skipped": skipped,
+        }
+        print(json.dumps(report))
+        return
+    for path, why in done.skipped:
+        print(f"left out {path}: {why}", file=sys.stderr)
+    made = f"{done.documents} documents, {done.size / 1e6:.1f} MB in {len(done.shards)} shards"
+    print(f"{a.out}: {made}, {len(done.skipped)} left out")
+
+
+def run_data_split(a: Namespace) -> None:
+    """`cdrmix data split`."""
+    from cdrmix.train.corpus import split
+
+    first: Path = a.data[0]
+    out = a.out or first.with_name(f"{first.stem if first.is_file() else first.name}-split")
+    counts = split(a.data, out, a.ratio, a.field)
+    print(json.dumps(counts) if a.json else f"{out}: {counts['train']} train, {counts['eval']} eval documents")

@@ -1,0 +1,134 @@
+"""The compiler, stage by stage.  This docstring is its architecture document.
+
+| stage | input | output | where |
+|---|---|---|---|
+| parse | text | syntax tree with spans | `syntax` |
+| resolve | syntax trees of a file and its `use`s, `--set` | ops with every `with` applied, settings | `check` |
+| check, expand | ops, settings, the stack | `ir.nodes.Model`: one `Cell` a distinct op, instances by path | `check` |
+| verify | model | the same model, or a compiler bug named | `ir/verify.py`, between all passes |
+| simplify | cell | cell with constants folded | `passes/simplify.py` |
+| precision | model | model with the working type written in | `passes/precision.py` |
+| classify | cell | groups of states and their class (delay, diagonal, delta, …) | `passes/classify.py` |
+| sequence form | cell, groups | `SequenceForm`: statements over [B, T], scans for the states | `passes/sequence.py` |
+| hoist | cell | cell whose loop-invariant parts are equations of their own | `passes/hoist.py` |
+| step form | cell | `StepForm`: one token, states in place where that is safe | `passes/step.py` |
+| emit | `ir.forms.Program` | the program's files | `codegen/<target>` |
+| write | files, weights, tokenizer | the artefact's folder | `artifact.py` |
+
+A backend is one folder of `codegen/`, reached by the target's name.  It exports `emit(program)`, `runtime_files()`
+and `OPS`, the primitives it has emission rules for; a primitive it lacks is an error here, with the spec's place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+import cdrmix.codegen
+from cdrmix.diagnose import CompileError, Report, UserError, did_you_mean
+from cdrmix.ir import walk
+from cdrmix.ir.forms import Program
+from cdrmix.ir.nodes import Cell, Model, Node
+from cdrmix.ir.text import to_text
+from cdrmix.ir.verify import verify
+from cdrmix.passes.hoist import hoist
+from cdrmix.passes.precision import decide_precision
+from cdrmix.passes.sequence import sequence_form
+from cdrmix.passes.simplify import simplify
+from cdrmix.passes.step import step_form
+
+TARGETS: Mapping[str, str] = {"torch": "torch", "cpu": "c"}
+"""Target names and the folder of `codegen/` that serves each."""
+
+Dump = Callable[[str, str], None]
+"""Called with a pass's name and the text of its result."""
+
+PASSES = ("check", "simplify", "precision", "sequence", "hoist", "step")
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """What lowering found: the program, and notes for the user (which states run token by token, and why)."""
+
+    program: Program
+    notes: tuple[str, ...]
+
+
+def model_hash(model: Model) -> str:
+    """A name for the architecture: equal for equal checked models, whatever their weights."""
+    return hashlib.sha256(to_text(model).encode()).hexdigest()
+
+
+def lower(model: Model, dump: Dump = lambda name, text: None) -> Lowered:
+    """Run every pass.  Raises `CompileError` for what no pass can handle, `InvalidIR` for a compiler bug."""
+
+    def over_cells(model: Model, change: Callable[[Cell], Cell]) -> Model:
+        return replace(model, cells={name: change(cell) for name, cell in model.cells.items()})
+
+    def checked(name: str, model: Model) -> Model:
+        verify(model)
+        dump(name, to_text(model))
+        return model
+
+    model = checked("check", model)
+    digest = model_hash(model)
+    model = checked("simplify", over_cells(model, simplify))
+    model = checked("precision", decide_precision(model))
+    sequence = {name: sequence_form(cell) for name, cell in model.cells.items()}
+    dump("sequence", to_text(Program(model, {}, sequence, digest)))
+    hoisted = checked("hoist", over_cells(model, hoist))
+    step = {name: step_form(cell) for name, cell in hoisted.cells.items()}
+    dump("step", to_text(Program(model, step, {}, digest)))
+    notes = tuple(dict.fromkeys(note for form in sequence.values() for note in form.notes))
+    return Lowered(Program(model, step, sequence, digest), notes)
+
+
+def backend(target: str) -> ModuleType:
+    """The backend of a target.  Raises `UserError` with the nearest name for an unknown one."""
+    folders = {m.name for m in pkgutil.iter_modules(cdrmix.codegen.__path__)}
+    name = TARGETS.get(target, target)
+    if name not in folders:
+        known = sorted(TARGETS)
+        raise UserError(f"no target `{target}`", did_you_mean(target, known) or f"the targets are {', '.join(known)}")
+    return importlib.import_module(f"cdrmix.codegen.{name}")
+
+
+def check_target(model: Model, target: str) -> None:
+    """Raise `CompileError` (E0901) for every primitive of the model that the target has no rule for."""
+    ops, report = backend(target).OPS, Report()
+    for cell in model.cells.values():
+        for node in _nodes(cell):
+            if node.op not in ops:
+                others = sorted(t for t in TARGETS if t != target and node.op in backend(t).OPS)
+                report.error(
+                    "E0901",
+                    node.span,
+                    f"`{node.op}` cannot be compiled for {target}",
+                    f"the targets that have it: {', '.join(others)}" if others else "no target has it yet",
+                )
+    report.raise_if_any()
+
+
+def _nodes(cell: Cell) -> Iterator[Node]:
+    """Every expression node of a cell that a backend must have a rule for."""
+    roots = [root for stmt in cell.body for root in walk.roots(stmt)]
+    roots += [state.init for state in cell.states] + [t.value for t in cell.training] + [b.init for b in cell.buffers]
+    for root in roots:
+        yield from walk.nodes(root)
+
+
+def emit(lowered: Lowered, target: str) -> dict[str, bytes]:
+    """The program's files for a target, by relative name."""
+    module = backend(target)
+    check_target(lowered.program.model, target)
+    files: dict[str, bytes] = dict(module.runtime_files())
+    for name, content in module.emit(lowered.program).items():
+        files[name] = content.encode() if isinstance(content, str) else content
+    return files
+
+
+__all__ = ["PASSES", "TARGETS", "CompileError", "Lowered", "backend", "check_target", "emit", "lower", "model_hash"]

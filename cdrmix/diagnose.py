@@ -1,0 +1,149 @@
+"""Diagnostics: what every stage says when a text is wrong.
+
+Input: errors reported with a stable code, a `Span`, a message and a help line.
+Output: `Diagnostic` records, collected so that one run reports them all, and their text with a caret.
+
+The first two digits of a code are its chapter: 01 syntax, 02 names, 03 axes and shapes, 04 time, 05 parts and
+depth, 06 training, 07 models, 08 diffs, 09 targets.
+"""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a source file: lines and columns from 1, the end exclusive."""
+
+    file: str
+    line: int
+    col: int
+    end_line: int
+    end_col: int
+
+    def to(self, other: Span) -> Span:
+        """The stretch from the start of this span to the end of `other`."""
+        return Span(self.file, self.line, self.col, other.end_line, other.end_col)
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.col}"
+
+
+NOWHERE = Span("<built-in>", 0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One mistake: what is wrong, where, and how to mend it."""
+
+    code: str
+    span: Span
+    message: str
+    help: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """The diagnostic as plain data, for `--json` and editors."""
+        s = self.span
+        return {
+            "code": self.code,
+            "file": s.file,
+            "line": s.line,
+            "col": s.col,
+            "end_line": s.end_line,
+            "end_col": s.end_col,
+            "message": self.message,
+            "help": self.help,
+        }
+
+
+class CompileError(Exception):
+    """Raised at the end of a stage that found errors; carries all of them.
+
+    `sources` holds the texts the spans point into and `paths` where a user finds them, by the file's name in spans.
+    """
+
+    def __init__(
+        self,
+        diagnostics: Iterable[Diagnostic],
+        sources: Mapping[str, str] | None = None,
+        paths: Mapping[str, str] | None = None,
+    ):
+        self.diagnostics = tuple(diagnostics)
+        self.sources, self.paths = dict(sources or {}), dict(paths or {})
+        super().__init__("\n".join(f"{d.span}: {d.code}: {d.message}" for d in self.diagnostics))
+
+
+class UserError(Exception):
+    """A mistake outside a spec (a file, an option, a config): what is wrong, and the remedy."""
+
+    def __init__(self, message: str, help: str = ""):
+        self.message, self.help = message, help
+        super().__init__(message)
+
+
+@dataclass(slots=True)
+class Report:
+    """Collects diagnostics; the same mistake at the same place is kept once."""
+
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+
+    def error(self, code: str, span: Span, message: str, help: str = "") -> None:
+        """Record a mistake and go on."""
+        found = Diagnostic(code, span, message, help)
+        if found not in self.diagnostics:
+            self.diagnostics.append(found)
+
+    def raise_if_any(self) -> None:
+        """Raise `CompileError` with everything recorded, in the order of the text."""
+        if self.diagnostics:
+            raise CompileError(sorted(self.diagnostics, key=lambda d: (d.span.file, d.span.line, d.span.col, d.code)))
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """`did you mean `x`?` for the nearest of `names`, or an empty string."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f"did you mean `{near[0]}`?" if near else ""
+
+
+WIDTH = 118
+"""Columns of a source line that are shown."""
+
+
+def render(d: Diagnostic, source: str | None = None) -> str:
+    """The diagnostic as a user reads it; `source` is the text of its file, for the line and the caret."""
+    shown = [f"error[{d.code}]: {d.message}"]
+    if d.span.line > 0:
+        shown.append(f"  --> {d.span}")
+    text = source.split("\n") if source is not None else []
+    if 0 < d.span.line <= len(text):
+        line = "".join(c if c.isprintable() else " " for c in text[d.span.line - 1].rstrip("\r"))
+        start = min(d.span.col, len(line) + 1) - 1
+        end = max(start + 1, d.span.end_col - 1 if d.span.end_line == d.span.line else len(line))
+        cut = 0 if len(line) <= WIDTH else max(0, start - WIDTH // 4)
+        seen = line[cut : cut + WIDTH]
+        before, marked = line[cut:start], line[start : min(end, cut + WIDTH)]
+        gutter = str(d.span.line)
+        bar = " " * len(gutter) + " |"
+        shown += [bar, f"{gutter} | {seen}", f"{bar} {' ' * _columns(before)}{'^' * max(1, _columns(marked))}"]
+    if d.help:
+        shown.append(f"  = help: {d.help}")
+    return "\n".join(shown)
+
+
+def _columns(text: str) -> int:
+    """The columns `text` takes in a terminal: East Asian characters take two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def explain(error: CompileError) -> str:
+    """Every diagnostic of an error as a user reads it, with the lines it points at and paths that can be opened."""
+    shown = []
+    for d in error.diagnostics:
+        file = d.span.file
+        opened = replace(d, span=replace(d.span, file=error.paths.get(file, file)))
+        shown.append(render(opened, error.sources.get(file)))
+    return "\n\n".join(shown)

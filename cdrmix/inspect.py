@@ -1,0 +1,93 @@
+"""What `cdrmix inspect` shows: a model's size and cost, and how each of its states is computed over a sequence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cdrmix.ir.cost import Cost, cost
+from cdrmix.ir.layout import slots
+from cdrmix.ir.nodes import Model
+from cdrmix.ir.text import to_text
+from cdrmix.passes.classify import classify
+from cdrmix.passes.simplify import simplify
+
+
+def describe_json(model: Model) -> dict[str, Any]:
+    """The same as data."""
+    found = cost(model)
+    return {
+        "model": model.name,
+        "vocab": model.vocab,
+        "width": model.width,
+        "settings": {k: v for k, v in model.settings.items() if isinstance(v, int | float | str)},
+        "parameters": found.total.stored,
+        "active_parameters": found.total.active,
+        "weight_bytes": {work: found.total.weight_bytes(work) for work in ("f32", "bf16")},
+        "state_bytes": found.total.state_bytes(),
+        "flops_per_token": found.total.flops,
+        "lines": [{"path": x.path, "parameters": x.amount.stored, "active": x.amount.active} for x in found.lines],
+        "states": classes(model),
+    }
+
+
+def classes(model: Model) -> dict[str, list[str]]:
+    """By cell: each group of its states with its class, as text."""
+    return {
+        name: [str(g) for g in classify(simplify(cell))]
+        for name, cell in model.cells.items()
+        if cell.states or cell.histories
+    }
+
+
+def describe(model: Model, ops: bool = False) -> str:
+    """Text for people; with `ops`, the checked equations too."""
+    found = cost(model)
+    total = found.total
+    lines = [
+        f"{model.name}: {len(model.lines)} lines, width {model.width}, vocabulary {model.vocab}",
+        f"  parameters    {count(total.stored)}, active for a token {count(total.active)}",
+        f"  weights       {size(total.weight_bytes('f32'))} in f32, {size(total.weight_bytes('bf16'))} in bf16",
+        f"  state         {size(total.state_bytes())} a stream, in {len(slots(model))} pieces",
+        f"  arithmetic    {count(total.flops)} FLOPs a token",
+        "",
+        *_stack(found),
+        "",
+        "states over a sequence:",
+    ]
+    for name, groups in classes(model).items():
+        lines += [f"  {name}: {group}" for group in groups]
+    if ops:
+        lines += ["", to_text(model)]
+    return "\n".join(lines)
+
+
+def _stack(found: Cost) -> list[str]:
+    """One row a line of the stack, equal neighbours of a repeat folded."""
+    rows: list[tuple[str, int, int]] = [(x.path, x.amount.stored, x.amount.active) for x in found.lines]
+    width = max(len(path) for path, _, _ in rows)
+    text = []
+    shown: set[tuple[str, int, int]] = set()
+    folded = 0
+    for path, stored, active in rows:
+        kind = (path.rsplit(".", 1)[-1], stored, active)
+        if path.startswith("layer.") and kind in shown:
+            folded += 1
+            continue
+        shown.add(kind)
+        text.append(f"  {path:{width}}  {count(stored):>9}" + (f"  active {count(active)}" if active != stored else ""))
+    if folded:
+        text.append(f"  … and {folded} lines like these")
+    return text
+
+
+def count(n: int) -> str:
+    """12345678 as `12.3 M`."""
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= scale:
+            return f"{n / scale:.3g} {unit}"
+    return str(n)
+
+
+def size(n: int) -> str:
+    """Bytes as people write them, in powers of ten."""
+    return f"{count(n)}B" if n >= 1000 else f"{n} B"

@@ -1,0 +1,162 @@
+"""What a model costs, from its text alone: parameters, bytes and arithmetic of one token.
+
+Input: a `Model`.
+Output: a `Cost`, by line of the stack and in total.
+
+`active` counts what one token touches: of a bank, the chosen instances; of an embedding, the row it reads.
+A FLOP is one float operation on one element; a multiply-add is two, and a function such as `exp` one.  Histories are
+counted full.  Each cell is worked out once, however many places it stands at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+from cdrmix.ir import walk
+from cdrmix.ir.build import FLOATS
+from cdrmix.ir.nodes import Apply, Cell, DType, Index, Model, Node, Ref
+from cdrmix.ir.ops import OPS
+
+BYTES = {"f32": 4, "bf16": 2, "f16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Parameters stored and active, FLOPs a token, and the elements of streaming state, by dtype where it matters."""
+
+    stored: int = 0
+    active: int = 0
+    flops: int = 0
+    weights: tuple[tuple[DType, int], ...] = ()
+    state: tuple[tuple[DType, int], ...] = ()
+
+    def weight_bytes(self, work: str = "f32") -> int:
+        """Bytes of the stored parameters and buffers when the working type is `work`."""
+        return _bytes(self.weights, work)
+
+    def state_bytes(self, work: str = "f32") -> int:
+        """Bytes of one session's states and histories when the working type is `work`."""
+        return _bytes(self.state, work)
+
+
+@dataclass(frozen=True, slots=True)
+class LineCost:
+    """The share of one line of the stack; tied tensors count where they are owned."""
+
+    path: str
+    amount: Amount
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A model's lines and their sum."""
+
+    lines: tuple[LineCost, ...]
+    total: Amount
+
+
+def cost(model: Model) -> Cost:
+    """The model's cost."""
+    return _Counter(model).whole()
+
+
+def flops(n: Node) -> int:
+    """FLOPs to compute `n` at every value of its free indices, shared operands once each."""
+    own = 0
+    if n.dtype in FLOATS:
+        match OPS[n.op].kind:
+            case "elementwise":
+                own = _elements(n.free)
+            case "reduce":
+                own = _elements((*n.args[0].free, *n.arg))
+            case "normalise":
+                own = 3 * _elements(n.free)  # the exponential, its sum, the quotient
+    return own + sum(flops(a) for a in n.args)
+
+
+def _elements(indices: Iterable[Index]) -> int:
+    return prod(i.axis.size for i in set(indices))
+
+
+def _bytes(elements: Iterable[tuple[DType, int]], work: str) -> int:
+    return sum(BYTES[work if dtype == "work" else dtype] * n for dtype, n in elements)
+
+
+def _sum(amounts: Iterable[Amount]) -> Amount:
+    stored = active = spent = 0
+    weights: dict[DType, int] = {}
+    state: dict[DType, int] = {}
+    for a in amounts:
+        stored, active, spent = stored + a.stored, active + a.active, spent + a.flops
+        for into, counts in ((weights, a.weights), (state, a.state)):
+            for dtype, n in counts:
+                into[dtype] = into.get(dtype, 0) + n
+    return Amount(stored, active, spent, tuple(sorted(weights.items())), tuple(sorted(state.items())))
+
+
+class _Counter:
+    def __init__(self, model: Model):
+        self.source = model
+        self.flops_of: dict[str, int] = {}
+        self.runs_of: dict[str, dict[str, int]] = {}
+        self.touched_of: dict[str, dict[str, int]] = {}
+
+    def whole(self) -> Cost:
+        ties = set(self.source.ties)
+        lines = []
+        for line in self.source.lines:
+            found = [self.place(i.path, self.source.cells[i.cell], 1, 1, ties) for i in line.chain]
+            if line.residual:
+                found.append(Amount(flops=prod(a.size for a in self.source.cells[line.chain[-1].cell].out_axes)))
+            lines.append(LineCost(line.path, _sum(found)))
+        return Cost(tuple(lines), _sum(line.amount for line in lines))
+
+    def place(self, path: str, cell: Cell, instances: int, runs: int, ties: set[str]) -> Amount:
+        """`instances` of a cell, of which one token runs `runs`."""
+        touched = self.touched(cell)
+        stored = active = 0
+        weights: list[tuple[DType, int]] = []
+        for p in cell.params:
+            size = prod(i.axis.size for i in p.indices)
+            active += runs * min(size, touched.get(p.name, 0))
+            if f"{path}.{p.name}" not in ties:
+                stored += instances * size
+                weights.append((p.dtype, instances * size))
+        weights += [(b.dtype, instances * prod(i.axis.size for i in b.indices)) for b in cell.buffers]
+        state = [(s.dtype, instances * prod(i.axis.size for i in s.indices)) for s in cell.states]
+        state += [(h.dtype, instances * (h.window.size - 1) * prod(a.size for a in h.axes)) for h in cell.histories]
+        own = Amount(stored, active, runs * self.flops(cell), tuple(weights), tuple(state))
+        inner = [own]
+        for part in cell.parts:
+            many = instances * (part.bank.axis.size if part.bank else 1)
+            ran = runs * self.runs(cell).get(part.name, 0)
+            inner.append(self.place(f"{path}.{part.name}", self.source.cells[part.cell], many, ran, ties))
+        return _sum(inner)
+
+    def flops(self, cell: Cell) -> int:
+        """Of the cell's own body, parts left out."""
+        if cell.name not in self.flops_of:
+            self.flops_of[cell.name] = sum(flops(n) for s in cell.body for n in walk.roots(s))
+        return self.flops_of[cell.name]
+
+    def runs(self, cell: Cell) -> dict[str, int]:
+        """How often one token runs each part."""
+        if cell.name not in self.runs_of:
+            applied = [s for s in cell.body if isinstance(s, Apply)]
+            self.runs_of[cell.name] = {a.part: _elements(a.lead) for a in applied}
+        return self.runs_of[cell.name]
+
+    def touched(self, cell: Cell) -> dict[str, int]:
+        """How many elements of each param one token reads, at most."""
+        if cell.name not in self.touched_of:
+            found: dict[str, int] = {}
+            read = [m for s in cell.body for n in walk.roots(s) for m in walk.reads(n)]
+            for m in (*read, *(m for s in cell.states for m in walk.reads(s.init))):
+                if m.arg.ref.kind == "param":
+                    found[m.arg.ref.name] = found.get(m.arg.ref.name, 0) + _elements(m.free)
+            given = {g.ref for s in cell.body if isinstance(s, Apply) for g in s.inputs}
+            found |= {p.name: _elements(p.indices) for p in cell.params if Ref("param", p.name) in given}
+            self.touched_of[cell.name] = found
+        return self.touched_of[cell.name]

@@ -1,0 +1,199 @@
+"""The interpreter's expressions: one token's value of a `Node`, vectorised over indices.
+
+Input: a `Node` and where its cell's names run over a history's window.
+Output: a function from a `Frame` to a float64, int64 or bool array with one axis a free index, in their order.
+
+An index over a window ranges over the tokens that are there, so nothing absent is ever computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdrmix.ir.build import FLOATS
+from cdrmix.ir.nodes import Axis, DType, Index, Node, Ref
+from cdrmix.ir.ops import OPS
+from cdrmix.ir.walk import Windows, window_positions, windowed
+
+Array = NDArray[Any]
+
+
+@dataclass(slots=True)
+class Frame:
+    """What the names of a cell are at one token; `seen` counts the tokens before it that histories hold."""
+
+    values: dict[Ref, Array]
+    context: Mapping[str, int] = field(default_factory=dict)
+    seen: int = 0
+
+
+Expression = Callable[[Frame], Array]
+
+
+def expression(n: Node, windows: Windows | None = None, order: Sequence[Index] | None = None) -> Expression:
+    """The function that computes `n`; with `order`, over those indices (all of `n.free` and perhaps more)."""
+    compiler = _Compiler(windows or {}, windowed(n, windows or {}))
+    return compiler.over(n, n.free if order is None else tuple(order))
+
+
+def cast(dtype: DType) -> type[np.generic]:
+    """The interpreter's type for values of `dtype`."""
+    return np.float64 if dtype in FLOATS else np.bool_ if dtype == "bool" else np.int64
+
+
+def _aligner(have: tuple[Index, ...], want: tuple[Index, ...]) -> Callable[[Array], Array]:
+    """Brings axes `have` to the order of `want`, with length one where `want` has more."""
+    if have == want:
+        return lambda a: a
+    order = [have.index(i) for i in want if i in have]
+    place = tuple(slice(None) if i in have else None for i in want)
+    return lambda a: a.transpose(order)[place]
+
+
+def _factors(n: Node) -> Iterable[Node]:
+    if n.op == "mul" and n.dtype in FLOATS:
+        for a in n.args:
+            yield from _factors(a)
+    else:
+        yield n
+
+
+class _Compiler:
+    """Turns the nodes of one expression into functions; `here` are its indices over a window."""
+
+    def __init__(self, windows: Windows, here: set[Index]):
+        self.windows = windows
+        self.here = here
+
+    def over(self, n: Node, order: tuple[Index, ...]) -> Expression:
+        """`n` with all of `order` as axes, broadcast in full."""
+        value = self.compile(n)
+        if order == n.free:
+            return value
+        align, sizes = _aligner(n.free, order), [self.size(i) for i in order]
+        return lambda f: np.broadcast_to(align(value(f)), [size(f) for size in sizes])
+
+    def size(self, i: Index) -> Callable[[Frame], int]:
+        full = i.axis.size
+        return (lambda f: min(full, f.seen + 1)) if i in self.here else (lambda f: full)
+
+    def compile(self, n: Node) -> Expression:
+        match n.op:
+            case "const":
+                fixed = np.asarray(n.arg, cast(n.dtype))
+                return lambda f: fixed
+            case "index":
+                size = self.size(n.arg)
+                return lambda f: np.arange(size(f))
+            case "context":
+                return lambda f: np.asarray(f.context[n.arg], np.int64)
+            case "read":
+                return self.read(n)
+        match OPS[n.op].kind:
+            case "elementwise":
+                return self.elementwise(n)
+            case "reduce":
+                return self.reduce(n)
+            case "normalise":
+                return self.softmax(n)
+        raise ValueError(f"no meaning for `{n.op}`")
+
+    def elementwise(self, n: Node) -> Expression:
+        compute, kind = OPS[n.op].numpy, cast(n.dtype)
+        assert compute is not None
+        operands = [(self.compile(a), _aligner(a.free, n.free)) for a in n.args]
+        if n.op == "select":
+            (cond, put), *branches = operands
+            return lambda f: compute(put(cond(f)), *[to(v(f)).astype(kind, copy=False) for v, to in branches])
+        if OPS[n.op].result == "bool":
+            return lambda f: compute(*[to(v(f)) for v, to in operands])
+        return lambda f: compute(*[to(v(f)).astype(kind, copy=False) for v, to in operands])
+
+    def reduce(self, n: Node) -> Expression:
+        body = n.args[0]
+        if n.op == "sum" and body.op == "mul" and body.dtype in FLOATS and set(n.arg) <= set(body.free):
+            return self.contract(n)
+        order = n.free + n.arg
+        value, kind, compute = self.over(body, order), cast(n.dtype), OPS[n.op].numpy
+        assert compute is not None
+        axes = tuple(range(len(n.free), len(order)))
+        return lambda f: compute(value(f).astype(kind, copy=False), axis=axes)
+
+    def contract(self, n: Node) -> Expression:
+        """A sum of products without the product's array."""
+        label = {i: p for p, i in enumerate(n.free + n.arg)}
+        factors = [(self.compile(a), [label[i] for i in a.free]) for a in _factors(n.args[0])]
+        out = [label[i] for i in n.free]
+
+        def value(f: Frame) -> Array:
+            operands: list[Any] = []
+            for v, labels in factors:
+                operands += [v(f).astype(np.float64, copy=False), labels]
+            return np.asarray(np.einsum(*operands, out))
+
+        return value
+
+    def softmax(self, n: Node) -> Expression:
+        value, axis, compute = self.over(n.args[0], n.free), n.free.index(n.arg), OPS["softmax"].numpy
+        assert compute is not None
+        return lambda f: compute(value(f).astype(np.float64, copy=False), axis=axis)
+
+    def read(self, n: Node) -> Expression:
+        fetch = self.fetch(n)
+        lone = [a.arg for a in n.args if a.op == "index"]
+        if len(lone) == len(n.args) == len(set(lone)):
+            return fetch
+        if len(set(lone)) == len(lone) and all(a.op == "index" or not a.free for a in n.args):
+            return self.slice(n, fetch)
+        places = [self.over(a, a.free) for a in n.args]
+        aligned = [_aligner(a.free, n.free) for a in n.args]
+
+        def gather(f: Frame) -> Array:
+            at = [to(v(f)) for v, to in zip(places, aligned, strict=True)]
+            source = fetch(f)
+            for p, where in enumerate(at):
+                if where.min() < 0 or where.max() >= source.shape[p]:
+                    raise IndexError(f"{n.span}: {n.arg.ref.name} is read outside its axis {n.arg.view[p].name}")
+            return np.asarray(source[tuple(at)])
+
+        return gather
+
+    def slice(self, n: Node, fetch: Expression) -> Expression:
+        """A read at lone indices and single places."""
+        places = [None if a.op == "index" else self.compile(a) for a in n.args]
+
+        def value(f: Frame) -> Array:
+            source = fetch(f)
+            at = [slice(None) if place is None else int(place(f)) for place in places]
+            for p, where in enumerate(at):
+                if isinstance(where, int) and not 0 <= where < source.shape[p]:
+                    raise IndexError(f"{n.span}: {n.arg.ref.name} is read outside its axis {n.arg.view[p].name}")
+            return np.asarray(source[tuple(at)])
+
+        return value
+
+    def fetch(self, n: Node) -> Expression:
+        """What is read, under the read's view, cut to the tokens that are there."""
+        ref, view = n.arg.ref, n.arg.view
+        shape = self.view_shape(view, window_positions(view, self.windows.get(ref, frozenset())))
+        cut = [self.size(a.arg) if a.op == "index" and a.arg in self.here else None for a in n.args]
+        narrowed = any(size is not None for size in cut)
+
+        def value(f: Frame) -> Array:
+            source = f.values[ref].reshape(shape(f))
+            if narrowed:
+                source = source[tuple(slice(None) if size is None else slice(size(f)) for size in cut)]
+            return source
+
+        return value
+
+    def view_shape(self, view: tuple[Axis, ...], over_window: tuple[int, ...]) -> Callable[[Frame], tuple[int, ...]]:
+        full = tuple(a.size for a in view)
+        if not over_window:
+            return lambda f: full
+        return lambda f: tuple(min(s, f.seen + 1) if p in over_window else s for p, s in enumerate(full))

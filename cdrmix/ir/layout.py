@@ -1,0 +1,90 @@
+"""Where a model's tensors are: the paths, shapes and owners of its parameters, buffers and states.
+
+One list each, in the order of the stack, shared by the interpreter, every backend and `cost`, so that they cannot
+disagree.  A tensor inside a bank has the bank's axis in front (of every bank around it, outermost first).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from cdrmix.ir.nodes import Buffer, Cell, History, Instance, Model, Param, State
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A cell where it stands: `path` of labels, the `banks` around it (sizes, outermost first) and its layer."""
+
+    path: str
+    cell: Cell
+    banks: tuple[int, ...]
+    instance: Instance
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A stored tensor.  `owner` is the path that holds its storage (itself unless tied)."""
+
+    path: str
+    shape: tuple[int, ...]
+    kind: Literal["param", "buffer"]
+    decl: Param | Buffer
+    place: Place
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A piece of the streaming state.
+
+    `state`: `shape` is the bank axes and the state's.  `history`: `path` holds the last `window - 1` entries,
+    `shape = (*banks, window - 1, *axes)`, the most recent first; entries that are not there yet are zero, and
+    `path + ".count"` (shape `banks`) says how many are.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    kind: Literal["state", "history"]
+    decl: State | History
+    place: Place
+
+
+def places(model: Model) -> Iterator[Place]:
+    """Every cell instance of the stack, parts and banks after the cell that holds them."""
+    for line in model.lines:
+        for instance in line.chain:
+            yield from _inside(model, Place(instance.path, model.cells[instance.cell], (), instance))
+
+
+def _inside(model: Model, place: Place) -> Iterator[Place]:
+    yield place
+    for part in place.cell.parts:
+        banks = place.banks + ((part.bank.axis.size,) if part.bank else ())
+        yield from _inside(model, Place(f"{place.path}.{part.name}", model.cells[part.cell], banks, place.instance))
+
+
+def weights(model: Model) -> list[Weight]:
+    """Every param and buffer, tied ones included."""
+    found = []
+    for place in places(model):
+        for kind, decls in (("param", place.cell.params), ("buffer", place.cell.buffers)):
+            for decl in decls:
+                path = f"{place.path}.{decl.name}"
+                shape = place.banks + tuple(i.axis.size for i in decl.indices)
+                found.append(Weight(path, shape, kind, decl, place, model.ties.get(path, path)))  # type: ignore[arg-type]
+    return found
+
+
+def slots(model: Model) -> list[Slot]:
+    """Every state and history."""
+    found = []
+    for place in places(model):
+        for state in place.cell.states:
+            shape = place.banks + tuple(i.axis.size for i in state.indices)
+            found.append(Slot(f"{place.path}.{state.name}", shape, "state", state, place))
+        for history in place.cell.histories:
+            shape = (*place.banks, history.window.size - 1, *(a.size for a in history.axes))
+            found.append(Slot(f"{place.path}.{history.name}", shape, "history", history, place))
+    return found

@@ -1,0 +1,117 @@
+"""The table of primitive ops.  A new primitive is one row here and one emission rule a backend.
+
+Elementwise rows carry their numpy meaning, which the interpreter runs in float64: it *is* the semantics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Kind = Literal["leaf", "elementwise", "reduce", "normalise"]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One primitive.
+
+    `surface` is how the language writes it: an operator, a function's name, or None when only passes make it.
+    `numpy` takes arrays: the operands of an elementwise op; the body and the reduced axes of a reduction.
+    `result` is the dtype rule: `widest` operand, `bool`, or `arg` (leaves set it themselves).
+    """
+
+    name: str
+    kind: Kind
+    arity: int
+    surface: str | None = None
+    numpy: Callable[..., Any] | None = None
+    result: Literal["widest", "bool", "arg"] = "widest"
+
+
+def _sigmoid(x: Any) -> Any:
+    return 0.5 * (np.tanh(0.5 * x) + 1.0)
+
+
+def _logsumexp(x: Any, axis: tuple[int, ...]) -> Any:
+    top = np.max(x, axis=axis, keepdims=True)
+    return np.squeeze(top, axis) + np.log(np.sum(np.exp(x - top), axis=axis))
+
+
+def _softmax(x: Any, axis: int) -> Any:
+    e = np.exp(x - np.max(x, axis=axis, keepdims=True))
+    return e / np.sum(e, axis=axis, keepdims=True)
+
+
+def _elementwise(name: str, arity: int, surface: str, numpy: Callable[..., Any], result: Any = "widest") -> Op:
+    return Op(name, "elementwise", arity, surface, numpy, result)
+
+
+_ROWS = [
+    Op("const", "leaf", 0, result="arg"),
+    Op("index", "leaf", 0, result="arg"),
+    Op("context", "leaf", 0, result="arg"),
+    Op("read", "leaf", -1, result="arg"),
+    # arithmetic
+    _elementwise("add", 2, "+", np.add),
+    _elementwise("sub", 2, "-", np.subtract),
+    _elementwise("mul", 2, "*", np.multiply),
+    _elementwise("div", 2, "/", np.true_divide),
+    _elementwise("floordiv", 2, "//", np.floor_divide),
+    _elementwise("mod", 2, "%", np.mod),
+    _elementwise("pow", 2, "^", np.power),
+    _elementwise("neg", 1, "-", np.negative),
+    _elementwise("max", 2, "max", np.maximum),
+    _elementwise("min", 2, "min", np.minimum),
+    # comparison and choice
+    _elementwise("eq", 2, "==", np.equal, "bool"),
+    _elementwise("ne", 2, "!=", np.not_equal, "bool"),
+    _elementwise("lt", 2, "<", np.less, "bool"),
+    _elementwise("le", 2, "<=", np.less_equal, "bool"),
+    _elementwise("gt", 2, ">", np.greater, "bool"),
+    _elementwise("ge", 2, ">=", np.greater_equal, "bool"),
+    _elementwise("and", 2, "and", np.logical_and, "bool"),
+    _elementwise("or", 2, "or", np.logical_or, "bool"),
+    _elementwise("not", 1, "not", np.logical_not, "bool"),
+    Op("select", "elementwise", 3, "if", np.where),  # condition, then, other
+    # functions
+    _elementwise("exp", 1, "exp", np.exp),
+    _elementwise("log", 1, "log", np.log),
+    _elementwise("sqrt", 1, "sqrt", np.sqrt),
+    _elementwise("abs", 1, "abs", np.abs),
+    _elementwise("sign", 1, "sign", np.sign),
+    _elementwise("sin", 1, "sin", np.sin),
+    _elementwise("cos", 1, "cos", np.cos),
+    _elementwise("tanh", 1, "tanh", np.tanh),
+    _elementwise("sigmoid", 1, "sigmoid", _sigmoid),
+    _elementwise("silu", 1, "silu", lambda x: x * _sigmoid(x)),
+    _elementwise("relu", 1, "relu", lambda x: np.maximum(x, 0.0)),
+    _elementwise("softplus", 1, "softplus", lambda x: np.logaddexp(x, 0.0)),
+    _elementwise("logaddexp", 2, "logaddexp", np.logaddexp),
+    # reductions over the bound indices; `numpy(body, axis=tuple)`
+    Op("sum", "reduce", 1, "sum", np.sum),
+    Op("mean", "reduce", 1, "mean", np.mean),
+    Op("max_over", "reduce", 1, "max", np.max),
+    Op("min_over", "reduce", 1, "min", np.min),
+    Op("logsumexp", "reduce", 1, "logsumexp", _logsumexp),
+    # along one index, which stays free
+    Op("softmax", "normalise", 1, "softmax", _softmax),
+]
+
+OPS: dict[str, Op] = {row.name: row for row in _ROWS}
+
+FUNCTIONS: dict[str, Op] = {
+    row.surface: row for row in _ROWS if row.kind == "elementwise" and row.surface and row.surface.isalpha()
+}
+"""Elementwise functions called as `name(…)`; `max` and `min` take two numbers here and reduce as `max[i](…)`."""
+
+REDUCTIONS: dict[str, Op] = {row.surface: row for row in _ROWS if row.kind == "reduce" and row.surface}
+
+INITS: dict[str, tuple[tuple[str, float | None], ...]] = {
+    "orthogonal": (("gain", 1.0),),
+    "uniform": (("low", None), ("high", None)),
+    "normal": (("std", None),),
+}
+"""Init rules that draw random numbers: their arguments and defaults (None: required)."""

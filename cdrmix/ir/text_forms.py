@@ -1,0 +1,91 @@
+"""The statements of the sequence form as text.
+
+Input: one statement that only `forms` has, and the axes that index names stand for in its cell.
+Output: its lines.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import Any
+
+from cdrmix.ir import forms
+from cdrmix.ir.nodes import Index, Ref
+from cdrmix.ir.text_nodes import Known, binder, expression, name, over
+
+
+@singledispatch
+def statement(stmt: Any, known: Known) -> list[str]:
+    """The lines of one statement."""
+    raise TypeError(type(stmt))
+
+
+@statement.register
+def _(s: forms.Delay, known: Known) -> list[str]:
+    return [f"{s.state} = delay({s.state}')"]
+
+
+@statement.register
+def _(s: forms.Elementwise, known: Known) -> list[str]:
+    left = over(Ref("next", s.state), s.indices, known)
+    return [f"{left} = scan(decay {expression(s.decay, known)}, addend {expression(s.addend, known)})"]
+
+
+@statement.register
+def _(s: forms.MaxPlus, known: Known) -> list[str]:
+    left = over(Ref("next", s.state), s.indices, known)
+    decay, addend = expression(s.decay, known), expression(s.addend, known)
+    return [f"{left} = maxplus_scan({s.combine}, decay {decay}, addend {addend})"]
+
+
+@statement.register
+def _(s: forms.Coupled, known: Known) -> list[str]:
+    lines = [f"coupled_scan over {_listed(s.indices, known)}"]
+    for state, row, addend in zip(s.states, s.decay, s.addend, strict=True):
+        terms = [f"({expression(d, known)})*{g}" for d, g in zip(row, s.states, strict=True) if d is not None]
+        lines.append(f"  {state}' = {' + '.join([*terms, expression(addend, known)])}")
+    return lines
+
+
+@statement.register
+def _(s: forms.Chunk, known: Known) -> list[str]:
+    axes = f"batch {_listed(s.batch, known)} value {_listed(s.value, known)} key {binder(s.key, known)}"
+    lines = [f"chunk_scan {', '.join(s.states)} over {axes}"]
+    for (target, source), d in sorted(s.decay.items()):
+        lines.append(f"  {target}' += {source} * diag({expression(d, known)})")
+    if s.value_decay is not None:
+        lines.append(f"  value decay {expression(s.value_decay, known)}")
+    for low in s.low_rank:
+        a, b = expression(low.a, known), expression(low.b, known)
+        lines.append(f"  {low.target}' += {low.source} ({a}) ({b})ᵀ{_ranked(low.rank, known)}")
+    for o in s.outer:
+        lines.append(f"  {o.target}' += ({expression(o.v, known)}) ({expression(o.k, known)})ᵀ{_ranked(o.rank, known)}")
+    for q in s.queries:
+        state = name(Ref("next" if q.after else "state", q.state))
+        lines.append(f"  {q.name} = {state} @ ({expression(q.q, known)}){_ranked(q.lead, known)}")
+    return lines
+
+
+@statement.register
+def _(s: forms.Sequential, known: Known) -> list[str]:
+    from cdrmix.ir import text  # which prints the statements that every form has, and imports this module
+
+    lines = [f"token by token {', '.join(s.states)}: {s.why}"]
+    return lines + [f"  {line}" for d in s.body for line in text.statement(d, known)]
+
+
+@statement.register
+def _(s: forms.Attend, known: Known) -> list[str]:
+    named = (("query", s.query), ("key", s.key), ("value", s.value))
+    parts = [f"{word} {expression(n, known)}" for word, n in named]
+    parts += [f"scale {s.scale!r}"] + ([f"bias {expression(s.bias, known)}"] if s.bias is not None else [])
+    left = over(Ref("def", s.name), s.indices, known)
+    return [f"{left} = attend[{binder(s.t, known)}; {_listed(s.contract, known)}]({', '.join(parts)})"]
+
+
+def _listed(indices: tuple[Index, ...], known: Known) -> str:
+    return f"[{','.join(binder(i, known) for i in indices)}]"
+
+
+def _ranked(rank: tuple[Index, ...], known: Known) -> str:
+    return f" over {_listed(rank, known)}" if rank else ""

@@ -1,0 +1,169 @@
+"""The algebra of an update: what a group of states does to itself at one token.
+
+Input: the terms of each state's update.
+Output: an `Affine`: decays, low-rank parts and addends; or the `Culprit` that is not of this form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from cdrmix.ir import build, walk
+from cdrmix.ir.nodes import Def, Index, Node, Ref
+from cdrmix.passes import product as algebra
+from cdrmix.passes.terms import Culprit, Leaves, Term
+
+Coef = tuple[Node, ...]
+Edge = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Contraction:
+    """A term (S a) bᵀ of `edge` = (target, source); a and b are over the group's indices and `rank`."""
+
+    a: Node
+    b: Node
+    rank: tuple[Index, ...]
+    edge: Edge
+
+
+@dataclass(slots=True)
+class Affine:
+    """S' = S (diag(decay) + Σ a bᵀ) + addend, over `indices`.
+
+    `decay` holds the factors of each term; `key` is the position of the contracted index, None without `low_rank`.
+    """
+
+    indices: tuple[Index, ...]
+    decay: dict[Edge, list[Term]] = field(default_factory=dict)
+    low_rank: list[Contraction] = field(default_factory=list)
+    addend: dict[str, list[Term]] = field(default_factory=dict)
+    key: int | None = None
+
+
+def affine(leaves: Leaves, defs: dict[str, Def]) -> Affine | Culprit:
+    """The updates `defs` (by state) as an affine map of those states."""
+    states = list(defs)
+    home = defs[states[0]].indices
+    found = Affine(home, addend={s: [] for s in states})
+    for s in states:
+        own = defs[s].indices
+        if [i.axis for i in own] != [i.axis for i in home]:
+            other = build.read(Ref("next", s), (), (), span=defs[s].span)
+            return Culprit(other, f"is coupled to `{states[0]}`, which has other axes")
+        to_home = dict(zip(own, map(build.index, home), strict=True))
+        for t in leaves.terms(Ref("next", s)):
+            culprit = t.culprit or _place(found, t, s, own, to_home)
+            if culprit:
+                return culprit
+    found.low_rank = _merged(found.low_rank)
+    return found
+
+
+def _place(found: Affine, t: Term, s: str, own: tuple[Index, ...], to_home: dict[Index, Node]) -> Culprit | None:
+    """Put one term where it belongs."""
+    if t.read is None:
+        found.addend[s].append(renamed(t, to_home))
+        return None
+    edge = (s, t.read.arg.ref.name)
+    at = contracted(t, own)
+    if isinstance(at, Culprit):
+        return at
+    if not at:
+        found.decay.setdefault(edge, []).append(renamed(replace(t, read=None), to_home))
+        return None
+    if len(at) > 1:
+        return Culprit(t.read, "is contracted along two of its axes")
+    p, m = at[0], t.read.args[at[0]].arg
+    if found.key not in (None, p):
+        return Culprit(t.read, "is contracted along another axis than in the term before")
+    found.key = p
+    a = tuple(f for f in t.coef if m in f.free)
+    b = tuple(f for f in t.coef if m not in f.free)
+    for f in a:
+        if own[p] in f.free:
+            return Culprit(f, "is a dense transition: it takes every place of the state to every other")
+    others = tuple(i for i in t.bound if i != m)
+    rank = tuple(i for i in others if _held(i, a) and _held(i, b))
+    in_a = tuple(i for i in others if i not in rank and _held(i, a))
+    in_b = tuple(i for i in others if i not in rank and i not in in_a)
+    left = walk.substitute(algebra.product(a, in_a), {**to_home, m: to_home[own[p]]})
+    right = walk.substitute(algebra.product(b, in_b), to_home)
+    found.low_rank.append(Contraction(left, right, rank, edge))
+    return None
+
+
+def contracted(t: Term, own: tuple[Index, ...]) -> list[int] | Culprit:
+    """The positions at which a term's read is summed over; every other must stand at its own index."""
+    assert t.read is not None
+    if [a.size for a in t.read.arg.view] != [i.axis.size for i in own]:
+        return Culprit(t.read, "is read under other axes than it is written with")
+    at = []
+    for p, (a, o) in enumerate(zip(t.read.args, own, strict=True)):
+        if a.op == "index" and a.arg == o:
+            continue
+        if a.op != "index" or a.arg not in t.bound or sum(a.arg in b.free for b in t.read.args) > 1:
+            return Culprit(t.read, f"is read at another place along `{o.name}`")
+        at.append(p)
+    return at
+
+
+def renamed(t: Term, by: dict[Index, Node]) -> Term:
+    """The term's factors at other places."""
+    return replace(t, coef=tuple(walk.substitute(f, by) for f in t.coef))
+
+
+def _held(i: Index, coef: Coef) -> bool:
+    return any(i in f.free for f in coef)
+
+
+def _merged(low: list[Contraction]) -> list[Contraction]:
+    """(S a) b + (S a) c = (S a)(b + c), and the same on the other side: the rank is minimal up to syntax."""
+
+    def join(x: Contraction, y: Contraction) -> Contraction | None:
+        if x.edge != y.edge or x.rank or y.rank:
+            return None
+        if algebra.same(x.a, y.a):
+            return replace(x, b=algebra.total([x.b, y.b]))
+        return replace(x, a=algebra.total([x.a, y.a])) if algebra.same(x.b, y.b) else None
+
+    return algebra.joined(low, join)
+
+
+def max_plus(leaves: Leaves, update: Def) -> tuple[str, Node, Node] | None:
+    """(combine, decay, addend) when s' = combine(s + decay, addend), combine being `max` or `logaddexp`."""
+    root = update.value
+    while root.op == "read" and root.arg.ref not in leaves.leaves and leaves.depends(root):
+        stmt = leaves.source[root.arg.ref]
+        sizes = [a.size for a in root.arg.view]
+        if not isinstance(stmt, Def) or [i.axis.size for i in stmt.indices] != sizes:
+            return None
+        root = walk.substitute(stmt.value, dict(zip(stmt.indices, root.args, strict=True)))
+    if root.op not in ("max", "logaddexp"):
+        return None
+    moved, free = [], []
+    for arg in _operands(root, root.op):
+        if not leaves.depends(arg):
+            free.append(arg)
+            continue
+        terms = leaves.expand(arg)
+        hits = [t for t in terms if t.read is not None or t.culprit is not None]
+        if len(hits) != 1 or hits[0].read is None or hits[0].bound or hits[0].coef:
+            return None
+        if contracted(hits[0], update.indices) != []:
+            return None
+        moved.append(algebra.total([t.value() for t in terms if t.read is None]))
+    if not moved or not free:
+        return None
+    return root.op, _fold(root.op, moved), _fold(root.op, free)
+
+
+def _operands(n: Node, op: str) -> list[Node]:
+    return [m for a in n.args for m in (_operands(a, op) if a.op == op else [a])]
+
+
+def _fold(op: str, args: list[Node]) -> Node:
+    out = args[0]
+    for a in args[1:]:
+        out = build.node(op, out, a, span=a.span)
+    return out

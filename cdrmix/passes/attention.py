@@ -1,0 +1,164 @@
+"""Recognise attention over a history by the algebra of its sum, so that one fused kernel can do it.
+
+Input: statements over whole sequences.
+Output: the same with `sum[t](softmax[t](scale*(q·K[t]) + bias[t]) * V[t])` as an `Attend` and the rest of its
+equation around it; and, for each softmax over a window that is not of this form, why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from cdrmix.ir import build, walk
+from cdrmix.ir.forms import Attend
+from cdrmix.ir.nodes import Def, Index, Node, Ref
+from cdrmix.passes import product as algebra
+from cdrmix.passes.queries import Item
+from cdrmix.passes.terms import Culprit, Fresh, Leaves, Term
+
+
+class _Unfit(Exception):
+    """The sum is not attention; the culprit says why."""
+
+    def __init__(self, node: Node, reason: str):
+        self.culprit = Culprit(node, reason)
+
+
+@dataclass(slots=True)
+class Attention:
+    """Finds the attention of one cell; `leaves` are its histories."""
+
+    leaves: Leaves
+    windows: walk.Windows
+    fresh: Fresh
+    left: list[tuple[Ref, Culprit]] = field(default_factory=list)
+
+    def statements(self, stmts: list[Item]) -> list[Item]:
+        """The statements with attention made explicit; `left` are the softmaxes over windows that are not it."""
+        out: list[Item] = []
+        for stmt in stmts:
+            if not isinstance(stmt, Def) or not self.leaves.depends(stmt.value):
+                out.append(stmt)
+                continue
+            found: list[Attend] = []
+            value = self._node(stmt, stmt.value, found)
+            if len(found) == 1 and stmt.ref.kind == "def" and _is_plain(value, found[0], stmt):
+                out.append(replace(found[0], name=stmt.ref.name))
+            else:
+                out += [*found, replace(stmt, value=value)]
+        return out
+
+    def _node(self, stmt: Def, n: Node, found: list[Attend]) -> Node:
+        if not self.leaves.depends(n):
+            return n
+        if n.op == "sum" and len(n.arg) == 1 and n.arg[0] in walk.windowed(n.args[0], self.windows):
+            try:
+                attend, around = self._attend(stmt, n)
+            except _Unfit as unfit:
+                if self._normalised(n):
+                    self.left.append((stmt.ref, unfit.culprit))
+                return n
+            if attend is not None:
+                found.append(attend)
+                return around
+        return walk.rebuild(n, tuple(self._node(stmt, a, found) for a in n.args))
+
+    def _attend(self, stmt: Def, n: Node) -> tuple[Attend | None, Node]:
+        """The attention of a sum over a window, and the expression that reads its result."""
+        t = n.arg[0]
+        inside: list[Node] = []
+        around: list[Node] = []
+        for f in algebra.factors(n.args[0]):
+            (inside if t in f.free else around).append(self._resolved(f, t))
+        weights = [f for f in inside if f.op == "softmax"]
+        if not weights:
+            return None, n
+        values = [f for f in inside if f.op == "read" and f.arg.ref.kind == "history"]
+        if len(weights) != 1 or weights[0].arg != t or len(values) != 1 or len(inside) != 2:
+            raise _Unfit(n, "is not one softmax times one history")
+        indices = tuple(i for i in (*stmt.indices, *n.free) if i in inside[0].free or i in inside[1].free)
+        indices = tuple(dict.fromkeys(i for i in indices if i != t))
+        attend = self._scores(weights[0].args[0], t, indices)
+        value = values[0]
+        if not _static(value.args[1:], set(indices)):
+            raise _Unfit(value, "is read at a place that depends on the token")
+        name = self.fresh.name(f"{stmt.ref.name}_attended")
+        attend = replace(attend, name=name, value=value, span=n.span)
+        result = build.read(Ref("def", name), [i.axis for i in indices], indices, value.dtype, n.span)
+        return attend, algebra.product([*around, result])
+
+    def _scores(self, scores: Node, t: Index, indices: tuple[Index, ...]) -> Attend:
+        """The scores as scale*(query · K[t]) + bias."""
+        terms = self.leaves.expand(scores)
+        for term in terms:
+            if term.culprit:
+                raise _Unfit(term.culprit.node, "in the scores is not linear in a history")
+        hits = [term for term in terms if term.read is not None]
+        if len(hits) != 1 or hits[0].read is None:
+            raise _Unfit(scores, f"reads {len(hits)} keys, not one")
+        (hit,) = hits
+        key = hits[0].read
+        contract = tuple(a.arg for a in key.args if a.op == "index" and a.arg in hit.bound)
+        if len(set(contract)) != len(contract) or t in contract:
+            raise _Unfit(key, "is summed at one place twice")
+        if key.args[0].op != "index" or key.args[0].arg != t:
+            raise _Unfit(key, f"is not read at `{t.name}`")
+        rest = [a for a in key.args[1:] if not (a.op == "index" and a.arg in contract)]
+        if not _static(rest, set(indices)):
+            raise _Unfit(key, "is read at a place that depends on the token, or that the result does not keep")
+        scale, vector = 1.0, []
+        for f in hit.coef:
+            value = algebra.constant(f)
+            if value is not None:
+                scale *= value
+            elif t in f.free:
+                raise _Unfit(f, f"weighs the key by its age `{t.name}`")
+            else:
+                vector.append(f)
+        query = algebra.product(vector, [i for i in hit.bound if i not in contract])
+        if not set(query.free) <= {*indices, *contract}:
+            raise _Unfit(scores, "has a query over an index that the result does not keep")
+        return Attend("", indices, t, contract, query, key, key, scale, self._bias(terms, t, indices))
+
+    def _bias(self, terms: list[Term], t: Index, indices: tuple[Index, ...]) -> Node | None:
+        """What is added to the scores; what does not depend on `t` changes no softmax along it."""
+        added = [v for v in (term.value() for term in terms if term.read is None) if t in v.free]
+        for v in added:
+            for m in walk.nodes(v):
+                if m.op == "context" or (m.op == "read" and m.arg.ref.kind not in ("param", "buffer")):
+                    raise _Unfit(v, "is added to the scores and depends on the token")
+            if not set(v.free) <= {*indices, t}:
+                raise _Unfit(v, "is added to the scores over an index that the result does not keep")
+        return algebra.total(added) if added else None
+
+    def _resolved(self, f: Node, t: Index) -> Node:
+        """A factor that only names a definition over the window, as what it defines."""
+        while f.op == "read" and f.arg.ref.kind == "def" and t in walk.windowed(f, self.windows):
+            stmt = self.leaves.source[f.arg.ref]
+            sizes = [a.size for a in f.arg.view]
+            if not isinstance(stmt, Def) or [i.axis.size for i in stmt.indices] != sizes:
+                return f
+            inner = {i for m in walk.nodes(stmt.value) for i in walk.bound(m)}
+            body = walk.rename_indices(stmt.value, {i: self.fresh.index(i) for i in inner})
+            try:
+                f = walk.substitute(body, dict(zip(stmt.indices, f.args, strict=True)))
+            except ValueError:  # a softmax read at a place that is no index
+                return f
+        return f
+
+    def _normalised(self, n: Node) -> bool:
+        """Whether a sum over a window weighs by a softmax, here or in a definition it reads."""
+        t = n.arg[0]
+        return any(self._resolved(f, t).op == "softmax" for f in algebra.factors(n.args[0]) if t in f.free)
+
+
+def _static(places: tuple[Node, ...] | list[Node], indices: set[Index]) -> bool:
+    """Whether places on axes depend on nothing but these indices."""
+    return all(m.op not in ("read", "context") for a in places for m in walk.nodes(a)) and all(
+        set(a.free) <= indices for a in places
+    )
+
+
+def _is_plain(value: Node, attend: Attend, stmt: Def) -> bool:
+    """Whether an equation is its attention and nothing else."""
+    return value.op == "read" and value.arg.ref.name == attend.name and attend.indices == stmt.indices

@@ -1,0 +1,184 @@
+"""Classify the states of a cell by algebra on their updates, never by the name of an op.
+
+Input: a cell.
+Output: `Group`s in the order in which they can be computed over a whole sequence: strongly connected components of
+the graph of states, dependencies first.  A state outside a group is an ordinary sequence to it.
+
+`Derivation` also holds the cell's statements, in which every read of a chunk state has become an `Asked` query.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from cdrmix.ir import build, walk
+from cdrmix.ir.nodes import Cell, Def, Index, Node, Ref, Stmt
+from cdrmix.ir.ops import OPS
+from cdrmix.passes import graph, queries
+from cdrmix.passes.affine import affine, max_plus
+from cdrmix.passes.groups import Group
+from cdrmix.passes.readers import Read, survey
+from cdrmix.passes.roles import with_roles
+from cdrmix.passes.terms import Culprit, Fresh, Leaves
+
+
+@dataclass(slots=True)
+class Derivation:
+    """A cell on its way to its sequence form."""
+
+    cell: Cell
+    stmts: list[Stmt]
+    windows: walk.Windows
+    fresh: Fresh
+    groups: list[Group] = field(default_factory=list)
+
+    def leaves(self, *refs: Ref) -> Leaves:
+        """What of the statements depends on `refs`."""
+        return Leaves(self.stmts, refs, self.windows, self.fresh)
+
+    def update(self, state: str) -> Def:
+        """The equation of `state'`."""
+        ref = Ref("next", state)
+        found = next(s for s in self.stmts if ref in walk.defines(s))
+        assert isinstance(found, Def)
+        return found
+
+
+def classify(cell: Cell) -> list[Group]:
+    """The groups of a cell's states and histories, dependencies first."""
+    return derive(cell).groups
+
+
+def derive(cell: Cell) -> Derivation:
+    """Classify every group and turn the reads of chunk states into queries."""
+    stmts = graph.needed(cell.body, graph.is_root, graph.training_refs(cell))
+    d = Derivation(cell, stmts, walk.windows(cell), Fresh(_names(cell)))
+    d.stmts = _shared(d)
+    nodes = [Ref("next", s.name) for s in cell.states] + [Ref("history", h.name) for h in cell.histories]
+    deps = graph.dependencies(stmts, nodes)
+    done: set[Ref] = set()
+    while left := [members for members in graph.components(deps) if not done & set(members)]:
+        group = _classify(d, left[0])
+        other = _partner(d, group, deps, left)
+        if other is not None:  # as one group the two have a better form: from now on they need each other
+            deps[left[0][0]].add(other[0])
+            continue
+        if group.form == "chunk":
+            d.stmts = queries.ask(d.stmts, cell, group, d.leaves, d.fresh)
+        d.groups.append(group)
+        done |= set(left[0])
+    return d
+
+
+def _shared(d: Derivation) -> list[Stmt]:
+    """The statements with sums that are free of state named where they stand in one that is not.
+
+    The algebra puts such a factor into every term of a product of sums; it is still computed once.
+    """
+    states = [Ref("state", s.name) for s in d.cell.states]
+    leaves = d.leaves(*states)
+    out: list[Stmt] = []
+
+    def visit(owner: str, over_window: set[Index], n: Node) -> Node:
+        if not leaves.depends(n) and any(OPS[m.op].kind == "reduce" for m in walk.nodes(n)):
+            if graph.is_small(n) and not over_window & set(n.free):
+                name = d.fresh.name(f"{owner}_given")
+                out.append(Def(Ref("def", name), n.free, n, n.dtype, n.span))
+                return build.read(Ref("def", name), [i.axis for i in n.free], n.free, n.dtype, n.span)
+            return n
+        return walk.rebuild(n, tuple(visit(owner, over_window, a) for a in n.args))
+
+    for stmt in d.stmts:
+        if isinstance(stmt, Def) and leaves.depends(stmt.value):
+            over_window = walk.windowed(stmt.value, d.windows)
+            stmt = replace(stmt, value=visit(stmt.ref.name, over_window, stmt.value))
+        out.append(stmt)
+    return out
+
+
+def _partner(
+    d: Derivation, group: Group, deps: dict[Ref, set[Ref]], left: list[tuple[Ref, ...]]
+) -> tuple[Ref, ...] | None:
+    """A later component that reads this group's states whole, and with which it makes a chunk."""
+    if group.kind not in ("diagonal", "general") or group.form == "chunk" or len(group.indices) < 2:
+        return None
+    own = left[0]
+    for other in left[1:]:
+        if not any(deps[ref] & set(own) for ref in other):
+            continue
+        edge = {ref: found | {other[0]} if ref == own[0] else found for ref, found in deps.items()}
+        together = next(members for members in graph.components(edge) if own[0] in members)
+        if set(together) == {*own, *other} and _classify(d, together).form == "chunk":
+            return other
+    return None
+
+
+def _classify(d: Derivation, members: tuple[Ref, ...]) -> Group:
+    """The class of one component of the graph of states and histories."""
+    states = tuple(ref.name for ref in members if ref.kind == "next")
+    histories = [ref.name for ref in members if ref.kind == "history"]
+    if not states:
+        return Group((histories[0],), "history")
+    defs = {s: d.update(s) for s in states}
+    first = next(iter(defs.values()))
+    if histories:
+        why = f"the history `{histories[0]}` is inside the recurrence"
+        return Group(states, "general", indices=first.indices, why=why, culprit=_through(d, states))
+    leaves = d.leaves(*(Ref("state", s) for s in states))
+    if len(states) == 1:
+        if not leaves.depends(first.value):
+            return Group(states, "delay", indices=first.indices)
+        if found := max_plus(leaves, first):
+            combine, decay, addend = found
+            s = states[0]
+            return Group(states, "max-plus", "", first.indices, {(s, s): decay}, addend={s: addend}, combine=combine)
+    for stmt in graph.needed(d.stmts, lambda s: False, [Ref("next", s) for s in states]):
+        if isinstance(stmt, Def) and stmt.ref.kind == "def" and stmt.ref in leaves.hot:
+            leaves.terms(stmt.ref)  # in the order of the text, so that no recursion is deeper than one equation
+    found_map = affine(leaves, defs)
+    if isinstance(found_map, Culprit):
+        return Group(states, "general", indices=first.indices, why=found_map.reason, culprit=found_map)
+    return with_roles(states, found_map, leaves, _reads(d, states))
+
+
+def _reads(d: Derivation, states: tuple[str, ...]) -> list[Read] | Culprit:
+    """How the rest of the cell reads the states."""
+    refs = [Ref(kind, s) for s in states for kind in ("state", "next")]
+    reads = survey(d.stmts, d.cell, states, d.leaves(*refs))
+    return reads if isinstance(reads, Culprit) else _tangled(d, states, reads) or reads
+
+
+def _tangled(d: Derivation, states: tuple[str, ...], reads: list[Read]) -> Culprit | None:
+    """A read by a later state's recurrence, with a vector that depends on that very recurrence."""
+    later = [Ref("next", s.name) for s in d.cell.states if s.name not in states]
+    deps = graph.dependencies(d.stmts, [*later, *(Ref("next", s) for s in states)])
+    for members in graph.components({n: deps[n] & set(later) for n in later}):
+        inside = d.leaves(*(Ref("state", ref.name) for ref in members))
+        owners = {ref for s in graph.needed(d.stmts, lambda s: False, members) for ref in walk.defines(s)}
+        for r in reads:
+            if r.owner in owners and any(inside.depends(f) for f in r.term.coef) and r.term.read:
+                names = "`, `".join(ref.name for ref in members)
+                return Culprit(r.term.read, f"is read inside the recurrence of `{names}`")
+    return None
+
+
+def _through(d: Derivation, states: tuple[str, ...]) -> Culprit:
+    """The read of a history inside a recurrence."""
+    leaves = d.leaves(*(Ref("state", s) for s in states))
+    for stmt in graph.needed(d.stmts, lambda s: False, [Ref("next", s) for s in states]):
+        for n in (m for root in walk.roots(stmt) for m in walk.reads(root)):
+            if n.arg.ref.kind == "history" and n.arg.ref in leaves.hot:
+                return Culprit(n, "depends on the state that it changes")
+    raise AssertionError("no history in this recurrence")
+
+
+def _names(cell: Cell) -> set[str]:
+    """Every name and index of a cell."""
+    found = set(walk.names(cell))
+    for stmt in cell.body:
+        found |= {ref.name for ref in walk.defines(stmt)}
+        for root in walk.roots(stmt):
+            found |= {i.name for i in walk.indices(root)}
+        if isinstance(stmt, Def):
+            found |= {i.name for i in stmt.indices}
+    return found

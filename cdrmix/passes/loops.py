@@ -1,0 +1,82 @@
+"""The general class: a group's own updates run token by token, and everything else of the cell does not.
+
+Input: a derivation and a group that has no faster form.
+Output: what can be computed beforehand, batched over time, and the `Sequential` loop; or `CompileError` where the loop
+would have to advance a part or a history.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from cdrmix.diagnose import NOWHERE, Report
+from cdrmix.ir import build, walk
+from cdrmix.ir.forms import Sequential
+from cdrmix.ir.nodes import Apply, Cell, Def, Node, Ref, Stmt, Top
+from cdrmix.ir.ops import OPS
+from cdrmix.passes import graph
+from cdrmix.passes.classify import Derivation
+from cdrmix.passes.groups import Group
+from cdrmix.passes.notes import sentence
+from cdrmix.passes.queries import Item
+from cdrmix.passes.terms import Leaves
+
+
+def sequential(d: Derivation, g: Group) -> list[Item]:
+    """The loop of a general group, what it is given first."""
+    own = {Ref("next", s) for s in g.states}
+    leaves = d.leaves(*(Ref("state", s) for s in g.states))
+    inside = [s for s in graph.needed(d.stmts, _no_root, own) if any(r in leaves.hot for r in walk.defines(s))]
+    _refuse(d.cell, g, inside)
+    given: list[Item] = []
+    body = [walk.map_roots(s, partial(_batch, d, leaves, walk.defines(s)[0].name, given)) for s in inside]
+    span = g.culprit.node.span if g.culprit and g.culprit.node.span != NOWHERE else inside[-1].span
+    return [
+        *given,
+        Sequential(g.states, tuple(s for s in body if isinstance(s, (Def, Top))), sentence(d.cell, g), span),
+    ]
+
+
+def _no_root(stmt: Stmt) -> bool:
+    return False
+
+
+def _refuse(cell: Cell, g: Group, inside: list[Stmt]) -> None:
+    """Parts and histories have states of their own, which a loop over this group alone would not advance."""
+    report, many = Report(), len(g.states) > 1
+    names = ("states " if many else "state ") + " and ".join(f"`{s}`" for s in g.states)
+    for stmt in inside:
+        if isinstance(stmt, Apply):
+            report.error(
+                "E0410",
+                stmt.span,
+                f"{names} of `{cell.op}` {'need' if many else 'needs'} part `{stmt.part}` inside "
+                f"{'their' if many else 'its'} own recurrence",
+                "write the equations of the part in this op, or give it a value that does not depend on the state",
+            )
+        elif isinstance(stmt, Def) and stmt.ref.kind == "history":
+            report.error(
+                "E0411",
+                stmt.span,
+                f"{names} of `{cell.op}` {'need' if many else 'needs'} the history `{stmt.ref.name}`, "
+                "whose entries depend on it",
+                "let the history keep a value that does not depend on the state",
+            )
+    report.raise_if_any()
+
+
+def _batch(d: Derivation, leaves: Leaves, owner: str, given: list[Item], root: Node) -> Node:
+    """An expression of the loop with its parts free of the loop's states named, to be computed beforehand."""
+    over_window = walk.windowed(root, d.windows)
+
+    def visit(n: Node) -> Node:
+        if not leaves.depends(n):
+            if OPS[n.op].kind == "leaf":
+                return n
+            if graph.is_small(n) and not over_window & set(n.free):
+                name = d.fresh.name(f"{owner}_given")
+                given.append(Def(Ref("def", name), n.free, n, n.dtype, n.span))
+                return build.read(Ref("def", name), [i.axis for i in n.free], n.free, n.dtype, n.span)
+        return walk.rebuild(n, tuple(visit(a) for a in n.args))
+
+    return visit(root)

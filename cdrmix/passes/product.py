@@ -1,0 +1,197 @@
+"""Sums and products of factors, put together as a reader would write them.
+
+Input: factors, terms and the indices they are summed over.
+Output: one expression, in which every sum stands around only the factors that hold its indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from cdrmix.ir import build
+from cdrmix.ir.nodes import Index, Node
+from cdrmix.ir.ops import OPS
+
+Part = TypeVar("Part")
+
+ZERO = build.const(0.0)
+ONE = build.const(1.0)
+
+
+def is_const(n: Node, value: float) -> bool:
+    """Whether `n` is the literal `value`."""
+    return n.op == "const" and n.arg == value
+
+
+def constant(n: Node) -> float | None:
+    """The value of an expression of literals alone, else None."""
+    if n.op == "const":
+        return float(n.arg)
+    op = OPS[n.op]
+    if op.kind != "elementwise" or op.numpy is None:
+        return None
+    args = [constant(a) for a in n.args]
+    return None if None in args else float(op.numpy(*args))
+
+
+def factors(n: Node) -> tuple[Node, ...]:
+    """The factors of a product; a quotient's divisor is a factor `1/divisor`."""
+    match n.op:
+        case "mul":
+            return factors(n.args[0]) + factors(n.args[1])
+        case "div":
+            return factors(n.args[0]) + invert(n.args[1])
+        case "neg":
+            return (build.const(-1), *factors(n.args[0]))
+        case _:
+            return (n,)
+
+
+def invert(n: Node) -> tuple[Node, ...]:
+    """The factors of `1/n`."""
+    return (build.div(ONE, n, n.span),)
+
+
+def negate(n: Node) -> Node:
+    """`-n`."""
+    match n.op:
+        case "neg":
+            return n.args[0]
+        case "const":
+            return build.const(-n.arg, n.span)
+        case _:
+            return build.node("neg", n, span=n.span)
+
+
+def product(coef: Iterable[Node], bound: Iterable[Index] = ()) -> Node:
+    """The product of the factors, summed over `bound`.
+
+    Factors that share no bound index are summed apart; an index that no factor holds counts its places.
+    """
+    scale: float = 1
+    rest = []
+    for f in coef:
+        value = constant(f)
+        if value is None:
+            rest.append(f)
+        else:
+            scale *= int(f.arg) if f.op == "const" and isinstance(f.arg, int) else value
+    pieces = []
+    for members, shared in _linked(rest, tuple(bound)):
+        if members:
+            pieces.append(build.reduce("sum", shared, _multiply([rest[m] for m in members])))
+        else:
+            for i in shared:
+                scale *= i.axis.size
+    if scale == 0:
+        return ZERO
+    if not pieces:
+        return build.const(float(scale))
+    if scale not in (1, -1):
+        pieces.insert(0, build.const(scale))
+    whole = _multiply(pieces)
+    return negate(whole) if scale == -1 else whole
+
+
+def _linked(coef: Sequence[Node], bound: tuple[Index, ...]) -> list[tuple[list[int], tuple[Index, ...]]]:
+    """The factors in sets that share no bound index, in order, each with the indices to sum it over."""
+    sets: list[tuple[list[int], set[Index]]] = []
+    for n, f in enumerate(coef):
+        held = set(f.free) & set(bound)
+        near = [s for s in sets if s[1] & held] if held else []
+        sets = [s for s in sets if s not in near]
+        sets.append((sorted([m for s in near for m in s[0]] + [n]), held.union(*(s[1] for s in near))))
+    used = {i for _, held in sets for i in held}
+    sets.sort(key=lambda s: s[0])
+    found = [(members, tuple(i for i in bound if i in held)) for members, held in sets]
+    idle = tuple(i for i in bound if i not in used)
+    return found + ([([], idle)] if idle else [])
+
+
+def _multiply(coef: Sequence[Node]) -> Node:
+    """The product of the factors in order, divisors written as division."""
+    out: Node | None = None
+    for f in coef:
+        if out is not None and f.op == "div" and is_const(f.args[0], 1):
+            out = build.div(out, f.args[1], f.span)
+        else:
+            out = f if out is None else build.mul(out, f, out.span if out.span == f.span else f.span)
+    return ONE if out is None else out
+
+
+def total(terms: Iterable[Node]) -> Node:
+    """The sum of the expressions; a negated one is subtracted."""
+    out: Node | None = None
+    for t in terms:
+        if is_const(t, 0):
+            continue
+        if out is None:
+            out = t
+        elif t.op == "neg":
+            out = build.sub(out, t.args[0], t.span)
+        else:
+            out = build.add(out, t, t.span)
+    return ZERO if out is None else out
+
+
+def joined(parts: Sequence[Part], join: Callable[[Part, Part], Part | None]) -> list[Part]:
+    """The parts with every pair joined that can be, until none can."""
+    out: list[Part] = []
+    for new in parts:
+        for n, old in enumerate(out):
+            one = join(old, new)
+            if one is not None:
+                return joined([*out[:n], one, *out[n + 1 :], *parts[len(out) + 1 :]], join)
+        out.append(new)
+    return out
+
+
+def same(a: Node, b: Node) -> bool:
+    """Whether two expressions are equal up to the order of sums and products and the names of bound indices."""
+    return _canonical(a, {}) == _canonical(b, {})
+
+
+def key(n: Node) -> str:
+    """A text that equal expressions share, in the sense of `same`."""
+    return _canonical(n, {})
+
+
+def _canonical(n: Node, names: dict[Index, str]) -> str:
+    match n.op:
+        case "add" | "sub" | "neg":
+            return f"add({','.join(sorted(sign + _canonical(m, names) for sign, m in _signed(n)))})"
+        case "mul":
+            return f"mul({','.join(sorted(_canonical(a, names) for a in _factors(n)))})"
+        case "index":
+            return names[n.arg] if n.arg in names else str(n.arg.name)
+        case "const":
+            return repr(float(n.arg))
+        case "read":
+            view = ",".join(str(a.size) for a in n.arg.view)
+            inner = ",".join(_canonical(a, names) for a in n.args)
+            return f"{n.arg.ref.kind} {n.arg.ref.name}<{view}>[{inner}]"
+        case _ if OPS[n.op].kind == "reduce":
+            new = {**names, **{i: f"#{len(names) + p}:{i.axis.name}" for p, i in enumerate(n.arg)}}
+            return f"{n.op}[{len(n.arg)}]({_canonical(n.args[0], new)})"
+        case _:
+            arg = names.get(n.arg, n.arg.name) if isinstance(n.arg, Index) else n.arg
+            return f"{n.op}<{arg}>({','.join(_canonical(a, names) for a in n.args)})"
+
+
+def _factors(n: Node) -> list[Node]:
+    return [m for a in n.args for m in (_factors(a) if a.op == "mul" else [a])]
+
+
+def _signed(n: Node, sign: str = "+") -> list[tuple[str, Node]]:
+    """The terms of sums, differences and negations, each with its sign."""
+    other = "-" if sign == "+" else "+"
+    match n.op:
+        case "add":
+            return _signed(n.args[0], sign) + _signed(n.args[1], sign)
+        case "sub":
+            return _signed(n.args[0], sign) + _signed(n.args[1], other)
+        case "neg":
+            return _signed(n.args[0], other)
+        case _:
+            return [(sign, n)]

@@ -1,0 +1,132 @@
+"""Reads of a chunk state as queries: `sum[key](S * q)`, S before or after the token.
+
+Input: statements and a group in chunk form.
+Output: the statements with every read of the group's states replaced by the name of a query, each query an `Asked`
+statement in front of its first reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from cdrmix.diagnose import NOWHERE, Span
+from cdrmix.ir import build, walk
+from cdrmix.ir.forms import Query, SequenceStmt
+from cdrmix.ir.nodes import Cell, Index, Node, Ref, Stmt
+from cdrmix.passes import product as algebra
+from cdrmix.passes.groups import Group
+from cdrmix.passes.readers import Whole, rewrite
+from cdrmix.passes.terms import Culprit, Fresh, Leaves, Term
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A statement that defines a query's result; `states` names the group that answers it."""
+
+    states: tuple[str, ...]
+    query: Query
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+Item = SequenceStmt | Asked
+
+
+@walk.defines.register(Asked)
+def _defines(stmt: Asked) -> tuple[Ref, ...]:  # type: ignore[misc]
+    return (Ref("def", stmt.query.name),)
+
+
+@walk.roots.register(Asked)
+def _roots(stmt: Asked) -> tuple[Node, ...]:  # type: ignore[misc]
+    return (stmt.query.q,)
+
+
+@walk.map_roots.register(Asked)
+def _map_roots(stmt: Asked, fn: Callable[[Node], Node]) -> Asked:  # type: ignore[misc]
+    return replace(stmt, query=replace(stmt.query, q=fn(stmt.query.q)))
+
+
+def ask(stmts: list[Stmt], cell: Cell, group: Group, leaves: Callable[..., Leaves], fresh: Fresh) -> list[Stmt]:
+    """The statements with the reads of the group's states replaced."""
+    refs = [Ref(kind, s) for s in group.states for kind in ("state", "next")]
+    asked: dict[Ref, list[Asked]] = {}
+    known: dict[tuple[str, bool, str], Asked] = {}
+    dtype = {s.name: s.dtype for s in cell.states}
+
+    def one(owner: Ref, t: Term) -> Node:
+        made, rest = _query(group, t, fresh)
+        name = (made.state, made.after, algebra.key(made.q) + str(made.lead))
+        if name not in known:
+            made = replace(made, name=fresh.name(f"{made.state}_read"))
+            known[name] = Asked(group.states, made, t.read.span if t.read else NOWHERE)
+            asked.setdefault(owner, []).append(known[name])
+        made = known[name].query
+        axes = [i.axis for i in (*group.batch, *made.lead, *group.value)]
+        found = build.read(Ref("def", made.name), axes, rest.args, dtype[made.state], rest.span)
+        return algebra.product((found, *rest.outer), rest.bound)
+
+    done = rewrite(stmts, cell, group.states, leaves(*refs), one)
+    out: list[Stmt] = []
+    for stmt in stmts:
+        ref = walk.defines(stmt)[0]
+        out += [*asked.get(ref, []), done.get(ref, stmt)]  # type: ignore[list-item]
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What is left around a query: where its result is read, and the other factors."""
+
+    args: tuple[Node, ...]
+    outer: tuple[Node, ...]
+    bound: tuple[Index, ...]
+    span: Span
+
+
+def _query(group: Group, t: Term, fresh: Fresh) -> tuple[Query, _Rest]:
+    """A contracted read as a query, and what is done with its result."""
+    assert group.key is not None and t.read is not None
+    args = dict(zip(group.indices, t.read.args, strict=True))
+    m = args[group.key].arg
+    if m not in t.bound:
+        raise Whole(Culprit(t.read, f"is not contracted along `{group.key.name}`"))
+    at = {a.arg: i for i, a in args.items() if a.op == "index" and _alone(a.arg, t.read)}
+    inner, outer = _around(t, m, at, group)
+    shared = {i for f in outer for i in f.free} | {i for a in t.read.args for i in a.free}
+    q = algebra.product(inner, [i for i in t.bound if i != m and i not in shared and _held(i, inner)])
+    mine = {i for i in t.bound if i != m and i not in shared and _held(i, inner)}
+    lead = tuple(i for i in q.free if i != m and at.get(i) not in group.batch)
+    names = {i: fresh.index(i) for i in lead}
+    by = {i: build.index(names.get(i) or at[i]) for i in q.free}
+    ref = t.read.arg.ref
+    query = Query("", ref.name, walk.substitute(q, by), ref.kind == "next", tuple(names.values()))
+    places = [args[i] for i in group.batch] + [build.index(i) for i in lead] + [args[i] for i in group.value]
+    left = tuple(i for i in t.bound if i != m and i not in mine)
+    return query, _Rest(tuple(places), outer, left, t.read.span)
+
+
+def _alone(i: Index, read: Node) -> bool:
+    return sum(i in a.free for a in read.args) == 1
+
+
+def _held(i: Index, coef: tuple[Node, ...]) -> bool:
+    return any(i in f.free for f in coef)
+
+
+def _around(t: Term, m: Index, at: dict[Index, Index], group: Group) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
+    """The factors that make the query's vector, and the others.
+
+    A factor joined to the vector by a bound index is part of it, unless it runs over the rows of the state.
+    """
+    inner = [f for f in t.coef if m in f.free]
+    grown, joined = list(inner), True
+    while joined:
+        links = {i for f in grown for i in f.free if i in t.bound and i not in at}
+        more = [f for f in t.coef if f not in grown and links & set(f.free)]
+        joined = bool(more)
+        grown += more
+    if not any(at.get(i) in group.value for f in grown for i in f.free):
+        inner = grown
+    kept = tuple(f for f in t.coef if any(f is g for g in inner))
+    return kept, tuple(f for f in t.coef if not any(f is g for g in inner))

@@ -1,0 +1,89 @@
+"""The sequence form: the statements of a cell over whole sequences [B, T].
+
+Input: a cell.
+Output: a `SequenceForm`.  What is free of state is batched over time as it stands; each group of states becomes its
+scan; reads of a chunk's states become queries; attention becomes `Attend`.  Document boundaries are the backend's:
+it multiplies every operand that reads the old state by `keep`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from cdrmix.ir import build, walk
+from cdrmix.ir.forms import Chunk, Coupled, Delay, Elementwise, MaxPlus, SequenceForm, Sequential
+from cdrmix.ir.nodes import Cell, Def, Node, Ref
+from cdrmix.ir.ops import OPS
+from cdrmix.passes import graph, scans
+from cdrmix.passes.attention import Attention
+from cdrmix.passes.classify import Derivation, derive
+from cdrmix.passes.groups import Group
+from cdrmix.passes.loops import sequential
+from cdrmix.passes.notes import note_of_group, note_of_softmax
+from cdrmix.passes.product import ZERO
+from cdrmix.passes.queries import Item
+from cdrmix.passes.schedule import schedule
+from cdrmix.passes.terms import Culprit, Leaves
+from cdrmix.passes.tidy import name_queries, tidy
+
+
+def sequence_form(cell: Cell) -> SequenceForm:
+    """Derive the sequence form.  Raises `CompileError` for a recurrence that no form can run."""
+    d = derive(cell)
+    notes = [note for g in d.groups for note in note_of_group(cell, g)]
+    scanned: dict[str, list[Item]] = {}
+    for g in d.groups:
+        if g.kind != "history":
+            scanned |= {s: _scan(d, g) if s == g.states[0] else [] for s in g.states}
+    items: list[Item] = []
+    for stmt in d.stmts:
+        items += scanned[stmt.ref.name] if isinstance(stmt, Def) and stmt.ref.kind == "next" else [stmt]
+    items, left = _attended(d, items)
+    notes += [note_of_softmax(cell, ref, culprit) for ref, culprit in left]
+    body = schedule(name_queries(items), graph.training_refs(cell))
+    return SequenceForm(tuple(tidy(cell, body)), tuple(dict.fromkeys(notes)))
+
+
+def _scan(d: Derivation, g: Group) -> list[Item]:
+    """What stands in the place of a group's updates."""
+    s = g.states[0]
+    match g.kind, g.form:
+        case "delay", _:
+            return [d.update(s), Delay(s)]
+        case "max-plus", _:
+            return [MaxPlus(s, g.indices, g.combine, g.decay[s, s], g.addend[s])]
+        case _, "chunk":
+            assert g.key is not None
+            return [
+                Chunk(g.states, g.indices, g.batch, g.value, g.key, g.decay, g.value_decay, g.low_rank, g.outer, ())
+            ]
+        case "diagonal", _ if len(g.states) == 1:
+            return [Elementwise(s, g.indices, g.decay.get((s, s), ZERO), g.addend[s])]
+        case "diagonal", _:
+            rows = tuple(tuple(g.decay.get((to, of)) for of in g.states) for to in g.states)
+            return [Coupled(g.states, g.indices, rows, tuple(g.addend[x] for x in g.states))]
+        case _:
+            return sequential(d, g)
+
+
+# --- histories -----------------------------------------------------------------------------------------------------
+def _attended(d: Derivation, items: list[Item]) -> tuple[list[Item], list[tuple[Ref, Culprit]]]:
+    """The statements with attention made explicit; what else reads a window is an equation of its own."""
+    named: list[Item] = []
+    for item in items:
+        if not isinstance(item, (Def, Sequential)):
+            item = scans.map_roots(item, partial(_windowless, d, named))
+        named.append(item)
+    own = [s for s in named if scans.is_plain(s)]
+    histories = [Ref("history", h.name) for h in d.cell.histories]
+    attention = Attention(Leaves(own, histories, d.windows, d.fresh), d.windows, d.fresh)
+    return attention.statements(named), attention.left
+
+
+def _windowless(d: Derivation, named: list[Item], n: Node) -> Node:
+    """An operand of a scan with its sums over a history's tokens named."""
+    if OPS[n.op].kind == "reduce" and walk.windowed(n.args[0], d.windows) & set(n.arg):
+        name = d.fresh.name("window")
+        named.append(Def(Ref("def", name), n.free, n, n.dtype, n.span))
+        return build.read(Ref("def", name), [i.axis for i in n.free], n.free, n.dtype, n.span)
+    return walk.rebuild(n, tuple(_windowless(d, named, a) for a in n.args))

@@ -1,0 +1,231 @@
+"""Expansion of an expression into terms that are affine in chosen leaves.
+
+Input: statements and the leaves (reads of states, or of histories) that an expression is to be affine in.
+Output: `Term`s, each a product of leaf-free factors times at most one read of a leaf, summed over bound indices.
+
+Only nodes that depend on a leaf are distributed.  A node that does not is one opaque factor (its top-level products
+and sums apart), so an expansion stays as small as the text.  Definitions that depend on a leaf are read through.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cdrmix.ir import build, walk
+from cdrmix.ir.nodes import Def, Index, Node, Ref, Stmt
+from cdrmix.passes.product import factors, invert, product
+
+MOST_TERMS = 256
+"""An expansion with more terms than this is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Culprit:
+    """A node that is not affine, and why, as the end of a sentence about it."""
+
+    node: Node
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """The product of `coef` and `read`, summed over `bound`.  `read` None: free of leaves."""
+
+    coef: tuple[Node, ...] = ()
+    bound: tuple[Index, ...] = ()
+    read: Node | None = None
+    culprit: Culprit | None = None
+
+    def value(self) -> Node:
+        """The product of the factors alone, summed over the bound indices."""
+        return product(self.coef, self.bound)
+
+
+def stem(name: str) -> str:
+    """An index's name as it was written."""
+    return re.sub(r"(_\d+)+$", "", name)
+
+
+class Fresh:
+    """Makes names that a cell does not use."""
+
+    def __init__(self, taken: Iterable[str]):
+        self.taken = set(taken)
+
+    def name(self, like: str) -> str:
+        """`like`, or like_1, like_2, …"""
+        found = walk.fresh(like, self.taken)
+        self.taken.add(found)
+        return found
+
+    def index(self, like: Index) -> Index:
+        """A new index over the same axis."""
+        return Index(self.name(stem(like.name)), like.axis)
+
+
+class Leaves:
+    """What of a list of statements, in evaluable order, depends on the leaves, and how."""
+
+    def __init__(self, stmts: Sequence[Stmt], leaves: Collection[Ref], windows: walk.Windows, fresh: Fresh):
+        self.leaves = frozenset(leaves)
+        self.windows = windows
+        self.fresh = fresh
+        self.source = {ref: stmt for stmt in stmts for ref in walk.defines(stmt) if ref.kind != "carry"}
+        self.hot = set(self.leaves)
+        self.opaque: set[Ref] = set()
+        self._terms: dict[Ref, list[Term]] = {}
+        self._depends: dict[int, tuple[Node, bool]] = {}
+        for stmt in stmts:
+            if any(ref in self.hot for ref in walk.uses(stmt)):
+                self.hot.update(ref for ref in walk.defines(stmt) if ref.kind != "carry")
+
+    def depends(self, n: Node) -> bool:
+        """Whether `n` depends on a leaf (what is `opaque` counts as free of them)."""
+        if id(n) not in self._depends:
+            if n.op == "read" and n.arg.ref in self.hot and n.arg.ref not in self.opaque:
+                found = True
+            else:
+                found = any(self.depends(a) for a in n.args)
+            self._depends[id(n)] = (n, found)
+        return self._depends[id(n)][1]
+
+    def hide(self, ref: Ref) -> None:
+        """From now on, reads of `ref` are ordinary factors; nothing that reads it has been looked at yet."""
+        self.opaque.add(ref)
+
+    def expand(self, n: Node) -> list[Term]:
+        """The terms of `n`."""
+        if not self.depends(n):
+            return self.split(n)
+        match n.op:
+            case "read":
+                return self._read(n)
+            case "add":
+                found = self.expand(n.args[0]) + self.expand(n.args[1])
+            case "sub":
+                found = self.expand(n.args[0]) + [_scaled(t, build.const(-1)) for t in self.expand(n.args[1])]
+            case "neg":
+                found = [_scaled(t, build.const(-1)) for t in self.expand(n.args[0])]
+            case "mul":
+                left, right = self.expand(n.args[0]), self.expand(n.args[1])
+                if len(left) * len(right) > MOST_TERMS:
+                    return [_bad(n, "has too many terms")]
+                found = [_times(x, y, n) for x in left for y in right]
+            case "div" if not self.depends(n.args[1]):
+                found = [_scaled(t, *invert(n.args[1])) for t in self.expand(n.args[0])]
+            case "sum" | "mean":
+                found = self._sum(n)
+            case "select" if not self.depends(n.args[0]):
+                found = self._select(n)
+            case _:
+                return [_bad(n, "is not affine in the state")]
+        return found if len(found) <= MOST_TERMS else [_bad(n, "has too many terms")]
+
+    def split(self, n: Node) -> list[Term]:
+        """The terms of an expression free of leaves: its top-level sums and products apart."""
+        match n.op:
+            case "add":
+                return self.split(n.args[0]) + self.split(n.args[1])
+            case "sub":
+                return self.split(n.args[0]) + [_scaled(t, build.const(-1)) for t in self.split(n.args[1])]
+            case "neg":
+                return [_scaled(t, build.const(-1)) for t in self.split(n.args[0])]
+            case "sum" if not self._windowed(n):
+                body, bound = self._rebound(n)
+                return [replace(t, bound=bound + t.bound) for t in self.split(body)]
+            case _:
+                return [Term(factors(n))]
+
+    def terms(self, ref: Ref) -> list[Term]:
+        """The terms of a definition, over its own indices."""
+        if ref not in self._terms:
+            stmt = self.source[ref]
+            assert isinstance(stmt, Def)
+            self._terms[ref] = self.expand(stmt.value)
+        return self._terms[ref]
+
+    def _read(self, n: Node) -> list[Term]:
+        ref = n.arg.ref
+        if any(self.depends(a) for a in n.args):
+            return [_bad(n, "is read at a place that depends on the state")]
+        if ref in self.leaves:
+            return [Term(read=n)]
+        stmt = self.source[ref]
+        if not isinstance(stmt, Def) or ref.kind == "history":
+            what = "a history" if ref.kind == "history" else f"`{ref.name}`"
+            return [_bad(n, f"goes through {what}, which is not affine in the state")]
+        if [a.size for a in n.arg.view] != [i.axis.size for i in stmt.indices]:
+            return [_bad(n, "is read under other axes than those it was written with")]
+        by = dict(zip(stmt.indices, n.args, strict=True))
+        return [self._renamed(t, by) for t in self.terms(ref)]
+
+    def _renamed(self, t: Term, by: Mapping[Index, Node]) -> Term:
+        """The term at other places, its bound indices fresh."""
+        new = {i: self.fresh.index(i) for i in t.bound}
+        by = {**by, **{i: build.index(j) for i, j in new.items()}}
+        return Term(
+            tuple(walk.substitute(f, by) for f in t.coef),
+            tuple(new.values()),
+            t.read and walk.substitute(t.read, by),
+            t.culprit,
+        )
+
+    def _sum(self, n: Node) -> list[Term]:
+        if self._windowed(n):
+            return [_bad(n, "is a sum over a history's tokens")]
+        body, bound = self._rebound(n)
+        found = [replace(t, bound=bound + t.bound) for t in self.expand(body)]
+        if n.op == "mean":
+            count = 1
+            for i in bound:
+                count *= i.axis.size
+            found = [_scaled(t, build.const(1 / count)) for t in found]
+        return found
+
+    def _rebound(self, n: Node) -> tuple[Node, tuple[Index, ...]]:
+        """A reduction's body with its bound indices made fresh."""
+        new = {i: self.fresh.index(i) for i in n.arg}
+        return walk.substitute(n.args[0], {i: build.index(j) for i, j in new.items()}), tuple(new.values())
+
+    def _windowed(self, n: Node) -> bool:
+        return bool(set(n.arg) & walk.windowed(n.args[0], self.windows))
+
+    def _select(self, n: Node) -> list[Term]:
+        """`x if c else y`, with c free of leaves, is affine: c chooses each factor."""
+        cond, then, other = n.args
+        found = []
+        for branch, first in ((then, True), (other, False)):
+            for t in self.expand(branch):
+                found.append(t if t.culprit else replace(t, coef=_guard(cond, t.coef, first)))
+        return found
+
+
+def _guard(cond: Node, coef: tuple[Node, ...], first: bool) -> tuple[Node, ...]:
+    """The factors where `cond` is `first`, else zero.
+
+    A factor that may be infinite where it is not chosen is chosen itself, so that 0 * inf never arises.
+    """
+    zero, one = build.const(0.0), build.const(1.0)
+
+    def choose(x: Node, y: Node) -> Node:
+        return build.select(cond, x, y) if first else build.select(cond, y, x)
+
+    kept = [f if f.op in ("const", "read") else choose(f, one) for f in coef]
+    return (choose(one, zero), *kept)
+
+
+def _scaled(t: Term, *by: Node) -> Term:
+    return replace(t, coef=by + t.coef)
+
+
+def _times(x: Term, y: Term, whole: Node) -> Term:
+    culprit = x.culprit or y.culprit
+    if culprit is None and x.read is not None and y.read is not None:
+        culprit = Culprit(whole, "multiplies the state by itself")
+    return Term(x.coef + y.coef, x.bound + y.bound, x.read or y.read, culprit)
+
+
+def _bad(n: Node, reason: str) -> Term:
+    return Term(culprit=Culprit(n, reason))

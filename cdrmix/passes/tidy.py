@@ -1,0 +1,68 @@
+"""Names in the sequence form as a person would choose them.
+
+Input: statements of the sequence form.
+Output: the same, where an equation that is one query gives the query its name, and bound indices have short names of
+their own within each expression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from cdrmix.ir import walk
+from cdrmix.ir.forms import Chunk, SequenceStmt
+from cdrmix.ir.nodes import Cell, Def, Index, Node, Ref
+from cdrmix.passes import scans
+from cdrmix.passes.queries import Asked, Item
+from cdrmix.passes.terms import stem
+
+
+def name_queries(items: Sequence[Item]) -> list[Item]:
+    """`y[h,i] = S_read[h,i]` is the query `y`."""
+    asked = {Ref("def", i.query.name): i for i in items if isinstance(i, Asked)}
+    chunks = {i.states: i for i in items if isinstance(i, Chunk)}
+    names: dict[Ref, Ref] = {}
+    for item in items:
+        if not isinstance(item, Def) or item.ref.kind != "def" or item.value.op != "read":
+            continue
+        read = item.value
+        query = asked.get(read.arg.ref)
+        if query is None or read.arg.ref in names or item.dtype != read.dtype:
+            continue
+        chunk = chunks[query.states]
+        order = [*chunk.batch, *query.query.lead, *chunk.value]
+        plain = [a.arg if a.op == "index" else None for a in read.args] == list(item.indices)
+        if plain and [i.axis.size for i in order] == [a.size for a in read.arg.view]:
+            names[read.arg.ref] = item.ref
+    if not names:
+        return list(items)
+    return [scans.map_roots(i, lambda n: walk.rename_refs(n, names)) for i in _renamed(items, names)]
+
+
+def _renamed(items: Sequence[Item], names: dict[Ref, Ref]) -> Iterator[Item]:
+    """The statements with queries renamed, less the equations whose names they take."""
+    taken = set(names.values())
+    for item in items:
+        if isinstance(item, Asked) and (ref := names.get(Ref("def", item.query.name))):
+            yield replace(item, query=replace(item.query, name=ref.name))
+        elif not (isinstance(item, Def) and item.ref in taken):
+            yield item
+
+
+def short(n: Node, taken: set[str]) -> Node:
+    """The expression with its bound indices under their own short names, none of them twice, none of `taken`."""
+    used = {i.name for i in n.free} | taken
+    by: dict[Index, Index] = {}
+    for i in dict.fromkeys(i for m in walk.nodes(n) for i in walk.bound(m)):
+        name = walk.fresh(stem(i.name), used)
+        used.add(name)
+        by[i] = Index(name, i.axis)
+    return walk.rename_indices(n, {i: j for i, j in by.items() if i != j})
+
+
+def tidy(cell: Cell, body: Sequence[SequenceStmt]) -> Iterator[SequenceStmt]:
+    """The statements with short names."""
+    taken = walk.names(cell)
+    for stmt in body:
+        yield scans.map_roots(stmt, lambda n: short(n, taken))

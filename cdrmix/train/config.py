@@ -1,0 +1,178 @@
+"""The configuration of a training run: YAML in, a checked `TrainConfig` out.
+
+Unknown keys, wrong types and values out of range are refused with the file, the key and what was expected.
+Paths are relative to the folder the command runs in; a spec may also be a name in the installed `spec/` folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from cdrmix.diagnose import UserError, did_you_mean
+
+Positive = Annotated[int, Field(gt=0)]
+Paths = list[Path]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Strict):
+    """Where the text is: files or folders of .txt, .jsonl (`{"text": …}` or `{"tokens": […]}` a line), and others."""
+
+    train: Paths
+    eval: Paths = []
+    field: str = "text"
+
+    @field_validator("train", "eval", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Path) else value
+
+
+class OptimConfig(_Strict):
+    """AdamW and its learning rate.
+
+    `cosine`: warm up, then fall to `final` times `lr` by the last step.  `wsd`: warm up, stay, and fall linearly over
+    the last `decay` share of the steps (Hu et al. 2024, MiniCPM).
+    """
+
+    lr: float = Field(3e-3, gt=0)
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    warmup: int = Field(50, ge=0)
+    final: float = Field(0.1, ge=0, le=1)
+    decay: float = Field(0.2, gt=0, le=1)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1)
+    eps: float = Field(1e-10, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    clip: float = Field(1.0, gt=0)
+
+
+class TrainConfig(_Strict):
+    """One training run.  `batch` sequences of `context` tokens make a step, in `accumulate` equal parts."""
+
+    spec: Path
+    set: dict[str, str] = {}
+    tokenizer: Path | Literal["bytes"] = "bytes"
+    data: DataConfig
+    out: Path
+    steps: Positive
+    batch: Positive = 16
+    context: Positive | None = None
+    accumulate: Positive = 1
+    seed: int = Field(0, ge=0)
+    optim: OptimConfig = OptimConfig()
+    log_every: Positive = 10
+    eval_every: Positive = 500
+    eval_tokens: Positive = 65_536
+    save_every: Positive = 500
+    keep: Positive = 2
+    threads: Positive | None = None
+
+    @field_validator("set", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """Settings are `.cdr` expressions; YAML's numbers and booleans become their text."""
+        if not isinstance(value, dict):
+            return value
+        text = {True: "true", False: "false"}
+        return {
+            k: text[v] if isinstance(v, bool) else str(v) if isinstance(v, int | float) else v for k, v in value.items()
+        }
+
+    @field_validator("tokenizer", mode="before")
+    @classmethod
+    def _bytes_or_path(cls, value: Any) -> Any:
+        return value if value == "bytes" else Path(value) if isinstance(value, str) else value
+
+
+class EvalConfig(_Strict):
+    """One evaluation: a checkpoint's bits per byte on held-out text, `context` tokens at a time in `rows` lanes."""
+
+    spec: Path
+    set: dict[str, str] = {}
+    checkpoint: Path
+    tokenizer: Path | Literal["bytes"] | None = None
+    data: Paths
+    field: str = "text"
+    context: Positive = 512
+    rows: Positive = 8
+    threads: Positive | None = None
+
+    _text = field_validator("set", mode="before")(TrainConfig._as_text.__func__)  # type: ignore[attr-defined]
+    _many = field_validator("data", mode="before")(DataConfig._one_or_many.__func__)  # type: ignore[attr-defined]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads `1e-6` as a string; this loader reads it as the number it is."""
+
+
+_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*([eE][-+]?\d+)?|\.\d[\d_]*([eE][-+]?\d+)?|\.inf|\.nan)$", re.IGNORECASE),
+    list("-+0123456789."),
+)
+# integers keep their own rule, which must be tried first
+for _first, _rules in _Loader.yaml_implicit_resolvers.items():
+    _rules.sort(key=lambda rule: rule[0] != "tag:yaml.org,2002:int")
+
+
+Config = TypeVar("Config", TrainConfig, EvalConfig)
+
+
+def read_config(kind: type[Config], path: Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a config file and apply `key=value` overrides (dotted keys, YAML values).  Raises `UserError`."""
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as e:
+        raise UserError(f"no config at {path}", "configs/ holds worked examples") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} is not YAML: {e}", "see configs/ for worked examples") from e
+    if not isinstance(data, dict):
+        raise UserError(f"{path} is not a mapping of settings", "see configs/ for worked examples")
+    for override in overrides:
+        _apply(data, override)
+    try:
+        return kind.model_validate(data)
+    except ValidationError as e:
+        raise UserError(
+            f"{path}:\n" + "\n".join(_explain(kind, x) for x in e.errors()), "docs/training.md lists every key"
+        ) from e
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, eq, text = override.partition("=")
+    if not eq:
+        raise UserError(f"--set {override}: no `=`", "write --set key=value, for instance --set optim.lr=1e-3")
+    *groups, last = key.strip().split(".", 1) if key.startswith("set.") else key.strip().split(".")
+    place = data
+    for group in groups:
+        place = place.setdefault(group, {})
+        if not isinstance(place, dict):
+            raise UserError(
+                f"--set {override}: `{group}` is not a group of settings", "docs/training.md lists every key"
+            )
+    try:
+        place[last] = yaml.load(text, _Loader)
+    except yaml.YAMLError as e:
+        raise UserError(f"--set {override}: the value is not YAML", "quote it") from e
+
+
+def _explain(kind: type[BaseModel], error: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        models: dict[str, type[BaseModel]] = {"optim": OptimConfig, "data": DataConfig}
+        known = models.get(str(error["loc"][0]), kind) if len(error["loc"]) > 1 else kind
+        hint = did_you_mean(str(error["loc"][-1]), known.model_fields)
+        return f"  {where}: no such setting{' — ' + hint if hint else ''}"
+    if error["type"] == "missing":
+        return f"  {where}: missing"
+    return f"  {where}: {error['msg'][:1].lower()}{error['msg'][1:]} (it is {error['input']!r})"

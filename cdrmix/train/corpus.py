@@ -1,0 +1,137 @@
+"""Collect and divide text: a tree of files to JSONL shards, and a split by content.
+
+Both stream: memory does not grow with the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+
+from cdrmix.diagnose import UserError
+from cdrmix.train.sources import JSONL, TEXT, Document, documents
+from cdrmix.weights import atomic
+
+
+@dataclass(slots=True)
+class Collected:
+    """What `from_directory` did: shards written, documents and bytes in them, and the files it left out, with why."""
+
+    shards: list[Path] = field(default_factory=list)
+    documents: int = 0
+    size: int = 0
+    skipped: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def from_directory(
+    tree: Path,
+    out: Path,
+    shard_bytes: int = 256 << 20,
+    exclude: Collection[str] = (),
+    only: Collection[str] = (),
+) -> Collected:
+    """Write every text file below `tree` as one line of `out/shard-….jsonl`: its text, and its path as `source`.
+
+    Files that are empty or not UTF-8 are left out and listed.  Lines of .jsonl files are documents of their own.
+    `exclude` names files and folders to pass over; `only` keeps these suffixes.
+    """
+    if not tree.is_dir():
+        raise UserError(f"no folder {tree}", "give a folder with text files")
+    if out.exists() and any(out.glob("shard-*.jsonl")):
+        raise UserError(f"{out} holds shards already", "remove them, or give another folder")
+    done = Collected()
+    out.mkdir(parents=True, exist_ok=True)
+    stream = _records(tree, done, frozenset(exclude), frozenset(only) or TEXT | JSONL)
+    for number, first in enumerate(stream):
+        path = out / f"shard-{number:05d}.jsonl"
+        with atomic(path) as f:
+            _fill(f, first, stream, shard_bytes, done)
+        done.shards.append(path)
+    if not done.shards:
+        raise UserError(f"{tree} holds no text", f"text is {' '.join(sorted(TEXT)[:8])} … and .jsonl")
+    return done
+
+
+def _fill(f: BinaryIO, first: bytes, stream: Iterator[bytes], limit: int, done: Collected) -> None:
+    size = 0
+    for record in chain((first,), stream):
+        f.write(record)
+        size += len(record)
+        done.documents += 1
+        done.size += len(record)
+        if size >= limit:
+            return
+
+
+def _records(tree: Path, done: Collected, exclude: frozenset[str], suffixes: frozenset[str]) -> Iterator[bytes]:
+    for path in _walk(tree, exclude):
+        suffix = path.suffix.lower()
+        if suffix not in suffixes:
+            continue
+        if suffix in JSONL:
+            for doc in documents([path]):
+                if isinstance(doc.content, str):
+                    yield _line(doc.content, f"{path.relative_to(tree)}:{doc.line}")
+            continue
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError as e:
+            done.skipped.append((path, f"not UTF-8 at byte {e.start}"))
+        except OSError as e:
+            done.skipped.append((path, str(e.strerror)))
+        else:
+            if text:
+                yield _line(text, str(path.relative_to(tree)))
+            else:
+                done.skipped.append((path, "empty"))
+
+
+def _walk(folder: Path, exclude: frozenset[str]) -> Iterator[Path]:
+    """Files below a folder in name order, one folder's names in memory at a time; links to folders are not followed."""
+    for path in sorted(folder.iterdir()):
+        if path.name in exclude:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from _walk(path, exclude)
+        elif path.is_file():
+            yield path
+
+
+def _line(text: str, source: str) -> bytes:
+    return json.dumps({"text": text, "source": source}, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+
+
+def split(paths: list[Path], out: Path, ratio: float, field: str = "text") -> dict[str, int]:
+    """Write `out/train.jsonl` and `out/eval.jsonl`; about `ratio` of the documents are eval.  Returns the counts.
+
+    A document's side is decided by its content alone, so equal documents fall on one side and adding data moves none.
+    """
+    if not 0 < ratio < 1:
+        raise UserError(f"--ratio {ratio} is not between 0 and 1", "0.1 puts a tenth of the documents in eval")
+    counts = {"train": 0, "eval": 0}
+    out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        files = {side: stack.enter_context(atomic(out / f"{side}.jsonl")) for side in counts}
+        for doc in documents(paths, field):
+            side = "eval" if _place(doc) < ratio else "train"
+            key = field if isinstance(doc.content, str) else "tokens"
+            files[side].write(json.dumps({key: doc.content}, ensure_ascii=False).encode() + b"\n")
+            counts[side] += 1
+        empty = [side for side, n in counts.items() if n == 0]
+        if empty:
+            raise UserError(
+                f"{empty[0]} would be empty: {sum(counts.values())} documents",
+                "give more documents, or another --ratio",
+            )
+    return counts
+
+
+def _place(doc: Document) -> float:
+    content = doc.content.encode() if isinstance(doc.content, str) else json.dumps(doc.content).encode()
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") / 2**64

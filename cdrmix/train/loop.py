@@ -1,0 +1,223 @@
+"""The training loop.
+
+Input: a `TrainConfig`.  Output: a run's folder.  The loss of a step is a function of the config and the step alone: a
+run that is stopped and resumed gives bitwise the losses of one that was not.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cdrmix.check import load
+from cdrmix.compiler import Lowered, emit, lower
+from cdrmix.diagnose import UserError
+from cdrmix.ir.nodes import Model
+from cdrmix.runtime.torch.load import load_module
+from cdrmix.train.batches import IGNORE, Batch, Batches
+from cdrmix.train.checkpoint import load_checkpoint, read_about, save_checkpoint
+from cdrmix.train.config import TrainConfig
+from cdrmix.train.evaluate import evaluate
+from cdrmix.train.optimiser import make_optimiser, rate, set_rate
+from cdrmix.train.progress import Bar, Metrics
+from cdrmix.train.store import TokenStore, open_store
+from cdrmix.train.tokenizer import load_tokenizer
+from cdrmix.weights import atomic
+
+BAD_STEPS = 20
+"""A run ends after so many steps in a row without a finite loss and gradient."""
+
+
+@dataclass(slots=True)
+class Loss:
+    """What one step measured, summed over its parts."""
+
+    loss: float
+    norm: float
+    aux: dict[str, float]
+    metrics: dict[str, torch.Tensor]
+
+
+def build_module(lowered: Lowered, folder: Path, seed: int) -> nn.Module:
+    """The generated torch module, its source kept in `folder`."""
+    for name, content in emit(lowered, "torch").items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as f:
+            f.write(content)
+    module: nn.Module = load_module(folder / "model.py").Model(seed=seed)
+    return module
+
+
+class Trainer:
+    """One run: its module, data and optimiser."""
+
+    def __init__(self, config: TrainConfig, resume: bool = False):
+        self.config = config
+        if config.batch % config.accumulate:
+            raise UserError(
+                f"batch {config.batch} does not divide into {config.accumulate} parts", "change `accumulate`"
+            )
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        model = load(config.spec, config.set)
+        lowered = lower(model)
+        self.notes = lowered.notes
+        self.context = context_of(config, model)
+        self._tokenizer = load_tokenizer(config.tokenizer)
+        size = self._tokenizer.get_vocab_size()
+        if size > model.vocab:
+            raise UserError(
+                f"the tokenizer has {size} tokens, {model.name} a vocabulary of {model.vocab}",
+                f"--set set.vocab={size}",
+            )
+        self._about = {"hash": lowered.program.hash, "config": config.model_dump(mode="json")}
+        self.step = self._resume_step(resume)
+        config.out.mkdir(parents=True, exist_ok=True)
+        self.train_data = self._store(config.data.train, model.vocab)
+        self.eval_data = self._store(config.data.eval, model.vocab) if config.data.eval else None
+        self._batches = Batches(self.train_data, config.batch, self.context, config.seed)
+        self.module = build_module(lowered, config.out / "module", config.seed)
+        self.module.train()
+        self.optimiser = make_optimiser(self.module, config.optim)
+        if resume:
+            load_checkpoint(config.out, self.module, self.optimiser)
+
+    def _store(self, paths: list[Path], vocab: int) -> TokenStore:
+        folder = self.config.out / "tokens"
+        return open_store(folder, paths, self.config.data.field, self._tokenizer, vocab)
+
+    def _resume_step(self, resume: bool) -> int:
+        run = self.config.out
+        if not resume:
+            if (run / "checkpoints").exists():
+                raise UserError(f"{run} holds a run already", "go on with --resume, or give another `out`")
+            return 0
+        about = read_about(run)
+        if about["hash"] != self._about["hash"]:
+            raise UserError(f"the spec is not the one {run} was trained with", "resume with the same spec and `set`")
+        free = {"steps", "out", "log_every", "eval_every", "eval_tokens", "save_every", "keep", "threads"}
+        now: dict[str, Any] = self._about["config"]  # type: ignore[assignment]
+        changed = [k for k in now if k not in free and now[k] != about["config"].get(k)]
+        if changed:
+            raise UserError(f"{', '.join(changed)} changed since {run} was started", "resume with the same config")
+        return int(about["step"])
+
+    def train(self) -> None:
+        """Run to the last step, writing metrics and checkpoints."""
+        config = self.config
+        metrics = Metrics(config.out / "metrics.jsonl", self.step)
+        bad, seconds, tokens = 0, 0.0, 0
+        with Bar(config.steps, self.step) as bar:
+            for note in self.notes:
+                bar.say(f"note: {note}")
+            while self.step < config.steps:
+                began = time.perf_counter()
+                found = self._train_step(self.step)
+                seconds += time.perf_counter() - began
+                tokens += config.batch * self.context
+                bad = 0 if _finite(found) else bad + 1
+                self.step += 1
+                if bad >= BAD_STEPS:
+                    raise UserError(
+                        f"no finite loss in {BAD_STEPS} steps, the last one step {self.step}",
+                        f"lower optim.lr or optim.clip; {config.out}/last is the checkpoint before",
+                    )
+                line = self.step % config.log_every == 0 or self.step == config.steps
+                if line:
+                    speed, seconds, tokens = tokens / seconds, 0.0, 0
+                    record = self._record(found, speed)
+                    metrics.write(record)
+                    bar.show(self.step, describe(record), True)
+                else:
+                    bar.show(self.step, f"loss {found.loss:.3f}", False)
+                if self.eval_data and (self.step % config.eval_every == 0 or self.step == config.steps):
+                    score = evaluate(self.module, self.eval_data, self.context, limit=config.eval_tokens)
+                    metrics.write({"step": self.step, "eval_loss": score.loss})
+                    bar.say(f"step {self.step}: held-out loss {score.loss:.4f}")
+                if not bad and (self.step % config.save_every == 0 or self.step == config.steps):
+                    self.save()
+        metrics.close()
+
+    def save(self) -> Path:
+        """Write a checkpoint of this step."""
+        text = self._tokenizer.to_str()
+        return save_checkpoint(
+            self.config.out, self.step, self.module, self.optimiser, text, self._about, self.config.keep
+        )
+
+    def _record(self, found: Loss, speed: float) -> dict[str, Any]:
+        lr = self.config.optim.lr * rate(self.config.optim, self.step - 1, self.config.steps)
+        record: dict[str, Any] = {"step": self.step, "loss": found.loss, "norm": found.norm, "lr": lr}
+        record |= {"tokens": self.step * self.config.batch * self.context, "tokens_per_s": round(speed, 1)}
+        record["aux"] = found.aux
+        record["metrics"] = {path: x.tolist() for path, x in found.metrics.items()}
+        return record
+
+    def _train_step(self, step: int) -> Loss:
+        config, module = self.config, self.module
+        batch = self._batches.at(step)
+        scored = int((batch.targets != IGNORE).sum())
+        total, sums = 0.0, None
+        aux: dict[str, float] = {}
+        metrics: dict[str, torch.Tensor] = {}
+        self.optimiser.zero_grad(set_to_none=True)
+        for part in _parts(batch, config.accumulate):
+            logits, _ = module(part.tokens, None, part.reset)
+            loss = F.cross_entropy(
+                logits.flatten(0, 1).float(), part.targets.flatten(), ignore_index=IGNORE, reduction="sum"
+            )
+            loss = loss / scored
+            values = module.training_values()  # type: ignore[operator]
+            extra = sum(values["aux"].values()) / config.accumulate if values["aux"] else 0.0
+            (loss + extra).backward()
+            total += float(loss.detach())
+            for path, x in values["aux"].items():
+                aux[path] = aux.get(path, 0.0) + float(x.detach()) / config.accumulate
+            for path, x in values["metrics"].items():
+                metrics[path] = metrics.get(path, torch.zeros_like(x)) + x.detach() / config.accumulate
+            sums = values["sums"] if sums is None else {k: _added(v, sums[k]) for k, v in values["sums"].items()}
+        norm = float(nn.utils.clip_grad_norm_(module.parameters(), config.optim.clip))
+        found = Loss(total, norm, aux, metrics)
+        if _finite(found):  # a bad batch moves nothing
+            set_rate(self.optimiser, rate(config.optim, step, config.steps))
+            self.optimiser.step()
+            module.after_step(sums)  # type: ignore[operator]
+        return found
+
+
+def context_of(config: TrainConfig, model: Model) -> int:
+    """Tokens a sequence: the config's `context`, else the spec's setting of that name."""
+    context = config.context or model.settings.get("context")
+    if not isinstance(context, int) or context < 1:
+        raise UserError(f"{model.name} has no `context` setting", "give `context` in the config")
+    return context
+
+
+def describe(record: dict[str, Any]) -> str:
+    """One line for people: loss, speed, and the least and most loaded expert as a share of an even load."""
+    text = f"loss {record['loss']:.3f}  lr {record['lr']:.1e}  {record['tokens_per_s']:,.0f} tokens/s"
+    loads = [x for path, x in record["metrics"].items() if path.endswith(".load")]
+    if loads:
+        shares = [share * len(load) for load in loads for share in load]
+        text += f"  expert load {min(shares):.2f}..{max(shares):.2f}"
+    return text
+
+
+def _finite(found: Loss) -> bool:
+    return abs(found.loss) < float("inf") and abs(found.norm) < float("inf")
+
+
+def _added(x: Any, y: Any) -> Any:
+    return tuple(a + b for a, b in zip(x, y, strict=True)) if isinstance(x, tuple) else x + y
+
+
+def _parts(batch: Batch, count: int) -> list[Batch]:
+    cut = [x.chunk(count) for x in (batch.tokens, batch.targets, batch.reset)]
+    return [Batch(*part) for part in zip(*cut, strict=True)]

@@ -1,0 +1,101 @@
+"""Tokenised data on disk: one flat array of ids and where each document starts.
+
+Input: documents and a tokenizer.  Output: a `TokenStore`, memory-mapped, written once and found again by what it was
+made from.  With an end-of-text token each document is that token and its text, so that the token both ends a document
+(as a target) and begins the next (as an input); without one, a document's last token has no target.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from cdrmix.diagnose import UserError
+from cdrmix.train.sources import Document, documents, files_of
+
+END = "<|endoftext|>"
+_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStore:
+    """`tokens` [N] ids; `starts` [docs] places of first tokens; `size` bytes of text (0: tokens were given)."""
+
+    tokens: np.ndarray
+    starts: np.ndarray
+    size: int
+    end: int | None
+
+
+def open_store(folder: Path, paths: list[Path], field: str, tokenizer: Tokenizer, vocab: int) -> TokenStore:
+    """The store of these files under `folder`, tokenised now if it is not there yet."""
+    key = _key(paths, field, tokenizer)
+    home = folder / key
+    if not (home / "meta.json").is_file():
+        part = folder / f".{key}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        _write(part, documents(paths, field), tokenizer, vocab)
+        shutil.rmtree(home, ignore_errors=True)
+        part.rename(home)
+    meta = json.loads((home / "meta.json").read_text())
+    tokens = np.memmap(home / "tokens.bin", dtype=meta["dtype"], mode="r")
+    return TokenStore(tokens, np.load(home / "starts.npy"), meta["size"], tokenizer.token_to_id(END))
+
+
+def _key(paths: list[Path], field: str, tokenizer: Tokenizer) -> str:
+    seen = hashlib.sha256(tokenizer.to_str().encode() + field.encode())
+    for file in files_of(paths):
+        stat = file.stat()
+        seen.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    return seen.hexdigest()[:16]
+
+
+def _write(folder: Path, docs: Iterable[Document], tokenizer: Tokenizer, vocab: int) -> None:
+    tokenizer.encode_special_tokens = True  # `<|endoftext|>` inside a document is text, not a document's end
+    end = tokenizer.token_to_id(END)
+    dtype = "<u2" if vocab <= 1 << 16 else "<u4"
+    starts, at, size = [], 0, 0
+    with (folder / "tokens.bin").open("wb") as f:
+        for doc, ids, length in _encoded(docs, tokenizer):
+            _check(doc, ids, vocab)
+            ids = ids if end is None else [end, *ids]
+            starts.append(at)
+            at, size = at + len(ids), size + length
+            f.write(np.asarray(ids, dtype).tobytes())
+    if not starts:
+        raise UserError("the data holds no documents", "check the `data` paths")
+    np.save(folder / "starts.npy", np.asarray(starts, np.int64))
+    (folder / "meta.json").write_text(json.dumps({"dtype": dtype, "size": size, "tokens": at}))
+
+
+def _encoded(docs: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[Document, list[int], int]]:
+    """Documents with their ids and length in bytes, texts encoded a batch at a time."""
+    stream = iter(docs)
+    while batch := list(islice(stream, _BATCH)):
+        texts = [d.content for d in batch if isinstance(d.content, str)]
+        codes = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+        for doc in batch:
+            if isinstance(doc.content, str):
+                yield doc, next(codes).ids, len(doc.content.encode())
+            else:
+                yield doc, doc.content, 0
+
+
+def _check(doc: Document, ids: list[int], vocab: int) -> None:
+    if not ids:
+        raise UserError(f"{doc.where}: an empty document", "remove it from the data")
+    worst = max(ids)
+    if worst >= vocab:
+        raise UserError(
+            f"{doc.where}: token id {worst} is outside the model's vocabulary of {vocab}",
+            "use the tokenizer the model was made for, or --set set.vocab=…",
+        )

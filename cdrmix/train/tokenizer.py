@@ -1,0 +1,72 @@
+"""Tokenizers: a byte-level BPE trained on text, and the plain bytes.
+
+Both are a `tokenizer.json` of the `tokenizers` library and round-trip every text exactly.  The pre-tokeniser splits by
+ASCII classes alone, so that the C program can do the same on bytes (`runtime/pretokenizer.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from cdrmix.diagnose import UserError
+from cdrmix.runtime.pretokenizer import PATTERN
+from cdrmix.runtime.tokens import visible_bytes
+from cdrmix.train.sources import documents
+from cdrmix.train.store import END
+
+SMALLEST = 257
+"""The 256 bytes and the end-of-text token."""
+
+
+def train_tokenizer(paths: Iterable[Path], vocab: int, field: str = "text") -> Tokenizer:
+    """Train a byte-level BPE of `vocab` tokens on the documents' text.  Id 0 is the end-of-text token."""
+    if vocab < SMALLEST:
+        raise UserError(
+            f"a vocabulary of {vocab} is too small", f"it holds the 256 bytes and `{END}`: {SMALLEST} at least"
+        )
+    tokenizer = _byte_level(Tokenizer(models.BPE()))
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=[AddedToken(END, special=True)],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(paths, field), trainer)
+    return tokenizer
+
+
+def _texts(paths: Iterable[Path], field: str) -> Iterator[str]:
+    for doc in documents(paths, field):
+        if not isinstance(doc.content, str):
+            raise UserError(f"{doc.where}: holds tokens, not text", "a tokenizer is trained on text")
+        yield doc.content
+
+
+def byte_tokenizer() -> Tokenizer:
+    """The 256 bytes, each its own token: id = byte.  It has no end-of-text token."""
+    vocab = {character: byte for byte, character in enumerate(visible_bytes())}
+    return _byte_level(Tokenizer(models.BPE(vocab=vocab, merges=[])))
+
+
+def load_tokenizer(source: Path | Literal["bytes"]) -> Tokenizer:
+    """A `tokenizer.json`, or the bytes."""
+    if source == "bytes":
+        return byte_tokenizer()
+    if not source.is_file():
+        raise UserError(f"no tokenizer at {source}", "`cdrmix tokenizer train` makes one; `bytes` needs none")
+    try:
+        return Tokenizer.from_file(str(source))
+    except Exception as e:  # the library raises bare Exception
+        raise UserError(f"{source} is not a tokenizer.json: {e}", "`cdrmix tokenizer train` makes one") from e
+
+
+def _byte_level(tokenizer: Tokenizer) -> Tokenizer:
+    split = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer

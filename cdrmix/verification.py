@@ -1,0 +1,75 @@
+"""Run an artefact against the interpreter, the definition of what its spec means.
+
+Input: an artefact's folder.  Output: the relative RMS error of its logits, token by token and as a prompt, and of every
+piece of its final state; the manifest then says what was found, and how.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cdrmix.artifact import write_manifest
+from cdrmix.check import load_sources
+from cdrmix.compiler import model_hash
+from cdrmix.diagnose import UserError
+from cdrmix.ir.interp import Interpreter
+from cdrmix.ir.nodes import Model
+from cdrmix.runtime.session import Session, read_manifest
+from cdrmix.weights import read_weights
+
+HOW = {"torch": "executed", "cpu": "executed"}
+"""What a run of each target's program is: executed on the machine itself, or emulated."""
+
+
+def relative_rms(found: np.ndarray, wanted: np.ndarray) -> float:
+    """RMS of the error over RMS of what was wanted (or the error itself, where zero was wanted)."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    if wanted.size == 0:
+        return 0.0
+    error = float(np.sqrt(np.mean((found.astype(np.float64) - wanted) ** 2)))
+    scale = float(np.sqrt(np.mean(np.square(wanted, dtype=np.float64))))
+    return error / scale if scale else error
+
+
+def spec_of(manifest: dict[str, Any]) -> Model:
+    """The model an artefact was made from, checked again from the text in its manifest."""
+    model = load_sources(manifest["spec"], manifest["set"], model=manifest["model"])
+    if model_hash(model) != manifest["hash"]:
+        raise UserError(
+            "the artefact's hash is not its spec's", "it was made by another version, or edited: compile it again"
+        )
+    return model
+
+
+def verify_artifact(folder: Path, tokens: int, tolerance: float) -> dict[str, Any]:
+    """Run `tokens` random tokens through the artefact and the interpreter, and record the result in its manifest."""
+    if tokens < 1:
+        raise UserError(f"--tokens {tokens}: nothing to run", "give 1 or more")
+    manifest = read_manifest(folder)
+    model = spec_of(manifest)
+    interpreter = Interpreter(model, read_weights(model, folder / "weights.safetensors"))
+    ids = np.random.default_rng(0).integers(0, model.vocab, tokens).tolist()
+    errors: dict[str, float] = {}
+    with Session.open(folder) as session:
+        prompt = session.fork()
+        state, wanted, found = interpreter.start(), [], []
+        for token in ids:
+            logits, state = interpreter.step(token, state)
+            wanted.append(logits)
+            found.append(session.step(token))
+        errors["logits, token by token"] = relative_rms(np.stack(found), np.stack(wanted))
+        errors["logits after the prompt"] = relative_rms(prompt.prefill(ids), wanted[-1])
+        for way, stream in (("step", session), ("prefill", prompt)):
+            for path, value in stream.state().items():
+                errors[f"{path} ({way})"] = relative_rms(value, np.asarray(state[path]))
+    worst = max(errors.values())
+    found_all = {"how": HOW[manifest["target"]], "tokens": tokens, "worst": worst, "tolerance": tolerance}
+    found_all["within"] = bool(worst <= tolerance)
+    write_manifest(
+        folder, {**manifest, "verified": {**found_all, "how": found_all["how"] if worst <= tolerance else "failed"}}
+    )
+    return {**found_all, "errors": errors}

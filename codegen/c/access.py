@@ -1,0 +1,82 @@
+"""Where the names of a cell lie in memory, and how a read becomes an address.
+
+Input: a `read` node and a way to write index expressions.  Output: C text, and the strides that loops are chosen by.
+
+Every tensor is row-major and a view has the order of the axes it splits or merges, so a view changes sizes only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from cdrmix.codegen.c.rules import ATOM, PRODUCT, TOTAL, Text
+from cdrmix.ir.nodes import Index, Node
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """A history: `head` is the C name of the newest entry's slot."""
+
+    head: str
+    window: int
+    entry: int
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A name's memory: the C expression of its first element, or of itself when it is a `scalar`."""
+
+    base: str
+    whole: bool = False
+    scalar: bool = False
+    ring: Ring | None = None
+
+
+def sizes(n: Node) -> list[int]:
+    """The sizes of a read's view."""
+    return [a.size for a in n.arg.view]
+
+
+def flat(indices: Sequence[Text], of: Sequence[int]) -> Text:
+    """The row-major place of `indices` in axes of the sizes `of`."""
+    fixed, terms = 0, list[str]()
+    for p, index in enumerate(indices):
+        step = prod(of[p + 1 :])
+        if index.c.isdigit():
+            fixed += int(index.c) * step
+        elif step == 1:
+            terms.append(index.inside(PRODUCT))
+        else:
+            terms.append(f"{index.inside(PRODUCT)} * {step}")
+    if fixed or not terms:
+        terms.append(str(fixed))
+    if len(terms) > 1:
+        return Text(" + ".join(terms), TOTAL)
+    return Text(terms[0], PRODUCT if " * " in terms[0] else ATOM)
+
+
+def stride(n: Node, i: Index, ring: Ring | None = None) -> int | None:
+    """How far a read moves when `i` grows by one; None when that is not a constant."""
+    found = 0
+    of = sizes(n)
+    for p, arg in enumerate(n.args):
+        step = prod(of[p + 1 :])
+        if arg.op == "index" and arg.arg == i:
+            if ring is not None and step >= ring.entry:
+                return None
+            found += step
+        elif i in arg.free:
+            return None
+    return found
+
+
+def ring_place(n: Node, ring: Ring, text: Callable[[Node], Text], slot: Callable[[Node, Text], Text]) -> Text:
+    """The place of a history's read; `slot` gives the slot of an age, from its expression."""
+    of = sizes(n)
+    before = next((p for p in range(len(of)) if prod(of[: p + 1]) == ring.window and of[p] == ring.window), None)
+    if before is None:
+        raise ValueError(f"a history's window is not an axis of the view it is read under: {of}")
+    age = n.args[before]
+    return flat([slot(age, text(age)), *(text(a) for a in n.args[before + 1 :])], [ring.window, *of[before + 1 :]])

@@ -1,0 +1,344 @@
+"""One cell as a C function: one token through one instance of it.
+
+Input: a cell's step form, and the shapes of the cells it holds.  Output: its structs and functions as text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import PurePath
+
+from cdrmix.codegen.c import patterns, prepare, structs
+from cdrmix.codegen.c.access import Ring, Storage, flat
+from cdrmix.codegen.c.names import Scope, comment
+from cdrmix.codegen.c.nest import Nest, Surroundings
+from cdrmix.codegen.c.patterns import Target
+from cdrmix.codegen.c.rules import TOTAL, Text
+from cdrmix.codegen.c.structs import Shape
+from cdrmix.ir import walk
+from cdrmix.ir.build import FLOATS
+from cdrmix.ir.forms import StepForm
+from cdrmix.ir.nodes import Apply, Def, DType, Given, Index, Input, Ref, State, Stmt, Top
+from cdrmix.ir.text import headings, statement
+
+WHOLE: dict[DType, str] = {"int": "int64_t", "bool": "int32_t", "pick": "int32_t"}
+_OWN = ("wt", "st", "tmp", "out", "carry", "pos", "lane")
+"""The generator's own names in a function: weights, state, scratch, …"""
+
+
+def c_type(dtype: DType) -> str:
+    """The element type of an array."""
+    return "float" if dtype in FLOATS else WHOLE[dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The text of a cell."""
+
+    structs: list[str]
+    functions: list[str]
+
+
+class CellWriter:
+    """Writes one cell; `carries` are the members of the model's carry struct by name, `names` the program's names."""
+
+    def __init__(
+        self, shape: Shape, form: StepForm, shapes: Mapping[str, Shape], carries: Mapping[str, str], names: Scope
+    ):
+        self.shape, self.shapes, self.carries = shape, shapes, carries
+        self.cell = replace(shape.cell, body=prepare.products_first(shape.cell, form.body))
+        self.in_place = form.in_place
+        self.known = headings(self.cell)
+        self.windows = walk.windows(self.cell)
+        self.scope = names.child(_OWN)
+        self.members = Scope({"part"})
+        self.arrays: dict[str, tuple[str, int]] = {}
+        self.storages: dict[Ref, Storage] = {}
+        self.presents: dict[int, str] = {}
+        self.head: list[str] = []
+        self.lines: list[str] = []
+        self.tail: list[str] = []
+        self.around = Surroundings(self.storage, self.present, self.scope)
+        self.formals = {i.name: self.scope.name(i.name) for i in self.cell.inputs}
+        self.dtypes = {r: s.dtype for s in self.cell.body if isinstance(s, (Def, Apply)) for r in walk.defines(s)}
+
+    def write(self) -> Written:
+        """The structs and functions of the cell."""
+        for history in self.cell.histories:
+            self.advance(history.name, history.window.size)
+        for stmt in self.cell.body:
+            self.lines += ["", *(f"/* {comment(t)} */" for t in statement(stmt, self.known))]
+            self.statement(stmt)
+        scratch = structs.scratch_struct(self.shape, self.arrays, self.shapes)
+        if self.shape.weights:
+            self.declare_weights()
+        types = [structs.weights_struct(self.shape, self.shapes), structs.state_struct(self.shape, self.shapes), scratch]
+        return Written([line for t in types for line in ([*t, ""] if t else [])], self.function())
+
+    # --- the function ----------------------------------------------------------------------------------------------
+    def function(self) -> list[str]:
+        """The function, whole."""
+        shape = self.shape
+        body = [*self.head, *self.lines, *self.tail]
+        text = "\n".join(line for line in body if not line.startswith("/*"))
+        formals = [*self.formals.values(), *(n for n, there in self.optional() if there)]
+        unused = [f"(void){name};" for name in formals if not re.search(rf"\b{name}\b", text)]
+        span = shape.cell.span
+        title = f"{shape.cell.op} ({PurePath(span.file).name}:{span.line})"
+        head = signature(shape.function, self.parameters())
+        doc = [f"/* {comment(t)} */" for t in (title, *shape.cell.doc.splitlines()) if comment(t)]
+        return [*doc, *head, "{", *(f"  {t}" if t else "" for t in [*unused, *body]), "}", ""]
+
+    def optional(self) -> list[tuple[str, bool]]:
+        shape = self.shape
+        places = [("wt", shape.weights), ("st", shape.state), ("carry", shape.carry), ("pos", shape.pos), ("tmp", shape.scratch)]
+        return [(name, bool(there)) for name, there in places]
+
+    def parameters(self) -> list[str]:
+        shape = self.shape
+        found = [f"const {shape.weights} *wt"] if shape.weights else []
+        found += [f"{shape.state} *restrict st"] if shape.state else []
+        found += [self.formal(i) for i in self.cell.inputs] + ["float *restrict out"]
+        found += ["cdr_carries *restrict carry"] if shape.carry else []
+        found += ["int64_t pos"] if shape.pos else []
+        return found + ([f"{shape.scratch} *restrict tmp"] if shape.scratch else [])
+
+    def formal(self, i: Input) -> str:
+        name = self.formals[i.name]
+        return f"{c_type(i.dtype)} {name}" if is_number(i) else f"const {c_type(i.dtype)} *restrict {name}"
+
+    def declare_weights(self) -> None:
+        """Weights as restrict pointers: nothing that is written overlaps them."""
+        pointers = []
+        for ref, storage in self.storages.items():
+            if ref.kind in ("param", "buffer"):
+                member = self.shape.weight_members[ref.name]
+                pointers.append(f"const float *restrict const {storage.base} = wt->{member};")
+        self.head = pointers + self.head
+
+    def advance(self, name: str, window: int) -> None:
+        """Make room for this token's entry of a history."""
+        ring = f"st->ring[{self.shape.rings[name]}]"
+        head = self.scope.name(f"{name}_head")
+        self.head += [f"cdr_ring_advance(&{ring}, {window});", f"const ptrdiff_t {head} = {ring}.head;"]
+        entry = next(prod(a.size for a in h.axes) for h in self.cell.histories if h.name == name)
+        member = self.shape.state_members[name]
+        self.storages[Ref("history", name)] = Storage(f"st->{member}", ring=Ring(head, window, entry))
+
+    def present(self, window: int) -> str:
+        """The name of how many tokens a window of this size holds."""
+        if window not in self.presents:
+            name = next(h.name for h in self.cell.histories if h.window.size == window)
+            self.presents[window] = self.scope.name("present")
+            ring = f"st->ring[{self.shape.rings[name]}]"
+            self.head.append(f"const ptrdiff_t {self.presents[window]} = {ring}.count;")
+        return self.presents[window]
+
+    # --- where names lie -------------------------------------------------------------------------------------------
+    def storage(self, ref: Ref) -> Storage:
+        """Where a name that is read lies."""
+        if ref not in self.storages:
+            self.storages[ref] = self.find(ref)
+        return self.storages[ref]
+
+    def find(self, ref: Ref) -> Storage:
+        match ref.kind:
+            case "param" | "buffer":
+                return Storage(self.scope.name(ref.name))
+            case "input":
+                formal = next(i for i in self.cell.inputs if i.name == ref.name)
+                return Storage(self.formals[ref.name], formal.dtype not in FLOATS, is_number(formal))
+            case "state":
+                return Storage(f"st->{self.shape.state_members[ref.name]}")
+            case "next" if ref.name in self.in_place:
+                return Storage(f"st->{self.shape.state_members[ref.name]}")
+            case "next":
+                return Storage(self.array(f"{ref.name}_next", self.size_of_state(ref.name)))
+            case "carry":
+                return Storage(f"carry->{self.carries[ref.name]}")
+            case "output":
+                return Storage("out")
+        raise ValueError(f"{ref.kind} {ref.name} is read before it is defined")
+
+    def array(self, name: str, count: int, c: str = "float") -> str:
+        """A new array of the scratch."""
+        member = self.members.name(name)
+        self.arrays[member] = (c, count)
+        return f"tmp->{member}"
+
+    def size_of_state(self, name: str) -> int:
+        return next(prod(i.axis.size for i in s.indices) for s in self.cell.states if s.name == name)
+
+    def new(self, name: str, count: int, dtype: DType) -> str:
+        """The array of a definition."""
+        base = self.array(name, count, c_type(dtype))
+        self.storages[Ref("def", name)] = Storage(base, dtype not in FLOATS)
+        return base
+
+    # --- statements ------------------------------------------------------------------------------------------------
+    def statement(self, stmt: Stmt) -> None:
+        match stmt:
+            case Def():
+                self.define(stmt)
+            case Top():
+                self.top(stmt)
+            case Apply():
+                self.apply(stmt)
+
+    def nest(self, *roots: object) -> Nest:
+        found: set[Index] = set()
+        for root in roots:
+            found |= walk.windowed(root, self.windows)  # type: ignore[arg-type]
+        return Nest(self.around, found)
+
+    def define(self, d: Def) -> None:
+        table = patterns.constant_table(d)
+        if table is not None:
+            self.table(d, table)
+            return
+        nest = self.nest(d.value)
+        target = self.target(d)
+        patterns.write(nest, d, target)
+        self.lines += nest.lines()
+        if d.ref.kind == "next" and d.ref.name not in self.in_place:
+            member, count = self.shape.state_members[d.ref.name], self.size_of_state(d.ref.name)
+            self.tail.append(f"memcpy(st->{member}, {target.base}, {count} * sizeof(float));")
+
+    def target(self, d: Def) -> Target:
+        count = prod(i.axis.size for i in d.indices)
+        match d.ref.kind:
+            case "def":
+                return Target(self.new(d.ref.name, count, d.dtype), d.dtype not in FLOATS)
+            case "history":
+                storage = self.storages[d.ref]
+                assert storage.ring is not None
+                return Target(storage.base, before=(Text(storage.ring.head), storage.ring.window))
+            case "carry" if any(c.name == d.ref.name and c.reads for c in self.cell.carries):
+                base = self.array(f"{d.ref.name}_own", count)
+                self.tail.append(f"memcpy(carry->{self.carries[d.ref.name]}, {base}, {count} * sizeof(float));")
+                return Target(base)
+            case "next":
+                old = Ref("state", d.ref.name)
+                return Target(self.storage(d.ref).base, read=d.ref.name in self.in_place and old in walk.refs(d.value))
+        return Target(self.storage(d.ref).base)
+
+    def table(self, d: Def, numbers: list[str]) -> None:
+        name = self.scope.name(d.ref.name)
+        c = c_type(d.dtype)
+        self.lines.append(f"static const {c} {name}[{len(numbers)}] = {{")
+        self.lines += [f"  {', '.join(numbers[at : at + 12])}," for at in range(0, len(numbers), 12)]
+        self.lines.append("};")
+        self.storages[d.ref] = Storage(name, d.dtype not in FLOATS)
+
+    def top(self, stmt: Top) -> None:
+        nest, lead, size = self.nest(stmt.source), list(stmt.lead), stmt.k.axis.size
+        count = prod(i.axis.size for i in (*lead, stmt.k))
+        values, picks = ("", "")
+        for name, dtype in ((stmt.values, "f32"), (stmt.picks, "pick")):
+            base = self.new(name, count, dtype) if name else self.array("unused", count, c_type(dtype))  # type: ignore[arg-type]
+            values, picks = (base, picks) if dtype == "f32" else (values, base)
+        source = self.array("top_of", stmt.over.axis.size)
+        nest.open(*lead)
+        depth = len(nest.loops)
+        nest.open(stmt.over)
+        nest.line(f"{source}[{nest.named[stmt.over].c}] = {nest.expression(stmt.source, 'f').c};")
+        nest.close(depth)
+        at = flat([nest.named[i] for i in lead] + [Text("0")], [i.axis.size for i in (*lead, stmt.k)]).inside(TOTAL)
+        nest.line(f"cdr_top({source}, {nest.extent(stmt.over)}, {size}, {values} + {at}, {picks} + {at});")
+        self.lines += nest.lines()
+
+    def apply(self, stmt: Apply) -> None:
+        part = next(p for p in self.cell.parts if p.name == stmt.part)
+        inner = self.shapes[part.cell]
+        out = self.new(stmt.name, prod(i.axis.size for i in (*stmt.lead, *stmt.outs)), stmt.dtype)
+        nest = self.nest()
+        nest.open(*stmt.lead)
+        weights = f"&wt->{self.shape.weight_members[part.name]}"
+        state = f"&st->{self.shape.state_members[part.name]}"
+        if stmt.select is not None:
+            place = nest.scope.name("place")
+            nest.line(f"const ptrdiff_t {place} = {nest.expression(stmt.select, 'i').c};")
+            if inner.weights:
+                chosen = nest.scope.name("chosen")
+                nest.line(f"const {inner.weights} {chosen} = {inner.weights}_at({weights[1:]}, {place});")
+                weights = f"&{chosen}"
+            state = f"{state}[{place}]"
+        given = [self.given(nest, g, i) for g, i in zip(stmt.inputs, inner.cell.inputs, strict=True)]
+        made = self.address(nest, out, stmt.lead, prod(i.axis.size for i in stmt.outs))
+        own = [weights] * bool(inner.weights) + [state] * bool(inner.state) + given + [made]
+        own += ["carry"] * inner.carry + ["pos"] * inner.pos
+        own += [f"&tmp->part.{inner.scratch}"] * bool(inner.scratch)
+        nest.line(f"{inner.function}({', '.join(own)});")
+        self.lines += nest.lines()
+
+    def given(self, nest: Nest, g: Given, formal: Input) -> str:
+        storage = self.storage(g.ref)
+        if storage.ring is not None:
+            raise ValueError(f"the history {g.ref.name} cannot be given to a part")
+        if storage.scalar:
+            return storage.base
+        address = self.address(nest, storage.base, g.lead, prod(a.size for a in formal.axes))
+        return f"*({address})" if is_number(formal) else address
+
+    def address(self, nest: Nest, base: str, lead: tuple[Index, ...], each: int) -> str:
+        at = flat([nest.named[i] for i in lead] + [Text("0")], [*(i.axis.size for i in lead), each])
+        return base if at.c == "0" else f"&{base}[{at.c}]"
+
+
+def signature(function: str, parameters: list[str]) -> list[str]:
+    """The head of a function, in lines of 120 characters."""
+    lines = [f"static void {function}("]
+    for p, parameter in enumerate(parameters):
+        text = parameter + (")" if p == len(parameters) - 1 else ", ")
+        if len(lines[-1]) + len(text.rstrip()) > 120:
+            lines.append(" " * len(f"static void {function}("))
+        lines[-1] += text
+    return [line.rstrip() for line in lines]
+
+
+def is_number(i: Input) -> bool:
+    """Whether an input is passed by value: a place on an axis."""
+    return i.dtype not in FLOATS and not i.axes
+
+
+def start_function(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
+    """The function that sets the states that do not begin at zero; the buffer is cleared already."""
+    if shape.starts is None:
+        return []
+    lines: list[str] = []
+    scope = Scope(_OWN)
+    reader = Surroundings(lambda ref: Storage(f"wt->{shape.weight_members[ref.name]}"), lambda window: "0", scope)
+    for s in shape.cell.states:
+        if not structs.is_zero(s.init):
+            lines += _start_state(Nest(reader), shape, s)
+    for p in shape.cell.parts:
+        inner = shapes[p.cell]
+        if inner.starts:
+            lines += _start_part(shape, inner, p.name, p.bank.axis.size if p.bank else 0)
+    weights = [f"const {shape.weights} *wt"] if shape.weights else []
+    unused = ["(void)wt;"] if weights and not any("wt->" in line for line in lines) else []
+    head = f"static void {shape.starts}({', '.join([*weights, f'{shape.state} *st'])})"
+    return [head, "{", *(f"  {line}" for line in [*unused, *lines]), "}", ""]
+
+
+def _start_state(nest: Nest, shape: Shape, s: State) -> list[str]:
+    target = Target(f"st->{shape.state_members[s.name]}")
+    nest.open(*s.indices)
+    nest.line(f"{target.element(nest, s.indices)} = {nest.expression(s.init, 'f').c};")
+    return nest.lines()
+
+
+def _start_part(shape: Shape, inner: Shape, name: str, bank: int) -> list[str]:
+    weights = f"wt->{shape.weight_members[name]}" if inner.weights else ""
+    state = f"&st->{shape.state_members[name]}"
+    if not bank:
+        given = [f"&{weights}"] * bool(weights) + [state]
+        return [f"{inner.starts}({', '.join(given)});"]
+    lines = [f"for (ptrdiff_t e = 0; e < {bank}; e++) {{"]
+    if weights:
+        lines.append(f"  const {inner.weights} each = {inner.weights}_at({weights}, e);")
+    given = ["&each"] * bool(weights) + [f"{state}[e]"]
+    return [*lines, f"  {inner.starts}({', '.join(given)});", "}"]

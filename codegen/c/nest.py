@@ -1,0 +1,357 @@
+"""Loop nests: an expression as C statements inside open loops.
+
+Input: expressions over the indices of the loops that are open.
+Output: lines.  A reduction becomes loops of its own in front of the innermost loop it depends on, a call that does not
+vary inside a loop is made before it.  Each is made once a place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from math import prod
+
+import numpy as np
+
+from cdrmix.codegen.c.access import Storage, flat, ring_place, sizes, stride
+from cdrmix.codegen.c.names import Scope
+from cdrmix.codegen.c.rules import ELEMENTWISE, LIGHT, PRODUCT, TYPES, UNARY, Kind, Text, operand_kinds
+from cdrmix.ir import walk
+from cdrmix.ir.build import FLOATS
+from cdrmix.ir.nodes import Index, Node, Ref
+from cdrmix.ir.ops import OPS as ROWS
+
+LANES = 8
+"""`CDR_LANES` of runtime/c/kernels.h."""
+_DECLARATION = re.compile(r"(const )?(float|double|int64_t|ptrdiff_t) ")
+_FIRST = {"max_over": "-INFINITY", "min_over": "INFINITY"}
+_WHOLE_FIRST = {"max_over": "INT64_MIN", "min_over": "INT64_MAX"}
+
+
+class Surroundings:
+    """What a nest needs to know of its cell: where names lie, and how many tokens a window holds."""
+
+    def __init__(self, storage: Callable[[Ref], Storage], present: Callable[[int], str], scope: Scope):
+        self.storage, self.present, self.scope = storage, present, scope
+
+
+class Nest:
+    """Open loops and the lines written so far at each depth.
+
+    `windowed` are the indices that range over the tokens present in a history's window.
+    """
+
+    def __init__(self, around: Surroundings, windowed: Collection[Index] = ()):
+        self.around = around
+        self.scope = around.scope.child()
+        self.windowed = set(windowed)
+        self.loops: list[Index] = []
+        self.blocks: list[list[str]] = [[]]
+        self.known: list[dict[tuple[Node, Kind], Text]] = [{}]
+        self.named: dict[Index, Text] = {}
+
+    # --- loops -----------------------------------------------------------------------------------------------------
+    def extent(self, i: Index) -> str:
+        """How many values an index takes."""
+        return self.around.present(i.axis.size) if i in self.windowed else str(i.axis.size)
+
+    def open(self, *indices: Index) -> None:
+        """Begin a loop over each index, the last innermost."""
+        for i in indices:
+            self.named[i] = Text(self.scope.name(i.name))
+            self.loops.append(i)
+            self.blocks.append([])
+            self.known.append({})
+
+    def close(self, down_to: int = 0) -> None:
+        """End loops, the innermost first, until `down_to` are open."""
+        while len(self.loops) > down_to:
+            i, inner = self.loops.pop(), self.blocks.pop()
+            self.known.pop()
+            name = self.named[i].c
+            self.blocks[-1] += braced(f"for (ptrdiff_t {name} = 0; {name} < {self.extent(i)}; {name}++)", inner)
+
+    def line(self, text: str) -> None:
+        """A line in the innermost loop."""
+        self.blocks[-1].append(text)
+
+    def lines(self) -> list[str]:
+        """All lines, every loop closed; in braces when they declare anything."""
+        self.close()
+        lines = self.blocks[0]
+        if not any(_DECLARATION.match(line) for line in lines):
+            return lines
+        return ["{", *(f"  {line}" for line in lines), "}"]
+
+    def depth(self, n: Node) -> int:
+        """How many of the open loops `n` must stand in."""
+        return max((p + 1 for p, i in enumerate(self.loops) if i in n.free), default=0)
+
+    def outer(self, depth: int) -> Nest:
+        """The nest with only the outermost loops open; what it writes comes before the loops inside them."""
+        nest = object.__new__(Nest)
+        nest.around, nest.scope, nest.windowed, nest.named = self.around, self.scope, self.windowed, self.named
+        nest.loops = self.loops[:depth]
+        nest.blocks, nest.known = self.blocks[: depth + 1], self.known[: depth + 1]
+        return nest
+
+    # --- expressions -----------------------------------------------------------------------------------------------
+    def expression(self, n: Node, want: Kind) -> Text:
+        """`n` as a C expression of the kind wanted."""
+        if n.op == "const":
+            return literal(n.arg, want)
+        have = kind(n)
+        text = self.natural(n, have)
+        return text if have == want else Text(f"({TYPES[want]}){text.inside(UNARY)}", UNARY)
+
+    def natural(self, n: Node, have: Kind) -> Text:
+        match n.op:
+            case "index":
+                return self.named[n.arg]
+            case "context":
+                return Text(n.arg)
+            case "read":
+                return Text(self.element(n))
+            case "softmax":
+                return self.softmax(n)
+        depth = self.depth(n)
+        if ROWS[n.op].kind == "reduce" or (depth < len(self.loops) and heavy(n)):
+            return self.made(n, have, self.outer(depth))
+        return self.compute(n, have)
+
+    def compute(self, n: Node, have: Kind) -> Text:
+        args = [self.expression(a, want) for a, want in zip(n.args, operand_kinds(n, kind), strict=True)]
+        return ELEMENTWISE[n.op](have, n, args)
+
+    def made(self, n: Node, have: Kind, there: Nest) -> Text:
+        """A value computed once, in an outer nest."""
+        found = there.known[-1].get((n, have))
+        if found is None:
+            if ROWS[n.op].kind == "reduce":
+                found = Text(there.reduce(n, have))
+            else:
+                value = there.compute(n, have)
+                found = Text(there.scope.name(f"{n.op}_of"))
+                there.line(f"const {TYPES[have]} {found.c} = {value.c};")
+            there.known[-1][n, have] = found
+        return found
+
+    def element(self, n: Node) -> str:
+        """A read, as an element of an array or a variable."""
+        storage = self.around.storage(n.arg.ref)
+        return storage.base if storage.scalar else f"{storage.base}[{self.place(n).c}]"
+
+    def address(self, n: Node, *zero: Index) -> str:
+        """The address of a read's element at the first value of some indices."""
+        kept = dict(self.named)
+        self.named.update(dict.fromkeys(zero, Text("0")))
+        place = self.place(n).c
+        self.named.clear()
+        self.named.update(kept)
+        base = self.around.storage(n.arg.ref).base
+        return base if place == "0" else f"&{base}[{place}]"
+
+    def place(self, n: Node) -> Text:
+        storage = self.around.storage(n.arg.ref)
+        if storage.ring is None:
+            return flat([self.expression(a, "i") for a in n.args], sizes(n))
+        return ring_place(n, storage.ring, lambda a: self.expression(a, "i"), lambda a, text: self.slot(n, a, text))
+
+    def slot(self, n: Node, age: Node, text: Text) -> Text:
+        """The slot of an entry by its age, computed where the age is known."""
+        ring = self.around.storage(n.arg.ref).ring
+        assert ring is not None
+        if text.c == "0":
+            return Text(ring.head)
+        there = self.outer(self.depth(age))
+        key: tuple[Node, Kind] = (Node("read", (age,), n.arg.ref), "i")
+        if key not in there.known[-1]:
+            name = there.scope.name("slot")
+            there.line(f"const ptrdiff_t {name} = cdr_wrap({ring.head} + {text.inside(UNARY)}, {ring.window});")
+            there.known[-1][key] = Text(name)
+        return there.known[-1][key]
+
+    def moves(self, n: Node, i: Index) -> int | None:
+        """The stride of a read along an index."""
+        return stride(n, i, self.around.storage(n.arg.ref).ring)
+
+    # --- reductions; `self` is the nest they stand in ----------------------------------------------------------------
+    def reduce(self, n: Node, have: Kind) -> str:
+        body, name = n.args[0], self.scope.name({"max_over": "largest", "min_over": "least"}.get(n.op, n.op))
+        c = TYPES[have]
+        match n.op:
+            case "logsumexp":
+                most = self.loop(n.arg, body, have, self.scope.name("most"), "max_over")
+                total = self.loop(n.arg, body, have, self.scope.name("total"), "sum", less(most, have))
+                self.line(f"const {c} {name} = {most} + {call('log', have, total)};")
+            case "mean":
+                total = self.total(n.arg, body, have, self.scope.name("total"))
+                self.line(f"const {c} {name} = {total} / {self.count(n.arg, have)};")
+            case "sum":
+                self.total(n.arg, body, have, name)
+            case _:
+                self.loop(n.arg, body, have, name, n.op)
+        return name
+
+    def count(self, bound: tuple[Index, ...], have: Kind) -> str:
+        """How many values the indices take together."""
+        fixed = literal(prod(i.axis.size for i in bound if i not in self.windowed), have).c
+        present = [f"({TYPES[have]}){self.extent(i)}" for i in bound if i in self.windowed]
+        return f"({' * '.join([fixed, *present])})" if present else fixed
+
+    def total(self, bound: tuple[Index, ...], body: Node, have: Kind, name: str) -> str:
+        """A sum, in lanes where rows are long."""
+        if have == "f" and self.in_lanes(bound[-1], body):
+            return self.lanes(bound, body, name)
+        return self.loop(bound, body, have, name, "sum")
+
+    def loop(
+        self,
+        bound: tuple[Index, ...],
+        body: Node,
+        have: Kind,
+        name: str,
+        op: str,
+        change: Callable[[Text], str] = lambda text: text.c,
+    ) -> str:
+        """Accumulate the body over the bound indices into a variable."""
+        first = (_WHOLE_FIRST if have == "i" else _FIRST).get(op, literal(0, have).c)
+        self.line(f"{TYPES[have]} {name} = {first};")
+        depth = len(self.loops)
+        self.open(*bound)
+        value = change(self.expression(body, have))
+        suffix = {"f": "", "d": "_d", "i": "_i"}[have]
+        most = {"max_over": "max", "min_over": "min"}.get(op)
+        self.line(f"{name} = cdr_{most}{suffix}({name}, {value});" if most else f"{name} += {value};")
+        self.close(depth)
+        return name
+
+    def in_lanes(self, i: Index, body: Node) -> bool:
+        """Whether an index runs along rows that lie in memory as they are."""
+        if i in self.windowed or i.axis.size < 2 * LANES or any(m.arg == i for m in values(body) if m.op == "index"):
+            return False
+        moves = [self.moves(m, i) for m in walk.reads(body)]
+        return 1 in moves and set(moves) <= {0, 1} and all(lightweight(m) for m in values(body))
+
+    def lanes(self, bound: tuple[Index, ...], body: Node, name: str) -> str:
+        *before, i = bound
+        depth = len(self.loops)
+        pair = factors(body)
+        if len(pair) == 2 and all(f.op == "read" and self.moves(f, i) == 1 for f in pair):
+            if before:
+                self.line(f"float {name} = 0.0f;")
+            self.open(*before)
+            self.named[i] = Text("0")
+            value = f"cdr_dot({self.address(pair[0], i)}, {self.address(pair[1], i)}, {self.extent(i)})"
+            self.line(f"{name} += {value};" if before else f"const float {name} = {value};")
+            self.close(depth)
+            return name
+        rows, at, size = self.scope.name("lanes"), self.scope.name("from"), i.axis.size
+        whole = size // LANES * LANES
+        self.line(f"float {rows}[CDR_LANES] = {{0}};")
+        self.open(*before)
+        inner = self.outer(len(self.loops))
+        inner.open(i)
+        value = inner.expression(body, "f").c
+        var = inner.named[i].c
+        made = inner.blocks.pop()
+        full = [f"const ptrdiff_t {var} = {at} + lane;", *made, f"{rows}[lane] += {value};"]
+        over_lanes = braced("for (ptrdiff_t lane = 0; lane < CDR_LANES; lane++)", full)
+        self.blocks[-1] += braced(f"for (ptrdiff_t {at} = 0; {at} < {whole}; {at} += CDR_LANES)", over_lanes)
+        if whole < size:
+            rest = [*made, f"{rows}[0] += {value};"]
+            self.blocks[-1] += braced(f"for (ptrdiff_t {var} = {whole}; {var} < {size}; {var}++)", rest)
+        self.close(depth)
+        self.line(f"const float {name} = cdr_fold({rows});")
+        return name
+
+    def softmax(self, n: Node) -> Text:
+        """One element: its exponential over the sum of all of them along the index."""
+        body, have = n.args[0], kind(n)
+        others = tuple(i for i in n.free if i != n.arg)
+        there = self.outer(max((p + 1 for p, i in enumerate(self.loops) if i in others), default=0))
+        found = there.known[-1].get((n, have))
+        if found is None:
+            most = there.loop(*there.again(n), have, there.scope.name("most"), "max_over")
+            total = there.loop(*there.again(n), have, there.scope.name("total"), "sum", less(most, have))
+            found = there.known[-1][n, have] = Text(f"{most} {total}")
+        most, total = found.c.split()
+        return Text(f"{less(most, have)(self.expression(body, have))} / {total}", PRODUCT)
+
+    def again(self, n: Node) -> tuple[tuple[Index, ...], Node]:
+        """A softmax's index and body with the index renamed: its own may be the variable of an open loop."""
+        along = Index(self.scope.name(f"{n.arg.name}_all"), n.arg.axis)
+        if n.arg in self.windowed:
+            self.windowed.add(along)
+        return (along,), walk.rename_indices(n.args[0], {n.arg: along})
+
+
+# --- nodes ---------------------------------------------------------------------------------------------------------
+def kind(n: Node) -> Kind:
+    """The kind of number a node is computed in."""
+    if n.dtype not in FLOATS:
+        return "i"
+    return "f" if any(m.op == "read" for m in walk.nodes(n)) else "d"
+
+
+def values(n: Node) -> Iterator[Node]:
+    """The nodes of an expression that are values, not places."""
+    yield n
+    if n.op != "read":
+        for a in n.args:
+            yield from values(a)
+
+
+def lightweight(n: Node) -> bool:
+    """Whether a loop over lanes may hold a node: no call, no whole number."""
+    if n.op == "pow":
+        return n.args[1].op == "const" and n.args[1].arg in (2, 3)
+    return n.op in LIGHT or n.op in ("const", "read") and (n.op == "const" or n.dtype in FLOATS)
+
+
+def heavy(n: Node) -> bool:
+    """Whether a node holds a call or a division."""
+    return any(ROWS[m.op].kind == "elementwise" and not lightweight(m) and m.op != "select" for m in values(n))
+
+
+def factors(n: Node) -> list[Node]:
+    """The factors of a product."""
+    return [f for a in n.args for f in factors(a)] if n.op == "mul" and n.dtype in FLOATS else [n]
+
+
+# --- text ----------------------------------------------------------------------------------------------------------
+_FUNCTIONS: Mapping[Kind, Mapping[str, str]] = {"f": {"exp": "expf", "log": "logf"}, "d": {"exp": "exp", "log": "log"}}
+
+
+def call(function: str, have: Kind, argument: str) -> str:
+    """`exp` or `log` of a kind."""
+    return f"{_FUNCTIONS[have][function]}({argument})"
+
+
+def less(most: str, have: Kind) -> Callable[[Text], str]:
+    """The exponential of a number less the largest of them."""
+    return lambda text: call("exp", have, f"{text.c} - {most}")
+
+
+def literal(value: float | int | bool, want: Kind) -> Text:
+    """A number in C."""
+    if want == "i":
+        number = int(value)
+        return Text(str(number), UNARY if number < 0 else 5) if abs(number) < 1 << 31 else Text(f"INT64_C({number})")
+    single = want == "f"
+    with np.errstate(over="ignore"):
+        number_ = np.float32(value) if single else np.float64(value)
+    if np.isnan(number_):
+        return Text("NAN")
+    if np.isinf(number_):
+        return Text("INFINITY") if number_ > 0 else Text("-INFINITY", UNARY)
+    text = str(number_)
+    text = text if any(c in text for c in ".en") else f"{text}.0"
+    return Text(text + ("f" if single else ""), UNARY if text.startswith("-") else 5)
+
+
+def braced(head: str, lines: list[str]) -> list[str]:
+    """A loop's head and its body, braced when it is more than one statement."""
+    if len(lines) == 1:
+        return [head, f"  {lines[0]}"]
+    return [f"{head} {{", *(f"  {line}" for line in lines), "}"]

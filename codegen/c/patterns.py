@@ -1,0 +1,153 @@
+"""How a definition becomes loops: the forms that run well, tried in order, and the plain one that always fits.
+
+Input: a `Def` and where its elements go.  Output: lines in a nest.
+
+- table: what depends on no tensor and no token is computed now and becomes a constant;
+- matvec: `y[i] = sum[k](W[i,k]*x[k])` with rows in memory as they are: one call;
+- softmax: a row at a time, each exponential once;
+- accumulate: a sum over what does not lie contiguously, with the contiguous index innermost;
+- plain: one loop an index, the reductions inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from cdrmix.codegen.c.access import flat
+from cdrmix.codegen.c.nest import Nest, factors, less, lightweight, literal, values
+from cdrmix.codegen.c.rules import Text
+from cdrmix.ir import walk
+from cdrmix.ir.interp_expr import Frame, expression
+from cdrmix.ir.nodes import Def, Index, Node
+
+LARGEST_TABLE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a definition's elements go: `base[before + …]`; `whole` numbers or floats; `read` when its value reads it."""
+
+    base: str
+    whole: bool = False
+    read: bool = False
+    before: tuple[Text, int] | None = None
+    """For an entry of a ring: the slot, and the ring's size."""
+
+    def element(self, nest: Nest, indices: Sequence[Index], zero: Sequence[Index] = ()) -> str:
+        """The element at the nest's indices, or at the first value of `zero`."""
+        return f"{self.base}[{self.place(nest, indices, zero).c}]"
+
+    def address(self, nest: Nest, indices: Sequence[Index], zero: Sequence[Index]) -> str:
+        """The address of that element."""
+        place = self.place(nest, indices, zero).c
+        return self.base if place == "0" else f"&{self.base}[{place}]"
+
+    def place(self, nest: Nest, indices: Sequence[Index], zero: Sequence[Index]) -> Text:
+        at = [Text("0") if i in zero else nest.named[i] for i in indices]
+        of = [i.axis.size for i in indices]
+        if self.before is None:
+            return flat(at, of)
+        slot, window = self.before
+        return flat([slot, *at], [window, *of])
+
+
+def constant_table(d: Def) -> list[str] | None:
+    """The elements of a definition that is the same for every token, as C literals."""
+    inside = list(walk.nodes(d.value))
+    size = prod(i.axis.size for i in d.indices)
+    if d.ref.kind != "def" or size > LARGEST_TABLE or any(n.op in ("read", "context") for n in inside):
+        return None
+    with np.errstate(all="ignore"):
+        found = np.broadcast_to(expression(d.value, order=d.indices)(Frame({})), [i.axis.size for i in d.indices])
+    return [literal(v, "i" if found.dtype.kind in "ib" else "f").c for v in found.ravel().tolist()]
+
+
+def write(nest: Nest, d: Def, target: Target) -> None:
+    """The definition's loops, in the first form that fits."""
+    for form in (_matvec, _softmax, _accumulate):
+        if not target.whole and form(nest, d, target):
+            return
+    nest.open(*d.indices)
+    value = nest.expression(d.value, "i" if target.whole else "f")
+    nest.line(f"{target.element(nest, d.indices)} = {value.c};")
+
+
+def is_matvec(nest: Nest, indices: Sequence[Index], value: Node) -> tuple[Node, Node, Index] | None:
+    """The matrix, the vector and the contracted index of a product whose rows are the last of `indices`."""
+    if value.op != "sum" or len(value.arg) != 1 or not indices or {indices[-1], *value.arg} & nest.windowed:
+        return None
+    (k,), i = value.arg, indices[-1]
+    pair = factors(value.args[0])
+    if len(pair) != 2 or any(f.op != "read" or nest.around.storage(f.arg.ref).whole for f in pair):
+        return None
+    for matrix, vector in (pair, pair[::-1]):
+        rows = nest.moves(matrix, k) == 1 and nest.moves(matrix, i) == k.axis.size
+        if rows and nest.moves(vector, k) == 1 and nest.moves(vector, i) == 0:
+            return matrix, vector, k
+    return None
+
+
+def _matvec(nest: Nest, d: Def, target: Target) -> bool:
+    found = is_matvec(nest, d.indices, d.value)
+    if found is None or target.read:
+        return False
+    matrix, vector, k = found
+    *lead, i = d.indices
+    rows, zero = i.axis.size, [i]
+    while lead and nest.moves(matrix, lead[-1]) == rows * k.axis.size and nest.moves(vector, lead[-1]) == 0:
+        if lead[-1] in nest.windowed:
+            break
+        zero.append(lead[-1])
+        rows *= lead.pop().axis.size
+    nest.open(*lead)
+    out = target.address(nest, d.indices, zero)
+    a, x = (nest.address(n, k, *zero) for n in (matrix, vector))
+    nest.line(f"cdr_matvec({out}, {a}, {x}, {rows}, {k.axis.size});")
+    return True
+
+
+def _softmax(nest: Nest, d: Def, target: Target) -> bool:
+    if d.value.op != "softmax" or d.value.arg != d.indices[-1] or target.read:
+        return False
+    *lead, t = d.indices
+    body = d.value.args[0]
+    nest.open(*lead)
+    most = nest.loop(*nest.again(d.value), "f", nest.scope.name("most"), "max_over")
+    total, depth = nest.scope.name("total"), len(nest.loops)
+    nest.line(f"float {total} = 0.0f;")
+    nest.open(t)
+    element = target.element(nest, d.indices)
+    nest.line(f"{element} = {less(most, 'f')(nest.expression(body, 'f'))};")
+    nest.line(f"{total} += {element};")
+    nest.close(depth)
+    nest.open(t)
+    nest.line(f"{target.element(nest, d.indices)} /= {total};")
+    return True
+
+
+def _accumulate(nest: Nest, d: Def, target: Target) -> bool:
+    if d.value.op != "sum" or not d.indices or target.read:
+        return False
+    *lead, n = d.indices
+    body, bound = d.value.args[0], d.value.arg
+    along: Callable[[Index], list[int | None]] = lambda i: [nest.moves(m, i) for m in walk.reads(body)]
+    rows = along(bound[-1])
+    if 1 in rows and set(rows) <= {0, 1}:
+        return False
+    moves = along(n)
+    if 1 not in moves or not set(moves) <= {0, 1}:
+        return False
+    if any(n in m.free and not lightweight(m) for m in values(body)):
+        return False
+    nest.open(*lead)
+    depth = len(nest.loops)
+    nest.open(n)
+    nest.line(f"{target.element(nest, d.indices)} = 0.0f;")
+    nest.close(depth)
+    nest.open(*bound, n)
+    nest.line(f"{target.element(nest, d.indices)} += {nest.expression(body, 'f').c};")
+    return True

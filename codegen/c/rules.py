@@ -1,0 +1,152 @@
+"""The emission rules of elementwise ops: what each row of the ops table is in C.
+
+Input: the kind of number an op is computed in, and its operands as C expressions.  Output: a C expression.
+
+Kinds: `f` a float; `d` a double, for what depends on no tensor (constants, indices, `pos`), so that angles and decays
+lose nothing; `i` an int64_t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from cdrmix.ir.nodes import Node
+from cdrmix.ir.ops import OPS as ROWS
+
+Kind = Literal["f", "d", "i"]
+TYPES: dict[Kind, str] = {"f": "float", "d": "double", "i": "int64_t"}
+
+# How tightly a C expression binds.
+ATOM, UNARY, PRODUCT, TOTAL, LOOSE = 5, 4, 3, 2, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A C expression and how tightly it binds."""
+
+    c: str
+    binds: int = ATOM
+
+    def inside(self, least: int) -> str:
+        """The expression where it must bind at least so tightly."""
+        return self.c if self.binds >= least else f"({self.c})"
+
+
+Rule = Callable[[Kind, Node, list[Text]], Text]
+
+
+def _infix(sign: str, binds: int) -> Rule:
+    # the right operand of - and / must bind tighter: they group to the left
+    return lambda kind, n, args: Text(f"{args[0].inside(binds)} {sign} {args[1].inside(binds + 1)}", binds)
+
+
+def _compare(sign: str) -> Rule:
+    return lambda kind, n, args: Text(f"{args[0].inside(TOTAL)} {sign} {args[1].inside(TOTAL)}", LOOSE)
+
+
+def _logic(sign: str) -> Rule:
+    return lambda kind, n, args: Text(f"{args[0].inside(ATOM)} {sign} {args[1].inside(ATOM)}", LOOSE)
+
+
+def _call(f: str, d: str, i: str | None = None) -> Rule:
+    names = {"f": f, "d": d, "i": i}
+
+    def rule(kind: Kind, n: Node, args: list[Text]) -> Text:
+        name = names[kind]
+        if name is None:
+            raise ValueError(f"`{n.op}` of whole numbers")
+        return Text(f"{name}({', '.join(a.c for a in args)})")
+
+    return rule
+
+
+def _ours(name: str, whole: bool = False) -> Rule:
+    return _call(f"cdr_{name}", f"cdr_{name}_d", f"cdr_{name}_i" if whole else None)
+
+
+def _divide(kind: Kind, n: Node, args: list[Text]) -> Text:
+    return _infix("/", PRODUCT)(kind, n, args)
+
+
+def _negate(kind: Kind, n: Node, args: list[Text]) -> Text:
+    return Text(f"-{args[0].inside(ATOM)}", UNARY)
+
+
+def _not(kind: Kind, n: Node, args: list[Text]) -> Text:
+    return Text(f"!{args[0].inside(ATOM)}", UNARY)
+
+
+def _select(kind: Kind, n: Node, args: list[Text]) -> Text:
+    cond, then, other = (a.inside(UNARY) for a in args)
+    return Text(f"{cond} ? {then} : {other}", 0)
+
+
+_POWERS = {2: _ours("square"), 3: _ours("cube"), 0.5: _call("sqrtf", "sqrt")}
+
+
+def _power(kind: Kind, n: Node, args: list[Text]) -> Text:
+    exponent = n.args[1]
+    if kind != "i" and exponent.op == "const" and exponent.arg in _POWERS:
+        return _POWERS[exponent.arg](kind, n, args[:1])
+    return _call("powf", "pow", "cdr_pow_i")(kind, n, args)
+
+
+ELEMENTWISE: dict[str, Rule] = {
+    "add": _infix("+", TOTAL),
+    "sub": _infix("-", TOTAL),
+    "mul": _infix("*", PRODUCT),
+    "div": _divide,
+    "floordiv": _ours("floordiv", whole=True),
+    "mod": _ours("mod", whole=True),
+    "pow": _power,
+    "neg": _negate,
+    "max": _ours("max", whole=True),
+    "min": _ours("min", whole=True),
+    "eq": _compare("=="),
+    "ne": _compare("!="),
+    "lt": _compare("<"),
+    "le": _compare("<="),
+    "gt": _compare(">"),
+    "ge": _compare(">="),
+    "and": _logic("&&"),
+    "or": _logic("||"),
+    "not": _not,
+    "select": _select,
+    "exp": _call("expf", "exp"),
+    "log": _call("logf", "log"),
+    "sqrt": _call("sqrtf", "sqrt"),
+    "abs": _call("fabsf", "fabs", "cdr_abs_i"),
+    "sign": _ours("sign", whole=True),
+    "sin": _call("sinf", "sin"),
+    "cos": _call("cosf", "cos"),
+    "tanh": _call("tanhf", "tanh"),
+    "sigmoid": _ours("sigmoid"),
+    "silu": _ours("silu"),
+    "relu": _ours("relu"),
+    "softplus": _ours("softplus"),
+    "logaddexp": _ours("logaddexp"),
+}
+
+LEAVES = ("const", "index", "context", "read")
+REDUCTIONS = ("sum", "mean", "max_over", "min_over", "logsumexp", "softmax")
+
+OPS: frozenset[str] = frozenset((*ELEMENTWISE, *LEAVES, *REDUCTIONS))
+"""The rows of the ops table that this target has."""
+
+LIGHT: frozenset[str] = frozenset({"add", "sub", "mul", "neg"})
+"""Ops that a loop over lanes may hold; the others are calls."""
+
+
+def operand_kinds(n: Node, kind: Callable[[Node], Kind]) -> list[Kind]:
+    """The kinds in which an elementwise op wants its operands."""
+    own = kind(n)
+    if n.op in ("and", "or", "not"):
+        return [kind(a) for a in n.args]
+    if n.op == "select":
+        return [kind(n.args[0]), own, own]
+    if ROWS[n.op].result == "bool":
+        widest: Kind = max((kind(a) for a in n.args), key="idf".index)
+        return [widest] * len(n.args)
+    return [own] * len(n.args)

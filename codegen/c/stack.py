@@ -1,0 +1,196 @@
+"""The stack as tables: calls of cells, tensors of the weights file, slots of the state.
+
+Input: a model and the shapes of its cells.  Output: rows as C initialisers, and the cases of the dispatch.
+
+The residual stream and the values inside a chain live in three lines of the buffer; a call reads one and writes another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+
+from cdrmix.codegen.c.cell import c_type, is_number
+from cdrmix.codegen.c.names import Scope, comment, string
+from cdrmix.codegen.c.structs import Shape, padded
+from cdrmix.ir import layout
+from cdrmix.ir.nodes import Cell, Model
+
+MAX_RANK = 8
+"""`CDR_MAX_RANK` of runtime/c/weights.h."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One cell of the stack: reads line `source`, writes line `to`, is then added to line `add` unless that is -1."""
+
+    path: str
+    cell: str
+    weights: int
+    state: str | None
+    source: int
+    to: int
+    add: int
+    size: int
+
+
+def calls(model: Model) -> list[Call]:
+    """The cells in order."""
+    found: list[Call] = []
+    members = Scope()
+    weights, current = 0, 0
+    for line in model.lines:
+        source = current
+        for at, instance in enumerate(line.chain):
+            cell = model.cells[instance.cell]
+            to = next(n for n in range(3) if n not in (source, current))
+            add = current if line.residual and at == len(line.chain) - 1 else -1
+            state = members.name(instance.path) if has_state(model, cell) else None
+            size = prod(a.size for a in cell.out_axes)
+            found.append(Call(instance.path, instance.cell, weights, state, source, to, add, size))
+            weights += count_weights(model, cell)
+            source = to
+        current = current if line.residual else source
+    return found
+
+
+def has_state(model: Model, cell: Cell) -> bool:
+    """Whether a cell, or one inside it, keeps anything from token to token."""
+    return bool(cell.states or cell.histories) or any(has_state(model, model.cells[p.cell]) for p in cell.parts)
+
+
+def count_weights(model: Model, cell: Cell) -> int:
+    """How many tensors a cell and those inside it have."""
+    inner = sum(count_weights(model, model.cells[p.cell]) for p in cell.parts)
+    return len(cell.params) + len(cell.buffers) + inner
+
+
+def needed_for_state(found: list[Call]) -> int:
+    """How many calls must run when nobody wants the logits: those up to the last one that keeps something."""
+    return max((n + 1 for n, call in enumerate(found) if call.state), default=0)
+
+
+def call_rows(found: list[Call], shapes: Mapping[str, Shape], order: list[str]) -> list[str]:
+    """The table of calls."""
+    rows = []
+    for c in found:
+        state = f"offsetof(cdr_buffer, state.{c.state})" if c.state else "0"
+        numbers = f"{order.index(c.cell)}, {c.source}, {c.to}, {c.add}, {c.size}, {c.weights}, {state}"
+        rows.append(f"{{{numbers}}}, /* {comment(c.path)} */")
+    return rows
+
+
+def cases(model: Model, shapes: Mapping[str, Shape], order: list[str]) -> Iterator[str]:
+    """The dispatch of `run`, a case a cell of the stack."""
+    first = model.lines[0].chain[0].cell if model.vocab == 0 else None
+    for number, name in enumerate(order):
+        shape = shapes[name]
+        given = [f"(const {shape.weights} *)(const void *)weights"] * bool(shape.weights)
+        given += [f"({shape.state} *)(void *)state"] * bool(shape.state)
+        at = 0
+        for i in shape.cell.inputs:
+            given.append("token" if is_number(i) else f"in + {at}" if name == first and at else "in")
+            at += prod(a.size for a in i.axes)
+        given += ["out", *["&b->carry"] * shape.carry, *["pos"] * shape.pos]
+        given += [f"&b->scratch.{shape.scratch}"] * bool(shape.scratch)
+        yield f"case {number}: {shape.function}({', '.join(given)}); break;"
+
+
+def start_cases(shapes: Mapping[str, Shape], order: list[str]) -> Iterator[str]:
+    """The dispatch of `cdr_state_init`."""
+    for number, name in enumerate(order):
+        shape = shapes[name]
+        if shape.starts:
+            weights = [f"(const {shape.weights} *)(const void *)weights"] * bool(shape.weights)
+            yield f"case {number}: {shape.starts}({', '.join([*weights, f'({shape.state} *)(void *)place'])}); break;"
+
+
+# --- the weights file ----------------------------------------------------------------------------------------------
+def tensors(model: Model) -> list[layout.Weight]:
+    """The tensors of the file, sorted by name as the loader wants them."""
+    owners = {w.path: w for w in layout.weights(model) if w.owner == w.path}
+    return [owners[path] for path in sorted(owners, key=str.encode)]
+
+
+def tensor_rows(model: Model) -> list[str]:
+    """The table of tensors."""
+    return [
+        f"{{{string(w.path)}, {len(w.shape)}, {{{', '.join(map(str, w.shape)) or '0'}}}}}," for w in tensors(model)
+    ]
+
+
+def pointer_rows(model: Model) -> list[str]:
+    """For each pointer of the weights structs, in order, the tensor it points to."""
+    place = {w.path: n for n, w in enumerate(tensors(model))}
+    numbers = [str(place[w.owner]) for w in layout.weights(model)]
+    return [f"{', '.join(numbers[at : at + 16])}," for at in range(0, len(numbers), 16)]
+
+
+# --- the state -----------------------------------------------------------------------------------------------------
+def state_members(found: list[Call], shapes: Mapping[str, Shape]) -> list[str]:
+    """The members of the model's state."""
+    return [f"{shapes[c.cell].state} {c.state}; /* {comment(c.path)} */" for c in found if c.state]
+
+
+def slot_rows(model: Model, found: list[Call], shapes: Mapping[str, Shape]) -> list[str]:
+    """The table of slots; an instance of a bank has its own row, after those of the instances before it."""
+    rows: dict[str, list[str]] = {slot.path: [] for slot in layout.slots(model)}
+    for call in found:
+        if call.state:
+            for path, row in _slots(model.cells[call.cell], call.path, f"state.{call.state}", shapes):
+                rows[path].append(row)
+    return [row for path in rows for row in rows[path]]
+
+
+def _slots(cell: Cell, path: str, member: str, shapes: Mapping[str, Shape]) -> Iterator[tuple[str, str]]:
+    shape = shapes[cell.name]
+    for s in cell.states:
+        where, size = f"{path}.{s.name}", prod(i.axis.size for i in s.indices)
+        at = f"offsetof(cdr_buffer, {member}.{shape.state_members[s.name]})"
+        yield where, f"{{{string(where)}, {at}, 0, {size}, 0}},"
+    for h in cell.histories:
+        where, size = f"{path}.{h.name}", prod(a.size for a in h.axes)
+        at = f"offsetof(cdr_buffer, {member}.{shape.state_members[h.name]})"
+        ring = f"offsetof(cdr_buffer, {member}.ring[{shape.rings[h.name]}])"
+        yield where, f"{{{string(where)}, {at}, {ring}, {size}, {h.window.size}}},"
+    for p in cell.parts:
+        inner = shapes[p.cell]
+        if inner.state:
+            for e in range(p.bank.axis.size) if p.bank else (None,):
+                place = f"{member}.{shape.state_members[p.name]}" + (f"[{e}]" if e is not None else "")
+                yield from _slots(inner.cell, f"{path}.{p.name}", place, shapes)
+
+
+def carry_members(model: Model) -> dict[str, tuple[str, int]]:
+    """The carries by name: their member and their size."""
+    names, found = Scope(), dict[str, tuple[str, int]]()
+    for cell in model.cells.values():
+        for c in cell.carries:
+            if c.name not in found:
+                found[c.name] = (names.name(c.name), prod(a.size for a in c.axes))
+    return found
+
+
+def scratch_members(found: list[Call], shapes: Mapping[str, Shape]) -> list[str]:
+    """The scratch of one cell of the stack at a time."""
+    return sorted({f"{s} {s};" for c in found if (s := shapes[c.cell].scratch)})
+
+
+def line_size(model: Model, found: list[Call]) -> int:
+    """The floats of a line: enough for every value between two cells."""
+    first = model.cells[found[0].cell].inputs
+    given = 0 if model.vocab else sum(prod(a.size for a in i.axes) for i in first if c_type(i.dtype) == "float")
+    return padded(max(given, *(c.size for c in found)))
+
+
+def model_hash(model: Model, text_hash: str) -> bytes:
+    """What a saved state is bound to: the text's hash, the tensors and the state's layout."""
+    facts = {
+        "text": text_hash,
+        "tensors": [(w.path, w.shape, w.owner) for w in layout.weights(model)],
+        "slots": [(s.path, s.shape, s.kind) for s in layout.slots(model)],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()

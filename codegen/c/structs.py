@@ -1,0 +1,163 @@
+"""The C structs of a cell: its weights, its state and its scratch.
+
+Input: cells, callees before callers.  Output: a `Shape` a cell, which knows what its function takes, and the text of the
+structs.
+
+The weights struct is pointers alone, in the order of `layout.weights`, so that a run of a pointer table is one.  Arrays
+are padded to 64 bytes, so that each begins a cache line when the buffer does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+from cdrmix.codegen.c.names import Scope, comment
+from cdrmix.ir import walk
+from cdrmix.ir.nodes import Cell, Part, Stmt
+
+LINE = 16
+"""Floats in a cache line."""
+
+
+def padded(count: int) -> int:
+    """`count` rounded up to whole cache lines."""
+    return -(-count // LINE) * LINE
+
+
+@dataclass(slots=True)
+class Shape:
+    """What the C of one cell is called and takes.
+
+    `weights`, `state` and `scratch` are names of struct types, None where the cell has nothing of the kind.  The other
+    maps give the members of the structs by the cell's own names.
+    """
+
+    cell: Cell
+    function: str
+    scratch_name: str
+    weights: str | None = None
+    state: str | None = None
+    scratch: str | None = None
+    starts: str | None = None
+    pos: bool = False
+    carry: bool = False
+    weight_members: dict[str, str] = field(default_factory=dict)
+    state_members: dict[str, str] = field(default_factory=dict)
+    rings: dict[str, int] = field(default_factory=dict)
+
+
+def shape_of(cell: Cell, body: tuple[Stmt, ...], names: Scope, shapes: Mapping[str, Shape]) -> Shape:
+    """Name the parts of a cell; `shapes` has its callees."""
+    shape = Shape(cell, names.name(f"cell_{cell.name}"), names.name(f"{cell.name}_scratch"))
+    inner = [shapes[p.cell] for p in cell.parts]
+    if cell.params or cell.buffers or any(p.weights for p in inner):
+        shape.weights = names.name(f"{cell.name}_weights")
+    if cell.states or cell.histories or any(p.state for p in inner):
+        shape.state = names.name(f"{cell.name}_state")
+    own = any(n.op == "context" and n.arg == "pos" for s in body for r in walk.roots(s) for n in walk.nodes(r))
+    shape.pos = own or any(p.pos for p in inner)
+    shape.carry = bool(cell.carries) or any(p.carry for p in inner)
+    if any(p.starts for p in inner) or any(not is_zero(s.init) for s in cell.states):
+        shape.starts = names.name(f"start_{cell.name}")
+    members = Scope()
+    shape.weight_members = {d.name: members.name(d.name) for d in (*cell.params, *cell.buffers, *cell.parts)}
+    members = Scope({"ring"})
+    shape.state_members = {d.name: members.name(d.name) for d in (*cell.states, *cell.histories, *cell.parts)}
+    shape.rings = {h.name: p for p, h in enumerate(cell.histories)}
+    return shape
+
+
+def is_zero(init: object) -> bool:
+    """Whether a state begins at zero, as a cleared buffer does."""
+    return getattr(init, "op", None) == "const" and getattr(init, "arg", None) == 0
+
+
+def weights_struct(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
+    """`typedef struct { const float *Wr; … } rwkv7_weights;`"""
+    if shape.weights is None:
+        return []
+    lines = []
+    for d in (*shape.cell.params, *shape.cell.buffers):
+        sizes = ", ".join(f"{i.axis.size}" for i in d.indices)
+        lines.append(f"  const float *{shape.weight_members[d.name]}; /* [{sizes}] */")
+    for p in shape.cell.parts:
+        if (inner := shapes[p.cell]).weights:
+            note = f" /* of {p.bank.axis.size}: each tensor has them in front */" if p.bank else ""
+            lines.append(f"  {inner.weights} {shape.weight_members[p.name]};{note}")
+    return ["typedef struct {", *lines, f"}} {shape.weights};"]
+
+
+def state_struct(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
+    """`typedef struct { float x_prev[64]; … } rwkv7_state;`"""
+    if shape.state is None:
+        return []
+    lines = []
+    for s in shape.cell.states:
+        sizes = [i.axis.size for i in s.indices]
+        lines.append(f"  float {shape.state_members[s.name]}[{padded(prod(sizes))}]; /* {shown(sizes)} */")
+    for h in shape.cell.histories:
+        sizes = [h.window.size, *(a.size for a in h.axes)]
+        lines.append(f"  float {shape.state_members[h.name]}[{padded(prod(sizes))}]; /* a ring of {shown(sizes)} */")
+    if shape.rings:
+        lines.append(f"  cdr_ring ring[{padded(2 * len(shape.rings)) // 2}];")
+    for p in shape.cell.parts:
+        if (inner := shapes[p.cell]).state:
+            lines.append(f"  {inner.state} {shape.state_members[p.name]}{instances(p)};")
+    return ["typedef struct {", *lines, f"}} {shape.state};"]
+
+
+def scratch_struct(shape: Shape, arrays: Mapping[str, tuple[str, int]], shapes: Mapping[str, Shape]) -> list[str]:
+    """The scratch of a cell, if it has any: `arrays` by member (type, length), and room for one part at a time."""
+    inner = sorted({s for p in shape.cell.parts if (s := shapes[p.cell].scratch)})
+    if not arrays and not inner:
+        return []
+    shape.scratch = shape.scratch_name
+    lines = [f"  {c} {name}[{padded(count)}];" for name, (c, count) in arrays.items()]
+    if inner:
+        lines += ["  union {", *(f"    {s} {s};" for s in inner), "  } part;"]
+    return ["typedef struct {", *lines, f"}} {shape.scratch};"]
+
+
+def advance(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
+    """A function that gives the weights of instance `e` of a bank from the weights of the bank."""
+    if shape.weights is None:
+        return []
+    lines = []
+    for d in (*shape.cell.params, *shape.cell.buffers):
+        lines.append(f"  w.{shape.weight_members[d.name]} += e * {prod(i.axis.size for i in d.indices)};")
+    for p in shape.cell.parts:
+        if (inner := shapes[p.cell]).weights:
+            member = f"w.{shape.weight_members[p.name]}"
+            times = f" * {p.bank.axis.size}" if p.bank else ""
+            lines.append(f"  {member} = {inner.weights}_at({member}, e{times});")
+    head = f"static {shape.weights} {shape.weights}_at({shape.weights} w, ptrdiff_t e)"
+    return [head, "{", *lines, "  return w;", "}"]
+
+
+def in_banks(cells: Mapping[str, Cell]) -> set[str]:
+    """The cells that stand in a bank, and those inside them."""
+    found: set[str] = set()
+
+    def add(name: str) -> None:
+        if name not in found:
+            found.add(name)
+            for p in cells[name].parts:
+                add(p.cell)
+
+    for cell in cells.values():
+        for p in cell.parts:
+            if p.bank:
+                add(p.cell)
+    return found
+
+
+def instances(p: Part) -> str:
+    """`[8]` for a bank of eight."""
+    return f"[{p.bank.axis.size}]" if p.bank else ""
+
+
+def shown(sizes: list[int]) -> str:
+    """Sizes as a comment shows them."""
+    return comment(" x ".join(map(str, sizes)) or "a number")

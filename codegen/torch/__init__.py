@@ -1,0 +1,123 @@
+"""The PyTorch backend: a program as one readable module, `model.py`, beside the scans it imports.
+
+Input: an `ir.forms.Program`.
+Output: `{"model.py": text}`; `runtime_files()` are the scans as the package `cdrmix_scans`; `OPS` the primitives that
+have an emission rule.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from cdrmix.ir import layout
+from cdrmix.ir.forms import Program
+from cdrmix.ir.nodes import Model
+
+from . import names as escape
+from .cells import CellClass, alias, emit_cell
+from .expressions import OPS
+from .scope import refuse
+from .stack import Block, emit_stack
+from .wrap import wrapped
+
+TEMPLATE = "model.py.j2"
+_ALWAYS = frozenset({"Cell", "State", "Stream", "Streaming"})
+_ELSEWHERE = frozenset({"load.py", "engine.py"})  # they open artefacts; inside one they have no use
+
+
+def emit(program: Program) -> dict[str, str | bytes]:
+    """The generated module."""
+    return {"model.py": _template().render(**template_keys(program))}
+
+
+def runtime_files() -> dict[str, bytes]:
+    """The scans, as the package beside `model.py`."""
+    folder = files("cdrmix.runtime.torch")
+    kept = [f for f in folder.iterdir() if f.name.endswith((".py", ".cpp", ".h")) and f.name not in _ELSEWHERE]
+    return {f"cdrmix_scans/{f.name}": f.read_bytes() for f in sorted(kept, key=lambda f: f.name)}
+
+
+def _template() -> Any:
+    text = files("cdrmix.codegen.torch").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    return environment.from_string(text)
+
+
+def template_keys(program: Program) -> dict[str, Any]:
+    """Everything the skeleton is filled with."""
+    model = program.model
+    check(model)
+    classes = _classes(model)
+    used = [place.cell.name for place in layout.places(model)]
+    banked = {place.cell.name for place in layout.places(model) if place.banks}
+    emitted = {name: emit_cell(name, program, classes, name in banked) for name in model.cells if name in used}
+    stack = emit_stack(model, classes)
+    routed = any("routes: " in m.head or "rows: " in m.head for c in emitted.values() for m in c.methods)
+    imports = _ALWAYS.union(*(c.imports for c in emitted.values()), {"Routes"} if routed else ())
+    first = model.cells[model.lines[0].chain[0].cell]
+    many = len(first.inputs) > 1
+    ties = ", ".join(f"{escape.text(a)}: {escape.text(b)}" for a, b in stack.ties.items())
+    return {
+        "doc": [*escape.doc(f"{model.name}\n\n{model.doc}".strip()), ""],
+        "imports": sorted(imports),
+        "hash": escape.text(program.hash),
+        "cells": [_cell_keys(c, alias(model.cells[name], model.cells)) for name, c in emitted.items()],
+        "blocks": [_block_keys(b) for b in stack.blocks],
+        "paths": [f"({escape.text(a)}, {escape.text(b)})" for a, b in stack.paths],
+        "ties": f"{{{ties}}}" if ties else "",
+        "given": "tuple[Tensor, ...]" if many else "Tensor",
+        "leading": "tokens[0]" if many else "tokens",
+        "fields": stack.fields,
+        "forward": stack.forward,
+        "step": stack.step,
+    }
+
+
+def _classes(model: Model) -> dict[str, str]:
+    """The Python name of each cell."""
+    found: dict[str, str] = {}
+    for name, cell in model.cells.items():
+        found[name] = escape.class_name(cell.op, {*found.values(), *_ALWAYS, "Routes"})
+    return found
+
+
+def _cell_keys(c: CellClass, same: bool) -> dict[str, Any]:
+    return {
+        "name": c.name,
+        "doc": c.doc,
+        "groups": c.groups,
+        "fields": c.fields,
+        "methods": [{"head": m.head, "lines": wrapped(m.lines)} for m in c.methods],
+        "same": same,
+    }
+
+
+def _block_keys(b: Block) -> dict[str, Any]:
+    args = ", ".join(["x: Tensor", "stream: Stream", *(f"{c}: Tensor | None" for c in b.carries)])
+    result = f"tuple[{', '.join(['Tensor', *['Tensor | None'] * len(b.carries)])}]" if b.carries else "Tensor"
+    return {
+        "name": b.name,
+        "doc": b.doc,
+        "fields": b.fields,
+        "args": args,
+        "result": result,
+        "forward": b.forward,
+        "step": b.step,
+    }
+
+
+def check(model: Model) -> None:
+    """Refuse what the module has no form for."""
+    for place in layout.places(model):
+        if place.banks and place.cell.training:
+            t = place.cell.training[0]
+            message = f"`{t.name}` is a training value inside a bank"
+            raise refuse("E0905", t.span, message, "measure it in the op that holds the bank")
+
+
+__all__ = ["OPS", "check", "emit", "runtime_files", "template_keys"]

@@ -1,0 +1,167 @@
+"""Emission of histories and of attention over them.
+
+Input: a history's entry (`Def`) or an `Attend`, and the scope of a `forward` or a `step`.
+Output: lines in the scope: windows where expressions read them, one fused call for an `Attend`, the history after the
+last token in `stream.new`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdrmix.ir.forms import Attend
+from cdrmix.ir.interp_expr import Frame, expression
+from cdrmix.ir.nodes import Def, History, Index, Node, Ref
+
+from .casts import full
+from .scans import key
+from .scope import Scope, Symbol, refuse
+from .statements import begin, valued
+from .value import atom, reshaped
+
+
+def emit_entry(d: Def, scope: Scope, read: Collection[Ref]) -> None:
+    """This token's entry of a history; its windows, if an expression reads them."""
+    history = next(h for h in scope.cell.histories if h.name == d.ref.name)
+    scope.say(d.span)
+    entry = scope.let(f"{history.name}_entry", full(valued(scope, d.value, d.indices), d.indices, scope))
+    path, count = key(history.name), key(f"{history.name}.count")
+    window = history.window.size
+    if scope.mode == "step":
+        name, there = scope.names.fresh(history.name), scope.names.fresh("there")
+        scope.line(
+            f"{name}, {there}, stream.new[{path}], stream.new[{count}] = "
+            f"enter({entry}, stream.old[{path}], stream.old[{count}])"
+        )
+        _windowed(scope, history, name, there)
+        return
+    past = scope.let(f"{history.name}_past", f"stream.old.get({path}), stream.old.get({count}), stream.reset")
+    scope.line(f"stream.new[{path}], stream.new[{count}] = advance({entry}, {window}, *{past})")
+    scope.entries[history.name] = (entry, past)
+    if d.ref in read:
+        name, there = scope.names.fresh(history.name), scope.names.fresh("there")
+        scope.line(f"{name}, {there} = unfold({entry}, {window}, *{past})")
+        _windowed(scope, history, name, there)
+
+
+def _windowed(scope: Scope, history: History, name: str, there: str) -> None:
+    sizes = (history.window.size, *(a.size for a in history.axes))
+    ref = Ref("history", history.name)
+    scope.symbols[ref] = Symbol(name, "float", sizes, (True,) * len(sizes), True, absent_is_zero=True)
+    scope.masks.setdefault(history.window.size, there)
+
+
+def emit_attend(a: Attend, scope: Scope) -> None:
+    """One call of `attend`: heads flat, in an order in which neighbours share a key."""
+    scope.say(a.span)
+    own = tuple(i for i in a.value.free if i in a.indices and _is_feature(i, a))
+    heads = tuple(i for i in a.indices if i not in own)
+    keys, values = _Side(a.key, a.t, a.contract), _Side(a.value, a.t, own)
+    heads = _grouped(heads, (keys, values))
+    shared = [side.shared(heads) for side in (keys, values)]
+    groups = max(1, shared[0]) if shared[0] == shared[1] and shared[0] else 0
+    k, v = (side.code(scope, heads, groups) for side in (keys, values))
+    query = valued(scope, a.query, (*heads, *a.contract))
+    q = full(query, (*heads, *a.contract), scope)
+    count = prod(i.axis.size for i in heads)
+    inner = prod(i.axis.size for i in a.contract)
+    q = reshaped(atom(q), [i.axis.size for i in (*heads, *a.contract)], [count, inner])
+    past = scope.entries[a.key.arg.ref.name][1]
+    args = [q, k[0], v[0], str(a.t.axis.size), repr(float(a.scale)), k[1], v[1], f"*{past}[1:]"]
+    if a.bias is not None:
+        args.append(f"bias={_bias(a, heads, scope)}")
+    code = f"attend({', '.join(args)})"
+    code = reshaped(code, [count, values.inner], [i.axis.size for i in (*heads, *own)])
+    order = [(*heads, *own).index(i) for i in a.indices]
+    if order != sorted(order):
+        code = f"{code}.permute(0, 1, {', '.join(str(p + 2) for p in order)})"
+    name = scope.let(a.name, code)
+    sizes = tuple(i.axis.size for i in a.indices)
+    scope.symbols[Ref("def", a.name)] = Symbol(name, "float", sizes, (True,) * len(sizes), True)
+
+
+def _is_feature(i: Index, a: Attend) -> bool:
+    """Whether an index belongs to the values alone."""
+    others = {*a.query.free, *a.key.free, *(a.bias.free if a.bias is not None else ())}
+    return i not in others and any(x.op == "index" and x.arg == i for x in a.value.args)
+
+
+class _Side:
+    """The keys or the values of an attention: which entry axes are features, and which key each head reads."""
+
+    def __init__(self, read: Node, t: Index, features: Sequence[Index]):
+        self.read = read
+        args, axes = read.args[1:], read.arg.view[1:]
+        self.features = [next(p for p, x in enumerate(args) if x.op == "index" and x.arg == i) for i in features]
+        self.groups = [p for p in range(len(args)) if p not in self.features]
+        self.args, self.sizes = args, [a.size for a in axes]
+        self.inner = prod(self.sizes[p] for p in self.features)
+
+    def plain(self) -> list[Index]:
+        """The group indices that stand alone."""
+        return [self.args[p].arg for p in self.groups if self.args[p].op == "index"]
+
+    def table(self, heads: Sequence[Index]) -> NDArray[np.int64]:
+        """The flat place of the key that each head, flat, reads."""
+        found = np.zeros([i.axis.size for i in heads], np.int64)
+        for p in self.groups:
+            own = tuple(i for i in heads if i in self.args[p].free)
+            places = expression(self.args[p], order=own)(Frame({})).astype(np.int64)
+            shape = [i.axis.size if i in own else 1 for i in heads]
+            found = found * self.sizes[p] + places.reshape(shape)
+        return found.reshape(-1)
+
+    def count(self) -> int:
+        return prod(self.sizes[p] for p in self.groups)
+
+    def shared(self, heads: Sequence[Index]) -> int:
+        """How many keys there are when neighbouring heads share them evenly; 0 when they do not."""
+        table, groups = self.table(heads), self.count()
+        even = len(table) % groups == 0 and bool((table == np.arange(len(table)) // (len(table) // groups)).all())
+        return groups if even else 0
+
+    def code(self, scope: Scope, heads: Sequence[Index], groups: int) -> tuple[str, str]:
+        """Code of this call's entries and of the older ones, [B, T, groups, features]; a key a head if no groups."""
+        name = self.read.arg.ref.name
+        entry, past = scope.entries[name]
+        declared = next([a.size for a in h.axes] for h in scope.cell.histories if h.name == name)
+        order = [*self.groups, *self.features]
+        flat = [self.count(), self.inner]
+        found = []
+        for code in (entry, f"{past}[0]"):
+            old = code != entry
+            view = reshaped(code, declared, self.sizes)
+            if order != sorted(order):
+                view = f"{view}.permute(0, 1, {', '.join(str(p + 2) for p in order)})"
+            view = reshaped(view, [self.sizes[p] for p in order], flat)
+            if not groups:
+                table = self.table(heads).tolist()
+                view = f"{view}[:, :, {table}]"
+            found.append(f"({code} if {code} is None else {view})" if old and view != code else view)
+        return found[0], found[1]
+
+
+def _grouped(heads: tuple[Index, ...], sides: Sequence[_Side]) -> tuple[Index, ...]:
+    """The heads with those that choose the key in front."""
+    for side in sides:
+        front = [i for i in side.plain() if i in heads]
+        order = (*front, *(i for i in heads if i not in front))
+        if all(s.shared(order) for s in sides):
+            return order
+    return heads
+
+
+def _bias(a: Attend, heads: Sequence[Index], scope: Scope) -> str:
+    """The bias over heads and age."""
+    assert a.bias is not None
+    begin(scope, (*heads, a.t), [a.bias])
+    v = valued(scope, a.bias, (*heads, a.t))
+    if v.lead:
+        raise refuse("E0904", a.span, "the bias of an attention depends on the token")
+    code = full(v, (*heads, a.t), scope, lead=False)
+    sizes = [i.axis.size for i in (*heads, a.t)]
+    return reshaped(atom(code), sizes, [prod(sizes[:-1]), sizes[-1]])

@@ -1,0 +1,380 @@
+"""Emission of expressions: one rule a row of `ir.ops.OPS`.
+
+Input: a `Node` and the scope it stands in.
+Output: a `Value` over its free indices, in the order of the definition around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from cdrmix.ir.build import FLOATS
+from cdrmix.ir.nodes import TOKENS, Index, Node
+from cdrmix.ir.ops import OPS as TABLE
+
+from .casts import tensor, to_bool, to_exact, to_float, to_int
+from .products import sum_of
+from .reads import emit_read
+from .scope import LEADING, Scope
+from .value import (
+    ADD,
+    AND,
+    ATOM,
+    BITAND,
+    BITOR,
+    CHOICE,
+    COMPARE,
+    MUL,
+    NEG,
+    NOT,
+    OR,
+    POW,
+    Type,
+    Value,
+    fit,
+    listed,
+    number,
+    position,
+    union,
+    within,
+)
+
+Rule = Callable[[Node, Scope], Value]
+RULES: dict[str, Rule] = {}
+
+ARITHMETIC = {
+    "add": ("+", ADD),
+    "sub": ("-", ADD),
+    "mul": ("*", MUL),
+    "div": ("/", MUL),
+    "floordiv": ("//", MUL),
+    "mod": ("%", MUL),
+    "pow": ("**", POW),
+}
+COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+FUNCTIONS = {
+    "exp": "torch.exp",
+    "log": "torch.log",
+    "sqrt": "torch.sqrt",
+    "abs": "torch.abs",
+    "sign": "torch.sign",
+    "sin": "torch.sin",
+    "cos": "torch.cos",
+    "tanh": "torch.tanh",
+    "sigmoid": "torch.sigmoid",
+    "silu": "F.silu",
+    "relu": "torch.relu",
+    "softplus": "F.softplus",
+}
+OF_NUMBERS = {f: f"math.{f}" for f in ("exp", "log", "sqrt", "sin", "cos", "tanh")} | {"abs": "abs"}
+SINGULAR = {"div": 1, "log": 0, "sqrt": 0, "pow": 0}
+"""Ops with no finite value or gradient at zero, and which operand must not be it."""
+
+
+def rule(*ops: str) -> Callable[[Rule], Rule]:
+    """Register an emission rule."""
+
+    def register(fn: Rule) -> Rule:
+        RULES.update(dict.fromkeys(ops, fn))
+        return fn
+
+    return register
+
+
+def emit(n: Node, scope: Scope) -> Value:
+    """The expression of a node."""
+    return RULES[n.op](n, scope)
+
+
+@rule("const")
+def _const(n: Node, scope: Scope) -> Value:
+    return number(n.arg)
+
+
+@rule("index")
+def _index(n: Node, scope: Scope) -> Value:
+    return Value(scope.range(n.arg), "exact" if scope.mode == "init" else "int", (n.arg,))
+
+
+@rule("context")
+def _context(n: Node, scope: Scope) -> Value:
+    if n.arg == "pos":
+        return Value(scope.pos, "int", lead=True)
+    return Value(n.arg, "number")
+
+
+@rule("read")
+def _read(n: Node, scope: Scope) -> Value:
+    return emit_read(n, scope, emit)
+
+
+# --- elementwise ---------------------------------------------------------------------------------------------------
+def _operands(n: Node, scope: Scope, args: Sequence[Node]) -> list[Value]:
+    """The operands of a float or int op, of one type as far as torch does not see to it."""
+    values = [emit(a, scope) for a in args]
+    values = [_unless_absent(n, p, v, scope) for p, v in enumerate(values)]
+    tensors = [v for v in values if v.type != "number"]
+    if n.dtype not in FLOATS:
+        return [to_int(v) for v in values]
+    if any(v.type == "float" for v in tensors):
+        plain = n.op in ("add", "sub", "mul", "div")  # torch lifts int tensors here by itself
+        return [v if plain and v.type == "int" else to_float(v, scope) for v in values]
+    return [to_exact(v, scope) for v in values]
+
+
+def _unless_absent(n: Node, p: int, v: Value, scope: Scope) -> Value:
+    """One in place of a token that is not there, where zero has no value or no gradient."""
+    absent = [d for d in v.dims if d in scope.here]
+    if SINGULAR.get(n.op) != p or not absent or v.type != "float" or _whole_power(n):
+        return v
+    for i in absent:
+        v = replace(v, code=f"torch.where({fit(scope.mask(i), v.dims).code}, {v.code}, 1.0)", level=ATOM)
+    return replace(v, absent_is_zero=False)
+
+
+def _whole_power(n: Node) -> bool:
+    return n.op == "pow" and n.args[1].op == "const" and n.args[1].arg >= 1
+
+
+def _folded(n: Node, values: Sequence[Value]) -> Value | None:
+    """The number it is, when all operands are known."""
+    compute = TABLE[n.op].numpy
+    if compute is None or any(v.const is None for v in values):
+        return None
+    kind = float if n.dtype in FLOATS else int
+    keep = TABLE[n.op].result == "bool" or n.op == "select"
+    found = compute(*(v.const if keep else kind(v.const) for v in values))  # type: ignore[arg-type]
+    return number(bool(found) if n.dtype == "bool" else kind(found))
+
+
+def _joined(values: Sequence[Value], scope: Scope) -> tuple[list[Value], tuple[Index, ...], bool]:
+    """The values made to broadcast; their axes; whether the result has the leading ones."""
+    dims = union(values, scope.order)
+    return [fit(v, dims) for v in values], dims, any(v.lead for v in values)
+
+
+def _result_type(n: Node, values: Sequence[Value]) -> Type:
+    if all(v.type == "number" for v in values):
+        return "number"
+    if n.dtype not in FLOATS:
+        return "exact" if any(v.type == "exact" for v in values) else "int"
+    return "float" if any(v.type == "float" for v in values) else "exact"
+
+
+@rule(*ARITHMETIC)
+def _arithmetic(n: Node, scope: Scope) -> Value:
+    sign, level = ARITHMETIC[n.op]
+    values = _operands(n, scope, n.args)
+    folded = _folded(n, values)
+    if folded is not None:
+        return folded
+    zero = _vanishes(n, values)
+    (a, b), dims, lead = _joined(values, scope)
+    left, right = (level + 1, NEG) if n.op == "pow" else (level, level + 1)
+    return Value(
+        f"{within(a, left)} {sign} {within(b, right)}",
+        _result_type(n, values),
+        dims,
+        lead,
+        level,
+        absent_is_zero=zero,
+    )
+
+
+def _vanishes(n: Node, values: Sequence[Value]) -> bool:
+    match n.op:
+        case "mul":
+            return any(v.absent_is_zero for v in values)
+        case "div":
+            return values[0].absent_is_zero
+        case _:
+            return False
+
+
+@rule("neg")
+def _neg(n: Node, scope: Scope) -> Value:
+    (v,) = _operands(n, scope, n.args)
+    folded = _folded(n, [v])
+    return folded or replace(v, code=f"-{within(v, NEG)}", level=NEG, const=None)
+
+
+@rule("max", "min")
+def _extreme(n: Node, scope: Scope) -> Value:
+    values = _operands(n, scope, n.args)
+    folded = _folded(n, values)
+    if folded is not None:
+        return folded
+    (a, b), dims, lead = _joined(values, scope)
+    kind = _result_type(n, values)
+    if kind == "number":
+        return Value(f"{n.op}({a.code}, {b.code})", "number")
+    if a.type == "number":
+        a, b = b, a
+    if b.type == "number":
+        bound = "min" if n.op == "max" else "max"
+        return Value(f"{within(a, ATOM)}.clamp({bound}={b.code})", kind, dims, lead)
+    return Value(f"torch.{n.op}imum({a.code}, {b.code})", kind, dims, lead)
+
+
+@rule(*COMPARISONS)
+def _comparison(n: Node, scope: Scope) -> Value:
+    values = [to_int(emit(a, scope)) for a in n.args]
+    folded = _folded(n, values)
+    if folded is not None:
+        return folded
+    (a, b), dims, lead = _joined(values, scope)
+    kind: Type = "number" if a.type == b.type == "number" else "bool"
+    sign = COMPARISONS[n.op]
+    return Value(f"{within(a, COMPARE + 1)} {sign} {within(b, COMPARE + 1)}", kind, dims, lead, COMPARE)
+
+
+@rule("and", "or")
+def _logical(n: Node, scope: Scope) -> Value:
+    values = [emit(a, scope) for a in n.args]
+    folded = _folded(n, values)
+    if folded is not None:
+        return folded
+    if all(v.type == "number" for v in values):
+        level = AND if n.op == "and" else OR
+        return Value(f" {n.op} ".join(within(v, level + 1) for v in values), "number", level=level)
+    (a, b), dims, lead = _joined([to_bool(v) for v in values], scope)
+    sign, level = ("&", BITAND) if n.op == "and" else ("|", BITOR)
+    return Value(f"{within(a, level)} {sign} {within(b, level + 1)}", "bool", dims, lead, level)
+
+
+@rule("not")
+def _not(n: Node, scope: Scope) -> Value:
+    v = emit(n.args[0], scope)
+    folded = _folded(n, [v])
+    if folded is not None:
+        return folded
+    if v.type == "number":
+        return Value(f"not {within(v, NOT)}", "number", level=NOT)
+    return replace(to_bool(v), code=f"~{within(to_bool(v), NEG)}", level=NEG, absent_is_zero=False)
+
+
+@rule("select")
+def _select(n: Node, scope: Scope) -> Value:
+    cond = emit(n.args[0], scope)
+    values = _operands(n, scope, n.args[1:])
+    folded = _folded(n, [cond, *values])
+    if folded is not None:
+        return folded
+    if cond.type == "number":
+        if all(v.type == "number" for v in values):
+            code = f"{within(values[0], OR)} if {within(cond, OR)} else {within(values[1], CHOICE)}"
+            return Value(code, "number", level=CHOICE)
+        cond = Value(f"{scope.data}.new_tensor({cond.code}).bool()", "bool")
+    kind = _result_type(n, values)
+    if kind == "number":  # two numbers, chosen by a tensor
+        kind = "float" if n.dtype in FLOATS and scope.mode != "init" else "exact" if n.dtype in FLOATS else "int"
+        values = [tensor(values[0], scope) if kind == "float" else values[0], values[1]]
+    (c, a, b), dims, lead = _joined([to_bool(cond), *values], scope)
+    return Value(f"torch.where({c.code}, {a.code}, {b.code})", kind, dims, lead)
+
+
+@rule(*FUNCTIONS)
+def _function(n: Node, scope: Scope) -> Value:
+    norm = _norm(n, scope)
+    if norm is not None:
+        return norm
+    (v,) = _operands(n, scope, n.args)
+    folded = _folded(n, [v])
+    if folded is not None:
+        return folded
+    if v.type == "number":
+        if n.op in OF_NUMBERS:
+            return Value(f"{OF_NUMBERS[n.op]}({v.code})", "number")
+        v = tensor(v, scope)
+    odd = n.op in ("abs", "sign", "sin", "tanh", "silu", "relu", "sqrt")  # zero at zero
+    return Value(f"{FUNCTIONS[n.op]}({v.code})", v.type, v.dims, v.lead, absent_is_zero=odd and v.absent_is_zero)
+
+
+def _norm(n: Node, scope: Scope) -> Value | None:
+    """`sqrt(sum[i](x[i]^2))` as a norm, which has a gradient at zero."""
+    if n.op != "sqrt" or n.args[0].op != "sum" or n.args[0].args[0].op != "pow" or scope.mode == "init":
+        return None
+    total = n.args[0]
+    body, exponent = total.args[0].args
+    if exponent.op != "const" or exponent.arg != 2 or set(total.arg) & scope.here or total.arg[0].axis == TOKENS:
+        return None
+    v = emit(body, scope)
+    if v.type != "float" or not set(total.arg) <= set(v.dims):
+        return None
+    at = listed(*(str(position(v, i)) for i in total.arg)) if len(total.arg) > 1 else position(v, total.arg[0])
+    dims = tuple(d for d in v.dims if d not in total.arg)
+    return Value(f"torch.linalg.vector_norm({v.code}, dim={at})", "float", dims, v.lead)
+
+
+@rule("logaddexp")
+def _logaddexp(n: Node, scope: Scope) -> Value:
+    values = _operands(n, scope, n.args)
+    folded = _folded(n, values)
+    if folded is not None:
+        return folded
+    (a, b), dims, lead = _joined([tensor(v, scope) for v in values], scope)
+    return Value(f"torch.logaddexp({a.code}, {b.code})", _result_type(n, [a, b]), dims, lead)
+
+
+# --- along indices -------------------------------------------------------------------------------------------------
+@rule("sum", "mean")
+def _sum(n: Node, scope: Scope) -> Value:
+    return sum_of(n, scope, emit)
+
+
+@rule("max_over", "min_over", "logsumexp")
+def _reduce(n: Node, scope: Scope) -> Value:
+    v = _whole(emit(n.args[0], scope), n, scope)
+    v = _masked(v, n.arg, "math.inf" if n.op == "min_over" else "-math.inf", scope)
+    dims = tuple(d for d in v.dims if d not in n.arg)
+    at = ", ".join(str(position(v, i)) for i in n.arg)
+    at = at if len(n.arg) == 1 else f"({at})"
+    match n.op:
+        case "max_over":
+            code = f"{within(v, ATOM)}.amax({at})"
+        case "min_over":
+            code = f"{within(v, ATOM)}.amin({at})"
+        case _:
+            code = f"torch.logsumexp({v.code}, {at})"
+    return Value(code, v.type, dims, v.lead)
+
+
+@rule("softmax")
+def _softmax(n: Node, scope: Scope) -> Value:
+    v = _whole(emit(n.args[0], scope), n, scope)
+    v = _masked(v, (n.arg,), "-math.inf", scope)
+    zero = n.arg in scope.here
+    return Value(f"torch.softmax({v.code}, {position(v, n.arg)})", v.type, v.dims, v.lead, absent_is_zero=zero)
+
+
+def _whole(v: Value, n: Node, scope: Scope) -> Value:
+    """The operand as a float tensor that has every index the op runs along."""
+    along = n.arg if isinstance(n.arg, tuple) else (n.arg,)
+    if n.dtype in FLOATS:
+        v = to_float(v, scope) if v.type in ("float", "bool") else to_exact(v, scope)
+    v = tensor(v, scope)
+    lacking = [i for i in along if i not in v.dims]
+    if not lacking:
+        return v
+    dims = tuple(i for i in scope.order if i in v.dims or i in lacking)
+    sizes = ", ".join(str(i.axis.size) if i in lacking else "-1" for i in dims)
+    wide = fit(replace(v, lead=True), dims)  # every place kept, so that -1 counts from the front
+    lead = "-1, " * (LEADING[scope.mode] if v.lead else 0)
+    return replace(wide, code=f"{within(wide, ATOM)}.expand({lead}{sizes})", dims=dims, lead=v.lead, level=ATOM)
+
+
+def _masked(v: Value, along: Sequence[Index], fill: str, scope: Scope) -> Value:
+    """The value with `fill` where a token of the window is not there."""
+    for i in along:
+        if i in scope.here:
+            mask = fit(scope.mask(i), v.dims)
+            if not v.lead:
+                v = replace(v, code=f"torch.where({mask.code}, {v.code}, {fill})", lead=True, level=ATOM)
+            else:
+                v = replace(v, code=f"{within(v, ATOM)}.masked_fill(~{mask.code}, {fill})", level=ATOM)
+    return v
+
+
+OPS = frozenset(RULES)
+

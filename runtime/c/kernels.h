@@ -1,0 +1,170 @@
+/* The arithmetic that generated code calls.  Everything is static inline: the compiler sees through it.
+
+   Sums run in lanes, a fixed order that vectorises without relaxing floating point: lane l adds up the elements l, l + 8,
+   …, then the lanes are added pairwise. */
+#ifndef CDR_KERNELS_H
+#define CDR_KERNELS_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { CDR_LANES = 8 };
+
+#if defined(__GNUC__)
+typedef float cdr_lanes __attribute__((vector_size(32)));
+#define CDR_LOAD(v, p) memcpy(&(v), (p), sizeof(cdr_lanes))
+#define CDR_ADD(s, a, b) ((s) += (a) * (b))
+#else
+typedef struct {
+  float at[8];
+} cdr_lanes;
+#define CDR_LOAD(v, p) memcpy(&(v), (p), sizeof(cdr_lanes))
+#define CDR_ADD(s, a, b)                                              \
+  do {                                                                \
+    for (int l_ = 0; l_ < 8; l_++) (s).at[l_] += (a).at[l_] * (b).at[l_]; \
+  } while (0)
+#endif
+
+static inline float cdr_fold(const float *a)
+{
+  return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
+}
+
+static inline float cdr_fold_lanes(const cdr_lanes *v)
+{
+  float a[CDR_LANES];
+  memcpy(a, v, sizeof a);
+  return cdr_fold(a);
+}
+
+/* sum[k](a[k] * b[k]) */
+static inline float cdr_dot(const float *restrict a, const float *restrict b, ptrdiff_t n)
+{
+  static const cdr_lanes zero;
+  const ptrdiff_t whole = n - n % CDR_LANES;
+  cdr_lanes s = zero, x, y;
+  for (ptrdiff_t k = 0; k < whole; k += CDR_LANES) {
+    CDR_LOAD(x, a + k);
+    CDR_LOAD(y, b + k);
+    CDR_ADD(s, x, y);
+  }
+  float sum = cdr_fold_lanes(&s);
+  for (ptrdiff_t k = whole; k < n; k++) sum += a[k] * b[k];
+  return sum;
+}
+
+/* y[i] = sum[k](W[i,k] * x[k]), four rows at a time: x is read once for them, and their sums overlap. */
+static inline void cdr_matvec(float *restrict y, const float *restrict W, const float *restrict x, ptrdiff_t rows,
+                              ptrdiff_t cols)
+{
+  static const cdr_lanes zero;
+  const ptrdiff_t whole = cols - cols % CDR_LANES, fours = rows - rows % 4;
+  for (ptrdiff_t i = 0; i < fours; i += 4) {
+    const float *restrict r = W + i * cols;
+    cdr_lanes a0 = zero, a1 = zero, a2 = zero, a3 = zero, v, w0, w1, w2, w3;
+    for (ptrdiff_t k = 0; k < whole; k += CDR_LANES) {
+      CDR_LOAD(v, x + k);
+      CDR_LOAD(w0, r + k);
+      CDR_LOAD(w1, r + cols + k);
+      CDR_LOAD(w2, r + 2 * cols + k);
+      CDR_LOAD(w3, r + 3 * cols + k);
+      CDR_ADD(a0, w0, v);
+      CDR_ADD(a1, w1, v);
+      CDR_ADD(a2, w2, v);
+      CDR_ADD(a3, w3, v);
+    }
+    float s0 = cdr_fold_lanes(&a0), s1 = cdr_fold_lanes(&a1), s2 = cdr_fold_lanes(&a2), s3 = cdr_fold_lanes(&a3);
+    for (ptrdiff_t k = whole; k < cols; k++) {
+      s0 += r[k] * x[k];
+      s1 += r[cols + k] * x[k];
+      s2 += r[2 * cols + k] * x[k];
+      s3 += r[3 * cols + k] * x[k];
+    }
+    y[i] = s0;
+    y[i + 1] = s1;
+    y[i + 2] = s2;
+    y[i + 3] = s3;
+  }
+  for (ptrdiff_t i = fours; i < rows; i++) y[i] = cdr_dot(W + i * cols, x, cols);
+}
+
+/* The k largest of n, largest first, ties by the lowest place. */
+static inline void cdr_top(const float *source, ptrdiff_t n, ptrdiff_t k, float *values, int32_t *picks)
+{
+  ptrdiff_t count = 0;
+  for (ptrdiff_t e = 0; e < n; e++) {
+    ptrdiff_t at = count < k ? count++ : k;
+    for (; at > 0 && source[e] > values[at - 1]; at--)
+      if (at < k) values[at] = values[at - 1], picks[at] = picks[at - 1];
+    if (at < k) values[at] = source[e], picks[at] = (int32_t)e;
+  }
+}
+
+/* A place in a ring of `window` slots, one turn at most too far. */
+static inline ptrdiff_t cdr_wrap(ptrdiff_t at, ptrdiff_t window) { return at < window ? at : at - window; }
+
+/* A NaN operand gives NaN, as in the reference. */
+static inline float cdr_max(float a, float b) { return a > b || a != a ? a : b; }
+static inline float cdr_min(float a, float b) { return a < b || a != a ? a : b; }
+static inline double cdr_max_d(double a, double b) { return a > b || a != a ? a : b; }
+static inline double cdr_min_d(double a, double b) { return a < b || a != a ? a : b; }
+static inline int64_t cdr_max_i(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t cdr_min_i(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static inline float cdr_square(float x) { return x * x; }
+static inline double cdr_square_d(double x) { return x * x; }
+static inline float cdr_cube(float x) { return x * x * x; }
+static inline double cdr_cube_d(double x) { return x * x * x; }
+
+static inline float cdr_relu(float x) { return x < 0.0f ? 0.0f : x; }
+static inline double cdr_relu_d(double x) { return x < 0.0 ? 0.0 : x; }
+static inline float cdr_sign(float x) { return x != x ? x : (float)((x > 0.0f) - (x < 0.0f)); }
+static inline double cdr_sign_d(double x) { return x != x ? x : (double)((x > 0.0) - (x < 0.0)); }
+static inline int64_t cdr_sign_i(int64_t x) { return (x > 0) - (x < 0); }
+static inline int64_t cdr_abs_i(int64_t x) { return x < 0 ? -x : x; }
+
+static inline float cdr_sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+static inline double cdr_sigmoid_d(double x) { return 1.0 / (1.0 + exp(-x)); }
+static inline float cdr_silu(float x) { return x * cdr_sigmoid(x); }
+static inline double cdr_silu_d(double x) { return x * cdr_sigmoid_d(x); }
+
+/* log(exp(a) + exp(b)); equal infinities stay what they are. */
+static inline float cdr_logaddexp(float a, float b)
+{
+  return a == b ? a + 0.69314718f : cdr_max(a, b) + log1pf(expf(-fabsf(a - b)));
+}
+static inline double cdr_logaddexp_d(double a, double b)
+{
+  return a == b ? a + 0.69314718055994531 : cdr_max_d(a, b) + log1p(exp(-fabs(a - b)));
+}
+static inline float cdr_softplus(float x) { return cdr_logaddexp(x, 0.0f); }
+static inline double cdr_softplus_d(double x) { return cdr_logaddexp_d(x, 0.0); }
+
+/* Floored division and its remainder, which has the divisor's sign. */
+static inline int64_t cdr_floordiv_i(int64_t a, int64_t b) { return a / b - ((a % b != 0) & ((a < 0) != (b < 0))); }
+static inline int64_t cdr_mod_i(int64_t a, int64_t b) { return a - b * cdr_floordiv_i(a, b); }
+static inline float cdr_mod(float a, float b)
+{
+  float r = fmodf(a, b);
+  return r != 0.0f && (r < 0.0f) != (b < 0.0f) ? r + b : r;
+}
+static inline double cdr_mod_d(double a, double b)
+{
+  double r = fmod(a, b);
+  return r != 0.0 && (r < 0.0) != (b < 0.0) ? r + b : r;
+}
+static inline float cdr_floordiv(float a, float b) { return floorf((a - cdr_mod(a, b)) / b + 0.5f); }
+static inline double cdr_floordiv_d(double a, double b) { return floor((a - cdr_mod_d(a, b)) / b + 0.5); }
+
+/* A whole power, as the reference computes it on whole numbers. */
+static inline int64_t cdr_pow_i(int64_t a, int64_t b)
+{
+  uint64_t result = 1, factor = (uint64_t)a;
+  for (; b > 0; b >>= 1, factor *= factor)
+    if (b & 1) result *= factor;
+  return (int64_t)result;
+}
+
+#endif

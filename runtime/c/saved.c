@@ -1,0 +1,308 @@
+#define _POSIX_C_SOURCE 200809L
+#include "saved.h"
+
+#include "errors.h"
+#include "fnv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { VERSION = 1, HEADER = 72, CHUNK = 16384, LONGEST_PATH = 4096, ATTEMPTS = 10000 };
+static const char magic[8] = "CDRSTATE";
+
+uint64_t cdr_mark(const cdr_layout *layout)
+{
+  uint64_t mark = cdr_fnv(CDR_FNV_START, layout->hash, sizeof layout->hash);
+  return cdr_fnv(mark, &layout->weights, sizeof layout->weights) | 1;
+}
+
+static const unsigned char *place(const void *state, size_t at) { return (const unsigned char *)state + at; }
+
+static const cdr_ring *ring_of(const cdr_slot *slot, const void *state)
+{
+  return (const cdr_ring *)(const void *)place(state, slot->ring);
+}
+
+/* How many entries from before the next token there are. */
+static int32_t kept(const cdr_slot *slot, const void *state)
+{
+  int32_t count = ring_of(slot, state)->count;
+  return count < slot->window ? count : slot->window - 1;
+}
+
+static size_t entry_at(const cdr_slot *slot, const void *state, int32_t age)
+{
+  int64_t position = ((int64_t)ring_of(slot, state)->head + age) % slot->window;
+  return slot->at + (size_t)position * slot->size * sizeof(float);
+}
+
+static size_t saved_size(const cdr_slot *slot)
+{
+  size_t bytes = slot->size * sizeof(float);
+  return slot->window ? 4 + (size_t)(slot->window - 1) * bytes : bytes;
+}
+
+/* --- reading one slot ------------------------------------------------------------------------------------------ */
+static float *copy_slot(const cdr_slot *slot, const void *state, float *out)
+{
+  if (!slot->window) {
+    memcpy(out, place(state, slot->at), slot->size * sizeof(float));
+    return out + slot->size;
+  }
+  for (int32_t age = 0; age < slot->window - 1; age++, out += slot->size) {
+    if (age < kept(slot, state)) memcpy(out, place(state, entry_at(slot, state, age)), slot->size * sizeof(float));
+    else memset(out, 0, slot->size * sizeof(float));
+  }
+  return out;
+}
+
+int cdr_slot_read(const cdr_layout *layout, const void *state, const char *path, float *out)
+{
+  static const char suffix[] = ".count";
+  size_t size = strlen(path), tail = sizeof suffix - 1;
+  int counts = size > tail && strcmp(path + size - tail, suffix) == 0, found = 0;
+  if (strcmp(path, "pos") == 0) {
+    *out = (float)((const cdr_head *)state)->tokens;
+    return CDR_OK;
+  }
+  for (int i = 0; i < layout->count; i++) {
+    const cdr_slot *slot = &layout->slots[i];
+    if (strcmp(slot->path, path) == 0) {
+      out = copy_slot(slot, state, out);
+      found = 1;
+    } else if (counts && slot->window && strlen(slot->path) == size - tail && !memcmp(slot->path, path, size - tail)) {
+      *out++ = (float)kept(slot, state);
+      found = 1;
+    }
+  }
+  return found ? CDR_OK : CDR_NO_SLOT;
+}
+
+/* --- a file, buffered and summed ------------------------------------------------------------------------------- */
+typedef struct {
+  int fd, failed;
+  size_t used, filled;
+  uint64_t sum;
+  unsigned char chunk[CHUNK];
+} stream;
+
+static void begin(stream *s, int fd)
+{
+  s->fd = fd;
+  s->failed = 0;
+  s->used = s->filled = 0;
+  s->sum = CDR_FNV_START;
+}
+
+static void flush(stream *s)
+{
+  for (size_t done = 0; done < s->used && !s->failed;) {
+    ssize_t n = write(s->fd, s->chunk + done, s->used - done);
+    if (n > 0) done += (size_t)n;
+    else if (n == 0 || errno != EINTR) s->failed = 1;
+  }
+  s->used = 0;
+}
+
+static void put(stream *s, const void *bytes, size_t size)
+{
+  const unsigned char *p = bytes;
+  s->sum = cdr_fnv(s->sum, bytes, size);
+  while (size > 0) {
+    size_t some = CHUNK - s->used < size ? CHUNK - s->used : size;
+    memcpy(s->chunk + s->used, p, some);
+    s->used += some;
+    p += some;
+    size -= some;
+    if (s->used == CHUNK) flush(s);
+  }
+}
+
+static void put_number(stream *s, uint64_t n, size_t size)
+{
+  unsigned char bytes[8];
+  for (size_t i = 0; i < size; i++) bytes[i] = (unsigned char)(n >> 8 * i);
+  put(s, bytes, size);
+}
+
+static void get(stream *s, void *bytes, size_t size)
+{
+  unsigned char *p = bytes, *start = bytes;
+  size_t whole = size;
+  while (size > 0 && !s->failed) {
+    if (s->used == s->filled) {
+      ssize_t n = read(s->fd, s->chunk, CHUNK);
+      if (n < 0 && errno == EINTR) continue;
+      s->used = 0;
+      s->filled = n > 0 ? (size_t)n : 0;
+      s->failed = n <= 0;
+      continue;
+    }
+    size_t some = s->filled - s->used < size ? s->filled - s->used : size;
+    memcpy(p, s->chunk + s->used, some);
+    s->used += some;
+    p += some;
+    size -= some;
+  }
+  if (s->failed) memset(start, 0, whole);
+  else s->sum = cdr_fnv(s->sum, start, whole);
+}
+
+static uint64_t get_number(stream *s, size_t size)
+{
+  unsigned char bytes[8];
+  uint64_t n = 0;
+  get(s, bytes, size);
+  for (size_t i = size; i-- > 0;) n = n << 8 | bytes[i];
+  return n;
+}
+
+/* --- saving ---------------------------------------------------------------------------------------------------- */
+static uint64_t payload(const cdr_layout *layout)
+{
+  uint64_t size = 0;
+  for (int i = 0; i < layout->count; i++) size += saved_size(&layout->slots[i]);
+  return size;
+}
+
+static void put_state(stream *s, const cdr_layout *layout, const void *state)
+{
+  static const float zeros[256];
+  put(s, magic, sizeof magic);
+  put_number(s, VERSION, 8);
+  put(s, layout->hash, sizeof layout->hash);
+  put_number(s, layout->weights, 8);
+  put_number(s, ((const cdr_head *)state)->tokens, 8);
+  put_number(s, payload(layout), 8);
+  for (int i = 0; i < layout->count; i++) {
+    const cdr_slot *slot = &layout->slots[i];
+    int32_t there = slot->window ? kept(slot, state) : 1;
+    if (slot->window) put_number(s, (uint64_t)there, 4);
+    for (int32_t age = 0; age < there; age++)
+      put(s, place(state, slot->window ? entry_at(slot, state, age) : slot->at), slot->size * sizeof(float));
+    for (size_t left = slot->window ? (size_t)(slot->window - 1 - there) * slot->size : 0; left > 0;) {
+      size_t some = left < 256 ? left : 256;
+      put(s, zeros, some * sizeof(float));
+      left -= some;
+    }
+  }
+  put_number(s, s->sum, 8);
+  flush(s);
+}
+
+static int temporary(char *name, const char *path, int *fd)
+{
+  for (int n = 0; n < ATTEMPTS; n++) {
+    int length = snprintf(name, LONGEST_PATH, "%s.%d.tmp", path, n);
+    if (length < 0 || length >= LONGEST_PATH) return CDR_PATH_TOO_LONG;
+    *fd = open(name, O_WRONLY | O_CREAT | O_EXCL, 0666);
+    if (*fd >= 0) return CDR_OK;
+    if (errno != EEXIST) return CDR_CANNOT_WRITE;
+  }
+  return CDR_CANNOT_WRITE;
+}
+
+/* The rename is on the disk only when its folder is. */
+static void sync_folder(char *name)
+{
+  char *slash = strrchr(name, '/');
+  if (slash) slash[slash == name] = 0;
+  int fd = open(slash ? name : ".", O_RDONLY);
+  if (fd < 0) return;
+  fsync(fd);
+  close(fd);
+}
+
+int cdr_saved_write(const cdr_layout *layout, const void *state, const char *path)
+{
+  char name[LONGEST_PATH];
+  stream s;
+  int fd, code = temporary(name, path, &fd);
+  if (code != CDR_OK) return code;
+  begin(&s, fd);
+  put_state(&s, layout, state);
+  int failed = s.failed | (fsync(fd) != 0);
+  failed |= close(fd) != 0;
+  if (failed || rename(name, path) != 0) {
+    unlink(name);
+    return CDR_CANNOT_WRITE;
+  }
+  sync_folder(name);
+  return CDR_OK;
+}
+
+/* --- loading --------------------------------------------------------------------------------------------------- */
+static int get_header(stream *s, const cdr_layout *layout, uint64_t *tokens)
+{
+  unsigned char bytes[32];
+  get(s, bytes, sizeof magic);
+  if (s->failed || memcmp(bytes, magic, sizeof magic) != 0) return CDR_SAVED_FOREIGN;
+  uint64_t version = get_number(s, 8);
+  if (s->failed) return CDR_SAVED_TRUNCATED;
+  if (version != VERSION) return CDR_SAVED_VERSION;
+  get(s, bytes, sizeof layout->hash);
+  uint64_t weights = get_number(s, 8);
+  *tokens = get_number(s, 8);
+  uint64_t size = get_number(s, 8);
+  if (s->failed) return CDR_SAVED_TRUNCATED;
+  if (memcmp(bytes, layout->hash, sizeof layout->hash) != 0 || size != payload(layout)) return CDR_SAVED_MODEL;
+  return weights != layout->weights ? CDR_SAVED_WEIGHTS : CDR_OK;
+}
+
+/* Passes the payload, and puts it into `state` unless that is NULL. */
+static int get_state(stream *s, const cdr_layout *layout, void *state)
+{
+  float passed[256];
+  for (int i = 0; i < layout->count; i++) {
+    const cdr_slot *slot = &layout->slots[i];
+    uint64_t count = slot->window ? get_number(s, 4) : 0;
+    size_t floats = (saved_size(slot) - (slot->window ? 4 : 0)) / sizeof(float);
+    if (slot->window && count > (uint64_t)slot->window - 1) return CDR_SAVED_DAMAGED;
+    if (state && slot->window) {
+      cdr_ring *ring = (cdr_ring *)(void *)((unsigned char *)state + slot->ring);
+      ring->head = 0;
+      ring->count = (int32_t)count;
+    }
+    if (state) {
+      get(s, (unsigned char *)state + slot->at, floats * sizeof(float));
+      continue;
+    }
+    for (size_t some; floats > 0; floats -= some) {
+      some = floats < 256 ? floats : 256;
+      get(s, passed, some * sizeof(float));
+    }
+  }
+  uint64_t sum = s->sum, stored = get_number(s, 8);
+  if (s->failed) return CDR_SAVED_TRUNCATED;
+  return sum == stored ? CDR_OK : CDR_SAVED_DAMAGED;
+}
+
+static int get_file(stream *s, const cdr_layout *layout, void *state, uint64_t *tokens)
+{
+  int code = get_header(s, layout, tokens);
+  return code == CDR_OK ? get_state(s, layout, state) : code;
+}
+
+int cdr_saved_read(const cdr_layout *layout, void *state, const char *path)
+{
+  stream s;
+  uint64_t tokens = 0;
+  off_t end = (off_t)(HEADER + payload(layout) + 8);
+  int fd = open(path, O_RDONLY), code;
+  if (fd < 0) return CDR_CANNOT_OPEN;
+  begin(&s, fd);
+  code = get_file(&s, layout, NULL, &tokens);
+  if (code == CDR_OK && lseek(fd, 0, SEEK_END) != end) code = CDR_SAVED_TRUNCATED;
+  if (code == CDR_OK && lseek(fd, 0, SEEK_SET) != 0) code = CDR_CANNOT_READ;
+  if (code == CDR_OK) {
+    begin(&s, fd);
+    code = get_file(&s, layout, state, &tokens) == CDR_OK ? CDR_OK : CDR_SAVED_CHANGED;
+    ((cdr_head *)state)->tokens = tokens;
+    ((cdr_head *)state)->mark = cdr_mark(layout);
+  }
+  close(fd);
+  return code;
+}

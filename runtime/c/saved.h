@@ -1,0 +1,53 @@
+/* The streaming state: where it lies in the caller's buffer, and its file.
+
+   The file holds the canonical layout (a history's entries newest first), so it does not depend on where a ring
+   stands:  magic, version, model hash, weights' fingerprint, tokens, payload size | payload | checksum.
+   Numbers are little-endian. */
+#ifndef CDR_SAVED_H
+#define CDR_SAVED_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* A history's ring: the slot of the newest entry, and how many of its `window` slots are filled. */
+typedef struct {
+  int32_t head, count;
+} cdr_ring;
+
+/* The buffer begins with this.  `mark` tells a buffer of this model from anything else. */
+typedef struct {
+  uint64_t mark, tokens;
+  uint64_t unused[6];
+} cdr_head;
+
+/* A piece of the state.  Several rows of one path are the instances of a bank, in order. */
+typedef struct {
+  const char *path;
+  size_t at, ring; /* bytes from the buffer's start; ring is 0 for a state */
+  size_t size;     /* floats of the state, or of one entry */
+  int32_t window;  /* slots of the ring; 0 for a state */
+} cdr_slot;
+
+typedef struct {
+  const cdr_slot *slots;
+  int count;
+  unsigned char hash[32];
+  uint64_t weights;
+} cdr_layout;
+
+int cdr_saved_write(const cdr_layout *layout, const void *state, const char *path);
+int cdr_saved_read(const cdr_layout *layout, void *state, const char *path);
+
+/* The floats of `path`, of `path.count`, or of `pos`. */
+int cdr_slot_read(const cdr_layout *layout, const void *state, const char *path, float *out);
+
+uint64_t cdr_mark(const cdr_layout *layout);
+
+/* Makes room for this token's entry. */
+static inline void cdr_ring_advance(cdr_ring *ring, int32_t window)
+{
+  ring->head = ring->head > 0 ? ring->head - 1 : window - 1;
+  if (ring->count < window) ring->count++;
+}
+
+#endif

@@ -1,0 +1,222 @@
+#if !defined(CDR_NO_MMAP)
+#define _POSIX_C_SOURCE 200809L
+#endif
+#include "weights.h"
+
+#include "errors.h"
+#include "fnv.h"
+#include "json.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#if !defined(CDR_NO_MMAP)
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
+
+enum { LONGEST_NAME = 1024, SAMPLED = 4 };
+#define LARGEST_HEADER ((uint64_t)100 << 20)
+
+/* --- a file in memory ------------------------------------------------------------------------------------------ */
+#if !defined(CDR_NO_MMAP)
+static int map(cdr_file *file, const char *path)
+{
+  struct stat about;
+  int fd = open(path, O_RDONLY);
+  if (fd < 0) return 0;
+  if (fstat(fd, &about) == 0 && S_ISREG(about.st_mode) && about.st_size > 0 && (uintmax_t)about.st_size <= SIZE_MAX) {
+    void *at = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (at != MAP_FAILED) {
+      file->bytes = at;
+      file->size = (size_t)about.st_size;
+      file->mapped = 1;
+    }
+  }
+  close(fd);
+  return file->mapped;
+}
+#endif
+
+static int slurp(cdr_file *file, const char *path)
+{
+  FILE *f = fopen(path, "rb");
+  size_t room = 0;
+  if (!f) return CDR_CANNOT_OPEN;
+  for (;;) {
+    if (file->size == room) {
+      unsigned char *more = room > SIZE_MAX / 2 ? NULL : realloc(file->bytes, room = room ? room * 2 : 1 << 16);
+      if (!more) return fclose(f), cdr_weights_close(file), CDR_NO_MEMORY;
+      file->bytes = more;
+    }
+    size_t got = fread(file->bytes + file->size, 1, room - file->size, f);
+    file->size += got;
+    if (got == 0) break;
+  }
+  int failed = ferror(f);
+  fclose(f);
+  if (failed) cdr_weights_close(file);
+  return failed ? CDR_CANNOT_READ : CDR_OK;
+}
+
+int cdr_file_open(cdr_file *file, const char *path)
+{
+  memset(file, 0, sizeof *file);
+#if !defined(CDR_NO_MMAP)
+  if (map(file, path)) return CDR_OK;
+#endif
+  return slurp(file, path);
+}
+
+void cdr_weights_close(cdr_file *file)
+{
+#if !defined(CDR_NO_MMAP)
+  if (file->mapped) munmap(file->bytes, file->size);
+#endif
+  if (!file->mapped) free(file->bytes);
+  memset(file, 0, sizeof *file);
+}
+
+/* --- the header ------------------------------------------------------------------------------------------------ */
+typedef struct {
+  cdr_span dtype;
+  int rank; /* CDR_MAX_RANK + 1: more than any of ours */
+  uint64_t shape[CDR_MAX_RANK];
+  uint64_t begin, end;
+} entry;
+
+static int read_shape(cdr_json *j, entry *e)
+{
+  int first = 1, more;
+  if (!cdr_json_enter(j, '[')) return 0;
+  e->rank = 0;
+  while ((more = cdr_json_more(j, ']', &first)) > 0) {
+    uint64_t size;
+    if (!cdr_json_whole(j, &size)) return 0;
+    if (e->rank < CDR_MAX_RANK) e->shape[e->rank] = size;
+    if (e->rank <= CDR_MAX_RANK) e->rank++;
+  }
+  return more == 0;
+}
+
+static int read_entry(cdr_json *j, entry *e)
+{
+  enum { DTYPE = 1, SHAPE = 2, PLACE = 4 };
+  int first = 1, more, seen = 0, here;
+  cdr_span key;
+  if (!cdr_json_enter(j, '{')) return 0;
+  while ((more = cdr_json_more(j, '}', &first)) > 0) {
+    if (!cdr_json_key(j, &key)) return 0;
+    if (cdr_json_is(key, "dtype")) {
+      here = DTYPE;
+      if (!cdr_json_string(j, &e->dtype)) return 0;
+    } else if (cdr_json_is(key, "shape")) {
+      here = SHAPE;
+      if (!read_shape(j, e)) return 0;
+    } else if (cdr_json_is(key, "data_offsets")) {
+      int start = 1;
+      here = PLACE;
+      if (!cdr_json_enter(j, '[') || cdr_json_more(j, ']', &start) != 1 || !cdr_json_whole(j, &e->begin)) return 0;
+      if (cdr_json_more(j, ']', &start) != 1 || !cdr_json_whole(j, &e->end)) return 0;
+      if (cdr_json_more(j, ']', &start) != 0) return 0;
+    } else {
+      return 0;
+    }
+    if (seen & here) return 0;
+    seen |= here;
+  }
+  return more == 0 && seen == (DTYPE | SHAPE | PLACE);
+}
+
+static int position(const cdr_tensor *want, int count, const char *name)
+{
+  int low = 0, high = count;
+  while (low < high) {
+    int middle = low + (high - low) / 2, order = strcmp(want[middle].name, name);
+    if (order == 0) return middle;
+    if (order < 0) low = middle + 1;
+    else high = middle;
+  }
+  return -1;
+}
+
+static int check(const cdr_tensor *want, const entry *e, uint64_t room)
+{
+  uint64_t size = 4;
+  if (!cdr_json_is(e->dtype, "F32")) return CDR_TENSOR_DTYPE;
+  if (e->rank != want->rank || memcmp(e->shape, want->shape, sizeof e->shape[0] * (size_t)e->rank) != 0)
+    return CDR_TENSOR_SHAPE;
+  for (int i = 0; i < e->rank; i++) size *= e->shape[i]; /* the model's own sizes: they fit */
+  if (e->begin > e->end || e->end - e->begin != size || e->begin % 4) return CDR_TENSOR_RANGE;
+  return e->end > room ? CDR_TENSOR_TRUNCATED : CDR_OK;
+}
+
+static int read_header(cdr_json *j, const unsigned char *data, uint64_t room, const cdr_tensor *want, int count,
+                       const float **found)
+{
+  char name[LONGEST_NAME];
+  int first = 1, more;
+  uint64_t last = 0;
+  if (!cdr_json_enter(j, '{')) return CDR_WEIGHTS_HEADER;
+  while ((more = cdr_json_more(j, '}', &first)) > 0) {
+    cdr_span key;
+    entry e;
+    size_t size = 0;
+    int which = -1, code;
+    if (!cdr_json_key(j, &key)) return CDR_WEIGHTS_HEADER;
+    if (cdr_json_is(key, "__metadata__")) {
+      if (!cdr_json_skip(j)) return CDR_WEIGHTS_HEADER;
+      continue;
+    }
+    if (cdr_json_decode(key, name, sizeof name - 1, &size) && !memchr(name, 0, size)) {
+      name[size] = 0;
+      which = position(want, count, name);
+    }
+    if (!read_entry(j, &e)) return which < 0 ? CDR_WEIGHTS_HEADER : cdr_error_of(CDR_TENSOR_ENTRY, which);
+    if (e.end > last) last = e.end;
+    if (which < 0) continue; /* a tensor of something else */
+    if (found[which]) return cdr_error_of(CDR_TENSOR_TWICE, which);
+    if ((code = check(&want[which], &e, room)) != CDR_OK) return cdr_error_of(code, which);
+    found[which] = (const float *)(const void *)(data + e.begin);
+  }
+  if (more < 0 || !cdr_json_done(j)) return CDR_WEIGHTS_HEADER;
+  for (int i = 0; i < count; i++)
+    if (!found[i]) return cdr_error_of(CDR_TENSOR_MISSING, i);
+  return last == room ? CDR_OK : CDR_WEIGHTS_SIZE;
+}
+
+static uint64_t fingerprint(const unsigned char *header, size_t size, const cdr_tensor *want, int count,
+                            const float **found)
+{
+  uint64_t hash = cdr_fnv(CDR_FNV_START, header, size);
+  for (int i = 0; i < count; i++) {
+    uint64_t n = 1;
+    for (int k = 0; k < want[i].rank; k++) n *= want[i].shape[k];
+    uint64_t some = n < SAMPLED ? n : SAMPLED;
+    hash = cdr_fnv(hash, found[i], (size_t)some * sizeof(float));
+    hash = cdr_fnv(hash, found[i] + (n - some), (size_t)some * sizeof(float));
+  }
+  return hash;
+}
+
+int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, int count, const float **found)
+{
+  uint64_t header = 0;
+  int code = cdr_file_open(file, path);
+  if (code != CDR_OK) return code;
+  for (int i = 0; i < count; i++) found[i] = NULL;
+  if (file->size < 8) return cdr_weights_close(file), CDR_WEIGHTS_SHORT;
+  for (int i = 7; i >= 0; i--) header = header << 8 | file->bytes[i];
+  if (header > LARGEST_HEADER || header > file->size - 8) code = CDR_WEIGHTS_SHORT;
+  else if (header % 4) code = CDR_WEIGHTS_ALIGNMENT;
+  if (code == CDR_OK) {
+    const unsigned char *data = file->bytes + 8 + header;
+    cdr_json j = {file->bytes + 8, data};
+    code = read_header(&j, data, file->size - 8 - header, want, count, found);
+  }
+  if (code == CDR_OK) file->fingerprint = fingerprint(file->bytes + 8, (size_t)header, want, count, found);
+  else cdr_weights_close(file);
+  return code;
+}

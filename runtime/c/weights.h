@@ -1,0 +1,33 @@
+/* A safetensors file, mapped: nothing is copied, pages are read when they are used.
+
+   Every tensor the model wants is found and checked (dtype, shape, place) before anything uses it. */
+#ifndef CDR_WEIGHTS_H
+#define CDR_WEIGHTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { CDR_MAX_RANK = 8 };
+
+/* A tensor the model wants.  The table of them is sorted by name. */
+typedef struct {
+  const char *name;
+  int rank;
+  uint64_t shape[CDR_MAX_RANK];
+} cdr_tensor;
+
+typedef struct {
+  unsigned char *bytes;
+  size_t size;
+  int mapped;
+  uint64_t fingerprint; /* of the header and a few values of each tensor */
+} cdr_file;
+
+/* Opens `path` and sets found[i] to the data of want[i].  On an error nothing is left open. */
+int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, int count, const float **found);
+void cdr_weights_close(cdr_file *file);
+
+/* A whole file in memory; the part of the above that is not about tensors. */
+int cdr_file_open(cdr_file *file, const char *path);
+
+#endif

@@ -1,0 +1,11 @@
+"""The one error of the runtime."""
+
+from __future__ import annotations
+
+
+class ArtifactError(Exception):
+    """An artefact, a state file or a token that cannot be used: what is wrong, and the remedy."""
+
+    def __init__(self, message: str, help: str = ""):
+        self.message, self.help = message, help
+        super().__init__(message)

@@ -1,0 +1,140 @@
+"""Run a `cpu` artefact: its C program as a shared library, through ctypes.
+
+The library is built by the artefact's own Makefile when it is missing or older than its source.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_size_t, c_void_p
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cdrmix.runtime.errors import ArtifactError
+
+LIBRARY = "libmodel.so"
+_FLOATS = POINTER(c_float)
+
+
+def build(folder: Path, target: str = LIBRARY) -> Path:
+    """Run the artefact's `make` and return what it built."""
+    if shutil.which("make") is None:
+        raise ArtifactError("no `make` on this machine", "install make and a C compiler (gcc or clang)")
+    done = subprocess.run(["make", "-s", "-C", str(folder), target], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ArtifactError(
+            f"`make {target}` failed in {folder}:\n{done.stderr.strip()[-2000:]}", "install a C compiler (gcc or clang)"
+        )
+    return folder / target
+
+
+class NativeState:
+    """The caller-owned buffer of one stream, 64-byte aligned."""
+
+    def __init__(self, size: int):
+        self._memory = np.zeros(size + 64, np.uint8)
+        start = -self._memory.ctypes.data % 64
+        self.bytes = self._memory[start : start + size]
+        self.pointer = c_void_p(self.bytes.ctypes.data)
+
+
+class NativeEngine:
+    """`cdr_*` of model.h over ctypes."""
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]):
+        lib = self._lib = ctypes.CDLL(str(build(folder).resolve()))
+        self._slots: list[dict[str, Any]] = manifest["state"]
+        self._vocab: int = manifest["vocab"]
+        for name, result, arguments in (
+            ("cdr_open", c_int, [POINTER(c_void_p), c_char_p]),
+            ("cdr_close", None, [c_void_p]),
+            ("cdr_state_size", c_size_t, [c_void_p]),
+            ("cdr_state_init", c_int, [c_void_p, c_void_p]),
+            ("cdr_prefill", c_int, [c_void_p, c_void_p, POINTER(c_int32), c_size_t, _FLOATS]),
+            ("cdr_state_save", c_int, [c_void_p, c_void_p, c_char_p]),
+            ("cdr_state_load", c_int, [c_void_p, c_void_p, c_char_p]),
+            ("cdr_state_read", c_int, [c_void_p, c_void_p, c_char_p, _FLOATS]),
+            ("cdr_error_text", c_char_p, [c_int]),
+        ):
+            function = getattr(lib, name)
+            function.restype, function.argtypes = result, arguments
+        self._model = c_void_p()
+        self._check(
+            lib.cdr_open(ctypes.byref(self._model), os.fsencode(folder / "weights.safetensors")), "opening the weights"
+        )
+        self._size: int = lib.cdr_state_size(self._model)
+
+    def _check(self, code: int, doing: str) -> None:
+        if code:
+            text = self._lib.cdr_error_text(code).decode()
+            raise ArtifactError(f"{doing}: {text}", "compile the spec again, or give the file this artefact wrote")
+
+    def _handle(self) -> c_void_p:
+        if not self._model:
+            raise ArtifactError("the session is closed", "open the artefact again")
+        return self._model
+
+    def start(self) -> NativeState:
+        """A new document's state."""
+        state = NativeState(self._size)
+        self._check(self._lib.cdr_state_init(self._handle(), state.pointer), "starting a state")
+        return state
+
+    def copy(self, state: NativeState) -> NativeState:
+        """An independent copy."""
+        twin = NativeState(self._size)
+        twin.bytes[:] = state.bytes
+        return twin
+
+    def prefill(self, state: NativeState, tokens: Sequence[int]) -> np.ndarray:
+        """The logits after the last token, float32 [vocab]."""
+        ids = np.asarray(tokens, np.int32)
+        logits = np.empty(self._vocab, np.float32)
+        pointer = ids.ctypes.data_as(POINTER(c_int32))
+        out = logits.ctypes.data_as(_FLOATS)
+        self._check(self._lib.cdr_prefill(self._handle(), state.pointer, pointer, len(ids), out), "running the model")
+        return logits
+
+    def read(self, state: NativeState) -> dict[str, np.ndarray]:
+        """Every slot in the manifest's layout."""
+        found: dict[str, np.ndarray] = {}
+        for slot in self._slots:
+            shape = tuple(slot["shape"])
+            found[slot["path"]] = self._slot(state, slot["path"], shape)
+            if slot["kind"] == "history":
+                banks = tuple(slot.get("banks", ()))
+                found[slot["path"] + ".count"] = self._slot(state, slot["path"] + ".count", banks)
+        found["pos"] = self._slot(state, "pos", ())
+        return found
+
+    def _slot(self, state: NativeState, path: str, shape: tuple[int, ...]) -> np.ndarray:
+        out = np.zeros(shape, np.float32)
+        code = self._lib.cdr_state_read(self._handle(), state.pointer, path.encode(), out.ctypes.data_as(_FLOATS))
+        self._check(code, f"reading {path}")
+        return out
+
+    def save(self, state: NativeState, path: Path) -> None:
+        """Write the state to a file."""
+        self._check(self._lib.cdr_state_save(self._handle(), state.pointer, os.fsencode(path)), f"saving {path}")
+
+    def load(self, path: Path) -> NativeState:
+        """A saved state."""
+        state = self.start()
+        self._check(self._lib.cdr_state_load(self._handle(), state.pointer, os.fsencode(path)), f"loading {path}")
+        return state
+
+    def close(self) -> None:
+        """Unmap the weights."""
+        if self._model:
+            self._lib.cdr_close(self._model)
+            self._model = c_void_p()
+
+
+def open_engine(folder: Path, manifest: Mapping[str, Any]) -> NativeEngine:
+    """The engine of a `cpu` artefact."""
+    return NativeEngine(folder, manifest)

@@ -1,0 +1,90 @@
+"""Run a `torch` artefact: its module, one document at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cdrmix.runtime.errors import ArtifactError
+from cdrmix.runtime.torch.load import load_module
+from safetensors.torch import load_file
+
+State = dict[str, torch.Tensor]
+
+
+class TorchEngine:
+    """The generated module with its weights; states are its dicts, with a batch of one."""
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]):
+        self._hash: str = manifest["hash"]
+        try:
+            self._model = load_module(folder / "model.py").Model()
+            self._model.load_state_dict(load_file(str(folder / "weights.safetensors")))
+        except (OSError, RuntimeError, ValueError) as e:
+            raise ArtifactError(f"{folder} cannot be opened: {e}", "compile the spec again") from e
+        self._model.eval()
+
+    def start(self) -> State:
+        """A new document's state."""
+        state: State = self._model.init_state(1)
+        return state
+
+    def copy(self, state: State) -> State:
+        """An independent copy."""
+        return {path: x.clone() for path, x in state.items()}
+
+    @torch.no_grad()
+    def prefill(self, state: State, tokens: Sequence[int]) -> np.ndarray:
+        """The logits after the last token, float32 [vocab]."""
+        ids = torch.tensor(list(tokens), dtype=torch.int64)
+        if len(ids) == 1:
+            logits, after = self._model.step(ids, state)
+        else:
+            logits, after = self._model(ids[None], state)
+            logits = logits[:, -1]
+        state.update(after)
+        out: np.ndarray = logits[0].float().numpy()
+        return out
+
+    def read(self, state: State) -> dict[str, np.ndarray]:
+        """Every slot, without the batch axis."""
+        return {path: x[0].detach().numpy().astype(np.float32) for path, x in state.items()}
+
+    def save(self, state: State, path: Path) -> None:
+        """Write the state as .npz, with the model's hash."""
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with part.open("wb") as f:
+                np.savez(f, __hash__=np.array(self._hash), **{p: x.numpy() for p, x in state.items()})  # type: ignore[arg-type]
+                f.flush()
+                os.fsync(f.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def load(self, path: Path) -> State:
+        """A saved state."""
+        want = self.start()
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found = {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, KeyError) as e:
+            raise ArtifactError(f"{path} is not a saved state ({e})", "give a file that `save` wrote") from e
+        if str(found.pop("__hash__", "")) != self._hash:
+            raise ArtifactError(f"{path} is the state of another model", "load it with the artefact that saved it")
+        if {n: x.shape for n, x in found.items()} != {n: tuple(x.shape) for n, x in want.items()}:
+            raise ArtifactError(f"{path} is damaged: its tensors are not this model's", "save the state again")
+        return {name: torch.from_numpy(x).to(want[name].dtype) for name, x in found.items()}
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        del self._model
+
+
+def open_engine(folder: Path, manifest: Mapping[str, Any]) -> TorchEngine:
+    """The engine of a `torch` artefact."""
+    return TorchEngine(folder, manifest)

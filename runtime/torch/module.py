@@ -1,0 +1,137 @@
+"""What every generated module has: `Cell`, one op at its place in the stack, and `Streaming`, the model.
+
+Input: the subclasses' equations.
+Output: the state, the optimiser's groups, training values and the keys of `state_dict` of any model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, Tensor, nn
+
+from .stream import Log, State, Stream, rename_keys
+
+
+class Cell(nn.Module):
+    """One op: its parameters, and what happens to a token.
+
+    `at` is its path with a dot, `depth` its layer and how many there are, `banks` the sizes of the banks it is in,
+    which stand in front of every parameter.
+    """
+
+    groups: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """Multiples of the learning rate and the weight decay, by parameter, where the spec gives them."""
+
+    step: Callable[..., Any]
+    """One token; `forward` is over [B, T]."""
+    routed: Callable[..., Tensor]
+    """Rows of tokens and the expert of each; for cells of banks, where nothing runs along time."""
+
+    def __init__(self, at: str, layer: int = 0, layers: int = 1, banks: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.at, self.depth, self.banks = at, (layer, layers), banks
+
+    def start(self, batch: int, like: Tensor) -> State:
+        """This cell's own state before a document's first token."""
+        return {}
+
+    def init_weights(self, generator: Generator | None = None) -> None:
+        """Fill the parameters by the spec's rules."""
+
+    def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This cell's metrics from sums over tokens."""
+        return {}
+
+    def after_step(self, sums: Mapping[str, Tensor]) -> None:
+        """Move the buffers after an optimiser step."""
+
+
+class Streaming(nn.Module):
+    """A model of cells; the state is always an argument, never kept here."""
+
+    paths: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """(attribute path, tensor's path) where Python or torch has taken a name of the spec."""
+    ties: ClassVar[Mapping[str, str]] = {}
+    """The attribute path of each tied tensor, and of its owner."""
+
+    def build(self, seed: int | None) -> None:
+        """Share what is tied, and begin every parameter; with a seed, always with the same numbers."""
+        for tied, owner in self.ties.items():
+            at, _, name = tied.rpartition(".")
+            setattr(self.get_submodule(at), name, self.get_parameter(owner))
+        rename_keys(self, self.paths, self.ties)
+        generator = None if seed is None else Generator().manual_seed(seed)
+        with torch.no_grad():
+            for cell in self._cells():
+                cell.init_weights(generator)
+
+    def _cells(self) -> Iterator[Cell]:
+        return (m for m in self.modules() if isinstance(m, Cell))
+
+    # --- state ------------------------------------------------------------------------------------------------------
+    def init_state(self, batch: int) -> State:
+        """The state before a document's first token."""
+        some = next(self.parameters(), torch.empty(0))
+        like = torch.empty((), dtype=torch.promote_types(some.dtype, torch.float32), device=some.device)
+        state: State = {"pos": torch.zeros(batch, dtype=torch.int64, device=some.device)}
+        for cell in self._cells():
+            state.update(cell.start(batch, like))
+        return state
+
+    def begin(self, tokens: Tensor, state: Mapping[str, Tensor] | None, reset: Tensor | None) -> Stream:
+        """The stream of a forward over tokens [B, T, ...]."""
+        batch, T = tokens.shape[:2]
+        if state is None:
+            start = self.init_state(batch)
+            state = {p: x for p, x in start.items() if f"{p}.count" not in start and not p.endswith(".count")}
+        return Stream.over(state, T, reset, Log() if self.training else None)
+
+    def close(self, stream: Stream) -> State:
+        """The state after the last token; what training measured is kept for `training_values`."""
+        if stream.log is not None:
+            stream.log.sums["tokens"] = torch.tensor(float(stream.pos.numel()), device=stream.pos.device)
+        self._log = stream.log
+        return stream.new
+
+    # --- training ---------------------------------------------------------------------------------------------------
+    def training_values(self) -> dict[str, Any]:
+        """Of the last forward in training mode: `aux` losses, `metrics`, and `sums`.
+
+        `sums` holds sums over tokens and their number (`tokens`): key by key they add over micro-batches and ranks,
+        and what `metrics` and `after_step` make of the total is what one forward over all those tokens would give.
+        """
+        log = getattr(self, "_log", None)
+        if log is None:
+            raise RuntimeError("training values are of a forward in training mode: call train() first")
+        return {"aux": dict(log.aux), "metrics": self.metrics(log.sums), "sums": dict(log.sums)}
+
+    def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Every metric by path, and how many tokens found no room in a bank with a capacity (`….dropped`)."""
+        found = {path: x for path, x in sums.items() if path.endswith(".dropped")}
+        with torch.no_grad():
+            for cell in self._cells():
+                found.update(cell.metrics(sums))
+        return found
+
+    def after_step(self, sums: Mapping[str, Tensor]) -> None:
+        """Move every buffer by its `after step`, from sums over all tokens of the optimiser step."""
+        with torch.no_grad():
+            for cell in self._cells():
+                cell.after_step(sums)
+
+    def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """The optimiser's groups: the spec's multiples of both; without any, only matrices decay."""
+        found: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for path, cell in self.named_modules():
+            if isinstance(cell, Cell):
+                for name, p in cell.named_parameters(recurse=False):
+                    if f"{path}.{name}" not in self.ties:
+                        default = (1.0, 1.0 if p.dim() - len(cell.banks) > 1 else 0.0)
+                        found.setdefault(cell.groups.get(name, default), []).append(p)
+        return [
+            {"params": params, "lr": lr * scale, "weight_decay": weight_decay * decay}
+            for (scale, decay), params in sorted(found.items(), key=lambda item: item[0])
+        ]

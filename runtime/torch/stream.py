@@ -1,0 +1,93 @@
+"""What the cells of one call share: the state before it and after it, and where documents begin.
+
+Input: a state (keys and shapes of the model's slots, batch in front, and `pos`), `reset` [B, T] or None (True: this
+token is a document's first).
+Output: a `Stream` whose `new` the cells fill; `old` is never written, so a cell may be run again (checkpointing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .window import ages
+
+State = dict[str, Tensor]
+Path = tuple[str, str]
+"""The module's own name of a tensor and its name in `state_dict`."""
+
+
+@dataclass(slots=True)
+class Log:
+    """What a forward in training mode leaves: losses, and sums over its tokens, which add over batches and ranks."""
+
+    aux: dict[str, Tensor] = field(default_factory=dict)
+    sums: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Stream:
+    """One call's way through time; `pos` [B, T], or [B] in a step, is each token's place in its document."""
+
+    old: Mapping[str, Tensor]
+    new: State
+    pos: Tensor
+    reset: Tensor | None = None
+    log: Log | None = None
+
+    @classmethod
+    def over(cls, old: Mapping[str, Tensor], T: int, reset: Tensor | None = None, log: Log | None = None) -> Stream:
+        """The stream of T tokens that follow `old`."""
+        before = old["pos"]
+        pos = ages(reset, before, before.shape[0], T, before.device)
+        return cls(old, {"pos": pos[:, -1] + 1}, pos, reset, log)
+
+    @classmethod
+    def once(cls, old: Mapping[str, Tensor]) -> Stream:
+        """The stream of the one token that follows `old`."""
+        return cls(old, {"pos": old["pos"] + 1}, old["pos"])
+
+
+def top(source: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest along the last axis, largest first, and their places; ties go to the lowest place."""
+    values, places = source.sort(dim=-1, descending=True, stable=True)
+    return values[..., :k], places[..., :k]
+
+
+def enter(x: Tensor, old: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One token's entry x [B, *S] put in front of a history `old` [B, W-1, *S] that holds `count` [B].
+
+    Returns the window [B, W, *S], the mask [B, W] of what is there, and the history after the token and its count.
+    """
+    window = torch.cat([x.unsqueeze(1), old.to(x.dtype)], 1)
+    there = torch.arange(window.shape[1], device=x.device) <= count.unsqueeze(1)
+    return window, there, window[:, :-1], (count + 1).clamp(max=old.shape[1])
+
+
+def rename_keys(module: torch.nn.Module, paths: Iterable[Path], ties: Mapping[str, str]) -> None:
+    """Make `state_dict` speak of paths: rename what Python would not take, and keep a tied tensor once.
+
+    `paths` hold (the attribute path, the tensor's path); `ties` the attribute path of a tied tensor and its owner's.
+    """
+    paths = tuple(paths)
+
+    def save(_: torch.nn.Module, state: dict[str, Tensor], prefix: str, __: object) -> None:
+        for tied in ties:
+            state.pop(prefix + tied, None)
+        for inside, path in paths:
+            if prefix + inside in state:
+                state[prefix + path] = state.pop(prefix + inside)
+
+    def load(_: torch.nn.Module, state: dict[str, Tensor], prefix: str, *__: object) -> None:
+        for inside, path in paths:
+            if prefix + path in state:
+                state[prefix + inside] = state.pop(prefix + path)
+        for tied, owner in ties.items():
+            if prefix + owner in state:
+                state[prefix + tied] = state[prefix + owner]
+
+    module.register_state_dict_post_hook(save)  # type: ignore[no-untyped-call]
+    module.register_load_state_dict_pre_hook(load)  # type: ignore[no-untyped-call]

@@ -1,0 +1,76 @@
+"""What the torch backend is tested on: every op of the library at small sizes, small models, and ops of its own."""
+
+from __future__ import annotations
+
+Case = tuple[str, dict[str, int], dict[str, str]]
+
+EXPERT = {"expert": "relu2(hidden=8)", "experts": "5", "top_k": "2"}
+
+LIBRARY: dict[str, Case] = {
+    "rotate": ("rotate", {"H": 2, "N": 6}, {"base": "100.0"}),
+    "rotate_pairs": ("rotate_pairs", {"H": 2, "N": 6}, {"base": "100.0"}),
+    "attention": ("attention", {"D": 12}, {"heads": "6", "kv_heads": "2", "window": "5"}),
+    "attention_8": ("attention", {"D": 64}, {"heads": "8", "kv_heads": "2", "window": "70"}),
+    "attention_alibi": ("attention_alibi", {"D": 12}, {"heads": "6", "kv_heads": "3", "window": "7"}),
+    "token_shift": ("token_shift", {"D": 8}, {}),
+    "relu2": ("relu2", {"D": 8}, {"hidden": "12"}),
+    "channel_mix": ("channel_mix", {"D": 8}, {"hidden": "12"}),
+    "swiglu": ("swiglu", {"D": 8}, {"hidden": "12"}),
+    "head": ("head", {"D": 8}, {"vocab": "11"}),
+    "gated_delta": ("gated_delta", {"D": 12}, {"N": "4", "V": "6", "width": "3"}),
+    "short_conv": ("short_conv", {"C": 6}, {"width": "4"}),
+    "mamba2": ("mamba2", {"D": 8}, {"N": "5", "P": "4"}),
+    "moe": ("moe", {"D": 8}, EXPERT),
+    "moe_shared": ("moe", {"D": 8}, {**EXPERT, "shared": "2"}),
+    "moe_odd": ("moe", {"D": 6}, {**EXPERT, "expert": "swiglu(hidden=7)", "top_k": "3"}),
+    "moe_sigmoid": ("moe_sigmoid", {"D": 8}, EXPERT),
+    "layer_norm": ("layer_norm", {"D": 8}, {}),
+    "rms_norm": ("rms_norm", {"D": 8}, {}),
+    "group_norm": ("group_norm", {"H": 2, "N": 5}, {}),
+    "unit": ("unit", {"H": 2, "N": 5}, {}),
+    "retnet": ("retnet", {"D": 12}, {"N": "4"}),
+    "rwkv4": ("rwkv4", {"D": 8}, {}),
+    "channel_mix4": ("channel_mix4", {"D": 8}, {"hidden": "12"}),
+    "rwkv6": ("rwkv6", {"D": 12}, {"N": "4", "rank": "3", "dw": "2"}),
+    "channel_mix6": ("channel_mix6", {"D": 8}, {"hidden": "12"}),
+    "rwkv7": ("rwkv7", {"D": 12}, {"N": "4", "dw": "2", "da": "2", "dv": "2", "dg": "3"}),
+    "rwkv7_diag": ("rwkv7_diag", {"D": 12}, {"N": "4", "dw": "2", "da": "2", "dg": "3"}),
+    "rwkv7_plain_v": ("rwkv7_plain_v", {"D": 12}, {"N": "4", "dw": "2", "da": "2", "dg": "3"}),
+    "rwkv7_gdn": ("rwkv7_gdn", {"D": 12}, {"N": "4", "dw": "2", "dg": "3"}),
+}
+"""name: (op, sizes, arguments)."""
+
+SMALL = {"d_model": "32", "layers": "3", "vocab": "64"}
+MODELS: dict[str, tuple[str, dict[str, str]]] = {
+    "tiny": ("tiny", {**SMALL, "mixer": "rwkv7(N=16, dw=4, da=4, dv=4, dg=4)", "moe.hidden": "16"}),
+    "rwkv4": ("rwkv4", SMALL),
+    "rwkv6": ("rwkv6", SMALL),
+}
+
+OWN: dict[str, tuple[dict[str, int], dict[str, str]]] = {
+    "tanh_rnn": ({"D": 6}, {}),
+}
+
+BODIES = """
+use "lib/attention.cdr" { rotate, rotate_pairs, attention, attention_alibi }
+use "lib/channel_mix.cdr" { token_shift, relu2, channel_mix, swiglu }
+use "lib/embed.cdr" { head }
+use "lib/gated_delta.cdr" { gated_delta }
+use "lib/mamba2.cdr" { short_conv, mamba2 }
+use "lib/moe.cdr" { moe }
+use "lib/moe_sigmoid.cdr" { moe_sigmoid }
+use "lib/norm.cdr" { layer_norm, rms_norm, group_norm, unit }
+use "lib/retnet.cdr" { retnet }
+use "lib/rwkv4.cdr" { rwkv4, channel_mix4 }
+use "lib/rwkv6.cdr" { rwkv6, channel_mix6 }
+use "lib/rwkv7.cdr" { rwkv7, rwkv7_diag, rwkv7_plain_v, rwkv7_gdn }
+
+op tanh_rnn(x: [D]) -> [D] {
+  param W: [D, D] ~ orthogonal()
+  param U: [D, D] ~ orthogonal(gain=0.5)
+  param h0: [D] ~ 0.1
+  state h: [D] = h0
+  h' = tanh(W @ x + U @ h)
+  return h' + h
+}
+"""

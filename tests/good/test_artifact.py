@@ -1,0 +1,107 @@
+"""Artefacts and sessions: whole, reproducible, equal across targets, and state that is a handle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cdrmix.runtime.errors import ArtifactError
+from cdrmix.runtime.session import Session
+
+from cdrmix.artifact import write_artifact
+from cdrmix.check import load
+from cdrmix.compiler import lower
+from cdrmix.ir.initial import random_weights
+from cdrmix.train.tokenizer import byte_tokenizer
+from cdrmix.verification import verify_artifact
+from cdrmix.weights import write_weights
+from tests.small import SPEC, write_spec
+
+TARGETS = ("cpu", "torch")
+PROMPT = list(b"the number 12")
+
+
+@pytest.fixture(scope="module")
+def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The small spec with random weights, for every target."""
+    home = tmp_path_factory.mktemp("artefacts")
+    model = load(write_spec(home))
+    weights = random_weights(model, 1)
+    write_weights(home / "w.safetensors", {n: x.shape for n, x in weights.items()}, weights.__getitem__)
+    (home / "tokenizer.json").write_text(byte_tokenizer().to_str())
+    lowered = lower(model)
+    for target in TARGETS:
+        write_artifact(lowered, target, home / target, home / "w.safetensors")
+    return {target: home / target for target in TARGETS}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_verify_runs_it_and_says_so(artefacts: dict[str, Path], target: str) -> None:
+    found = verify_artifact(artefacts[target], 40, 1e-5)
+    assert found["within"], found["errors"]
+    manifest = json.loads((artefacts[target] / "manifest.json").read_text())
+    assert manifest["verified"]["how"] == "executed" and manifest["verified"]["tokens"] == 40
+    assert (artefacts[target] / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_sessions(artefacts: dict[str, Path], tmp_path: Path, target: str) -> None:
+    with Session.open(artefacts[target]) as session:
+        session.prefill(PROMPT)
+        fork = session.fork()
+        session.save(tmp_path / "state")
+        after = session.step(65)
+        assert session.tokens == len(PROMPT) + 1 and fork.tokens == len(PROMPT)
+        np.testing.assert_array_equal(fork.step(65), after)
+        session.load(tmp_path / "state")
+        assert session.tokens == len(PROMPT)
+        np.testing.assert_array_equal(session.step(65), after)
+        session.reset()
+        for token in PROMPT:
+            session.step(token)
+        np.testing.assert_allclose(session.step(65), after, rtol=1e-4, atol=1e-4)
+        for bad in ([], [256], [-1]):
+            with pytest.raises(ArtifactError):
+                session.prefill(bad)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_damaged_or_foreign_state_is_refused(artefacts: dict[str, Path], tmp_path: Path, target: str) -> None:
+    other = load(write_spec(tmp_path, SPEC.replace("layers = 2", "layers = 3")))
+    write_artifact(lower(other), target, tmp_path / "other")
+    with Session.open(artefacts[target]) as session, Session.open(tmp_path / "other") as foreign:
+        session.prefill(PROMPT)
+        session.save(tmp_path / "state")
+        before = session.state()
+        whole = (tmp_path / "state").read_bytes()
+        for damage in (whole[: len(whole) // 2], b"", b"nonsense", whole[:200] + b"\x55" * 8 + whole[208:]):
+            (tmp_path / "bad").write_bytes(damage)
+            with pytest.raises(ArtifactError):
+                session.load(tmp_path / "bad")
+        with pytest.raises(ArtifactError):
+            session.load(tmp_path / "absent")
+        with pytest.raises(ArtifactError):
+            foreign.load(tmp_path / "state")
+        assert all((before[n] == x).all() for n, x in session.state().items())
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+    lowered = lower(load(write_spec(tmp_path)))
+    for target in TARGETS:
+        for name in ("one", "two"):
+            write_artifact(lowered, target, tmp_path / name)
+        files = [
+            {p.name: p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()} for name in ("one", "two")
+        ]
+        assert files[0] == files[1]
+
+
+def test_what_is_not_an_artefact_is_refused(artefacts: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="not an artefact"):
+        Session.open(tmp_path)
+    for text, says in (("{", "damaged"), ("{}", "format"), (json.dumps({"format": 1, "target": "x"}), "no runtime")):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(ArtifactError, match=says):
+            Session.open(tmp_path)
