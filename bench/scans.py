@@ -25,22 +25,24 @@ Scan = Callable[..., Tensor | tuple[Tensor, Tensor]]
 def matrix_loop(
     q: Tensor, w: Tensor, k: Tensor, v: Tensor, S: Tensor, a: Tensor | None = None, b: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The token loop of a matrix state."""
+    """The token loop of a matrix state; operands are cut once: an index a token makes a full-size gradient each."""
+    tokens = [x.unbind(1) for x in (q, w, k, v)]
+    low_rank = None if a is None or b is None else (a.unbind(1), b.unbind(1))
     read = []
-    for t in range(q.shape[1]):
-        read.append(q[:, t] @ S.mT)
-        new = S * w[:, t].unsqueeze(-2)
-        if a is not None and b is not None:
-            new = new + (S @ a[:, t].mT) @ b[:, t]
-        S = new + v[:, t].mT @ k[:, t]
+    for t, (ask, decay, key, value) in enumerate(zip(*tokens, strict=True)):
+        read.append(ask @ S.mT)
+        new = S * decay.unsqueeze(-2)
+        if low_rank is not None:
+            new = new + (S @ low_rank[0][t].mT) @ low_rank[1][t]
+        S = new + value.mT @ key
     return torch.stack(read, 1), S
 
 
 def element_loop(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
     """The token loop of an elementwise state."""
     out = []
-    for t in range(b.shape[1]):
-        h = a[:, t] * h + b[:, t]
+    for decay, addend in zip(a.unbind(1), b.unbind(1), strict=True):
+        h = decay * h + addend
         out.append(h)
     return torch.stack(out, 1)
 

@@ -14,7 +14,7 @@ from cdrmix.check.axes import names, unite
 from cdrmix.check.bodies import open_body
 from cdrmix.check.dims import axis_of, bind_axes, check_axes
 from cdrmix.check.draft import Definition
-from cdrmix.check.equations import reading
+from cdrmix.check.equations import reading, solve
 from cdrmix.check.expressions import is_function, store
 from cdrmix.check.frame import Frame
 from cdrmix.check.mentions import leaves, nodes
@@ -82,7 +82,7 @@ def inline(op: OpValue, expr: ast.Call, r: Reading) -> Value:
     _check_function(op.op, expr, r)
     given = _bind(op, expr.args, expr, r)
     prefix = f"{r.frame.prefix}_{op.op.name}" if r.frame.prefix else op.op.name
-    frame = Frame(r.draft, op, r.frame.context, r.frame.home, r.frame.seen, r.frame, prefix, r.pure)
+    frame = Frame(r.draft, op, r.frame.context, r.frame.home, r.frame.seen, r.frame, prefix, r.pure, r.waiting)
     frame.statics.update(op.args)
     tensors = {}
     for formal in op.op.formals:
@@ -98,7 +98,12 @@ def inline(op: OpValue, expr: ast.Call, r: Reading) -> Value:
     open_body(frame)
     for formal in inputs(op.op):
         _check_argument(formal, tensors[formal.name], given[formal.name], frame, r)
-    return _result(frame, expr, r)
+    found = _result(frame, expr, r)
+    for symbol in frame.symbols.values():
+        if isinstance(symbol, Local):  # one that the result does not need is checked all the same
+            with r.draft.attempt():
+                solve(symbol, frame, r.mode)
+    return found
 
 
 def _check_function(op: OpDecl, expr: ast.Call, r: Reading) -> None:

@@ -15,11 +15,12 @@ from cdrmix.check.bodies import attribute
 from cdrmix.check.draft import Writing
 from cdrmix.check.frame import Frame
 from cdrmix.check.quote import quote
-from cdrmix.check.reading import Reading, Waiting, finish, value
+from cdrmix.check.reading import Reading, finish, value
 from cdrmix.check.stores import own_axes
 from cdrmix.check.symbols import Held, Stored
 from cdrmix.check.tensors import Value
 from cdrmix.check.values import Failed
+from cdrmix.check.waiting import Waiting
 from cdrmix.diagnose import did_you_mean
 from cdrmix.ir import build, nodes
 from cdrmix.ir.nodes import Index, Node

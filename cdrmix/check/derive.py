@@ -229,8 +229,9 @@ def explain_axes(op: OpDecl, report: Report) -> None:
                 name = target.name + "'" * target.primed
                 if target.items is not None and old.get(name, len(target.items)) != len(target.items):
                     counts = f"{_axes(old[name])} in {op.base.name}, {_axes(len(target.items))} here"
-                    report.error("E0804", target.span, f"`with` replaces `{name}` by a value of other axes: {counts}",
-                                 f"what reads `{name}` expects the old ones: keep them, or replace that too")  # fmt: skip
+                    wrong = f"`with` replaces `{name}` by a value of other axes: {counts}"
+                    help = f"what reads `{name}` expects the old ones: keep them, or replace that too"
+                    report.error("E0804", target.span, wrong, help)
         op = op.base
 
 

@@ -18,13 +18,14 @@ from cdrmix.check.expressions import check_number, is_function, meet
 from cdrmix.check.frame import Frame
 from cdrmix.check.parts import Application
 from cdrmix.check.quote import quote
-from cdrmix.check.reading import Reading, Split, Waiting, finish, read, value
+from cdrmix.check.reading import Mode, Reading, finish, read, value
 from cdrmix.check.reductions import chosen
 from cdrmix.check.scope import Scope
 from cdrmix.check.stores import own_axes
 from cdrmix.check.symbols import Local, Stored
 from cdrmix.check.tensors import Place, Slots, Value, stored
 from cdrmix.check.values import Failed
+from cdrmix.check.waiting import Split, Waiting
 from cdrmix.diagnose import Span
 from cdrmix.ir import build, nodes
 from cdrmix.ir.nodes import DType, Node, Ref
@@ -66,7 +67,7 @@ def _(local: Local, span: Span, r: Reading) -> Value:
     return stored(found.place, found.shape, found.dtype, found.varies, found.into, span) if found.place else found
 
 
-def solve(local: Local, frame: Frame, mode: str = "body") -> None:
+def solve(local: Local, frame: Frame, mode: Mode = "body") -> None:
     """Elaborate the equation that defines a name, once."""
     draft = frame.draft
     if local.status == "failed":
@@ -88,11 +89,11 @@ def solve(local: Local, frame: Frame, mode: str = "body") -> None:
             local.status = "failed"
 
 
-def _solve(local: Local, frame: Frame, mode: str) -> None:
+def _solve(local: Local, frame: Frame, mode: Mode) -> None:
     stmt = local.stmt
     for attr in stmt.attrs:
         frame.draft.error("E0209", attr.span, f"an equation has no attribute `!{attr.name}`", "leave it out")
-    r = Reading(frame, local.scope, Waiting(), mode=mode, hint=_hint(local.name, frame), target=local.shown)  # type: ignore[arg-type]
+    r = reading(frame, local.scope, local.name, mode, local.shown)
     if len(stmt.targets) > 1:
         _solve_tuple(local, r)
     elif local.target.primed:
@@ -334,6 +335,7 @@ def _check_tuple_left(stmt: ast.Equation, lead: list[str], k: str, r: Reading) -
                          "here", f"write `{target.name}{want}`")  # fmt: skip
 
 
-def reading(frame: Frame, scope: Scope, target: str, mode: str = "body") -> Reading:
-    """Where an expression that defines `target` stands."""
-    return Reading(frame, scope, Waiting(), mode=mode, hint=_hint(target, frame), target=target)  # type: ignore[arg-type]
+def reading(frame: Frame, scope: Scope, name: str, mode: Mode = "body", shown: str = "") -> Reading:
+    """Where an expression that defines `name` stands."""
+    waiting = Waiting(outer=frame.calling)
+    return Reading(frame, scope, waiting, mode=mode, hint=_hint(name, frame), target=shown or name)

@@ -25,7 +25,7 @@ from cdrmix.ir.nodes import DType, Ref
 from cdrmix.ir.ops import FUNCTIONS, OPS, REDUCTIONS
 from cdrmix.syntax import ast
 
-OPERATORS = {row.surface: row.name for row in OPS.values() if row.kind == "elementwise" and row.arity > 0 and row.surface}
+OPERATORS = {row.surface: row.name for row in OPS.values() if row.kind == "elementwise" and row.surface}
 OPERATORS["-"] = "sub"
 """Operators and functions of the language to rows of the IR; the sign is `neg`."""
 
@@ -161,11 +161,12 @@ def apply(
         check_number(operand, symbol, text, r)
     shape: tuple[AxisVar, ...] = ()
     first = None
+    leaves = next((o.leaves for o in operands if o.leaves is not None), None)
     for operand, text in zip(operands, texts, strict=True):
         if operand.shape and first is None:
             shape, first = operand.shape, text
         elif operand.shape and first is not None:
-            meet(shape, first, operand.shape, text, symbol, span, r, next((o.leaves for o in operands if o.leaves), None))
+            meet(shape, first, operand.shape, text, symbol, span, r, leaves)
     return tensors.elementwise(op, operands, shape, span)
 
 

@@ -17,6 +17,7 @@ from cdrmix.check.scope import OpDecl, OpValue, Scope, Static
 from cdrmix.check.statics import RUNTIME, evaluate, not_static, unknown
 from cdrmix.check.symbols import Held, Local, Stored, Symbol
 from cdrmix.check.values import CONTEXT, accept
+from cdrmix.check.waiting import Waiting
 from cdrmix.diagnose import NOWHERE, Report, Span
 from cdrmix.ir.nodes import Cell
 from cdrmix.syntax import ast
@@ -49,7 +50,8 @@ class Home(Protocol):
 class Frame:
     """One op body, of a cell or of a function written out in place (`pure`: as one expression).
 
-    `seen` holds what was asked of the context: two places that agree on it share the cell.
+    `seen` holds what was asked of the context: two places that agree on it share the cell.  `calling` is what the
+    equation that calls the function still waits for.
     """
 
     draft: Draft
@@ -60,6 +62,7 @@ class Frame:
     parent: Frame | None = None
     prefix: str = ""
     pure: bool = False
+    calling: Waiting | None = None
     statics: dict[str, Static] = field(default_factory=dict)
     lets: dict[str, tuple[ast.Let, Scope]] = field(default_factory=dict)
     dims: list[tuple[ast.Dim, Scope]] = field(default_factory=list)

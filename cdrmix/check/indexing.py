@@ -16,9 +16,10 @@ from cdrmix.check.axes import names
 from cdrmix.check.draft import Writing
 from cdrmix.check.expressions import is_function, store
 from cdrmix.check.quote import quote
-from cdrmix.check.reading import Reading, Split, place, value
+from cdrmix.check.reading import Reading, place, value
 from cdrmix.check.symbols import Held, Local, Stored
 from cdrmix.check.tensors import Slots, Value
+from cdrmix.check.waiting import Split
 from cdrmix.ir.nodes import Node
 from cdrmix.syntax import ast
 

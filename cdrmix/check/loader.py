@@ -270,7 +270,7 @@ def read(path: Path) -> str:
     """The text of a `.cdr` file; OSError or ValueError when it is none."""
     if path.is_file() and path.stat().st_size > MAX_BYTES:
         raise ValueError("it is too large for a .cdr file")
-    with path.open(encoding="utf-8") as f:
+    with path.open(encoding="utf-8-sig") as f:
         return f.read(MAX_BYTES)
 
 

@@ -7,7 +7,7 @@ and `calls`, one a kind of syntax.  `finish` settles splits and ranges and check
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from typing import Literal
@@ -19,31 +19,11 @@ from cdrmix.check.scope import Scope
 from cdrmix.check.symbols import Symbol
 from cdrmix.check.tensors import Value
 from cdrmix.check.values import Failed
+from cdrmix.check.waiting import Split, Waiting
 from cdrmix.diagnose import Span
 from cdrmix.syntax import ast
 
-
-@dataclass(eq=False, slots=True)
-class Split:
-    """A read with more indices than axes: `ways` are the axes it may mean, one when it is settled."""
-
-    axes: tuple[AxisVar, ...]
-    items: tuple[Value, ...]
-    texts: tuple[str, ...]
-    base: str
-    ways: list[tuple[AxisVar, ...]]
-    span: Span
-    settled: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class Waiting:
-    """What an equation leaves for its end, or for the end of the equation (`outer`) that calls its function."""
-
-    indices: list[IndexVar] = field(default_factory=list)
-    splits: list[Split] = field(default_factory=list)
-    checks: list[tuple[Value, Callable[[], None]]] = field(default_factory=list)
-    outer: Waiting | None = None
+Mode = Literal["body", "init", "training"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -60,7 +40,7 @@ class Reading:
     waiting: Waiting
     indices: Mapping[str, IndexVar] = field(default_factory=dict)
     bound: tuple[IndexVar, ...] = ()
-    mode: Literal["body", "init", "training"] = "body"
+    mode: Mode = "body"
     hint: str = "value"
     target: str = ""
     reached: frozenset[str] = frozenset()

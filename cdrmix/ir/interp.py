@@ -3,6 +3,8 @@
 Input: a `Model` and its weights by path (owners; a tied path may be absent).
 Output: logits, and the state as a dict with the keys and shapes of `layout.slots`, a history's `path + ".count"`, and
 `"pos"`, the tokens since the document's start.  With `collect`, what training values need of every token.
+
+A bank's capacity acts in training only; here no token is dropped.
 """
 
 from __future__ import annotations

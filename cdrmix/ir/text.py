@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import singledispatch
 from typing import Any
 
-from cdrmix.ir import forms, text_forms, walk
+from cdrmix.ir import forms, walk
 from cdrmix.ir.nodes import (
     TOKENS,
     Apply,
@@ -20,7 +20,6 @@ from cdrmix.ir.nodes import (
     Cell,
     Def,
     DType,
-    Given,
     History,
     Index,
     Init,
@@ -35,7 +34,8 @@ from cdrmix.ir.nodes import (
     Top,
     Training,
 )
-from cdrmix.ir.text_nodes import Known, binder, expression, name, over
+from cdrmix.ir.text_nodes import Known, expression, over
+from cdrmix.ir.text_statements import statement
 
 
 def to_text(thing: Model | Cell | forms.Program) -> str:
@@ -183,42 +183,6 @@ def _(d: Training, known: Known) -> str:
     word = "after step" if d.kind == "after" else d.kind
     ref = Ref("next" if d.kind == "after" else "def", d.name)
     return f"{word} {over(ref, d.indices, known)} = {expression(d.value, known)}"
-
-
-# --- statements ----------------------------------------------------------------------------------------------------
-@singledispatch
-def statement(stmt: Any, known: Known) -> list[str]:
-    """The lines of one statement of a body, whatever the form."""
-    return text_forms.statement(stmt, known)
-
-
-def _as(dtype: DType) -> str:
-    return "" if dtype == "work" else f": {dtype}"
-
-
-@statement.register
-def _(s: Def, known: Known) -> list[str]:
-    word = f"{s.ref.kind} " if s.ref.kind in ("carry", "history") else ""
-    return [f"{word}{over(s.ref, s.indices, known)}{_as(s.dtype)} = {expression(s.value, known)}"]
-
-
-@statement.register
-def _(s: Top, known: Known) -> list[str]:
-    left = ", ".join(over(Ref("def", n), (*s.lead, s.k), known) if n else "_" for n in (s.values, s.picks))
-    return [f"{left} = top[{s.k.name} < {s.k.axis.size} of {binder(s.over, known)}]({expression(s.source, known)})"]
-
-
-@statement.register
-def _(s: Apply, known: Known) -> list[str]:
-    place = f"[{expression(s.select, known)}]" if s.select is not None else ""
-    given = ", ".join(_given(g) for g in s.inputs)
-    outs = f"[{','.join(i.name for i in s.outs)}]" if s.outs else ""
-    left = over(Ref("def", s.name), (*s.lead, *s.outs), known)
-    return [f"{left}{_as(s.dtype)} = {s.part}{place}({given}){outs}"]
-
-
-def _given(g: Given) -> str:
-    return name(g.ref) + (f"[{','.join(i.name for i in g.lead)}]" if g.lead else "")
 
 
 def _program(program: forms.Program) -> Iterator[str]:

@@ -48,7 +48,7 @@ def affine(leaves: Leaves, defs: dict[str, Def]) -> Affine | Culprit:
     found = Affine(home, addend={s: [] for s in states})
     for s in states:
         own = defs[s].indices
-        if [i.axis for i in own] != [i.axis for i in home]:
+        if [i.axis.size for i in own] != [i.axis.size for i in home]:
             other = build.read(Ref("next", s), (), (), span=defs[s].span)
             return Culprit(other, f"is coupled to `{states[0]}`, which has other axes")
         to_home = dict(zip(own, map(build.index, home), strict=True))

@@ -50,7 +50,7 @@ class Rewriter:
 
     def statement(self, stmt: Stmt) -> Stmt:
         """The statement with its reads replaced.  Raises `Whole`."""
-        owner = (walk.defines(stmt) or (Ref("def", ""),))[0]
+        owner = walk.defines(stmt)[0]
         if isinstance(stmt, Apply):
             for g in stmt.inputs:
                 if g.ref in self.leaves.hot and g.ref not in self.leaves.opaque:
@@ -86,8 +86,11 @@ def _named(stmt: Stmt, ref: Ref) -> Node:
 def outside(stmts: Sequence[Stmt], cell: Cell, states: Sequence[str]) -> list[Stmt]:
     """The statements that are needed for anything but the updates of `states`."""
     own = {Ref("next", s) for s in states}
-    roots = lambda s: graph.is_root(s) and not own & set(walk.defines(s))  # noqa: E731
-    return graph.needed(stmts, roots, graph.training_refs(cell) - own, own)
+
+    def is_root(stmt: Stmt) -> bool:
+        return graph.is_root(stmt) and not own & set(walk.defines(stmt))
+
+    return graph.needed(stmts, is_root, graph.training_refs(cell) - own, own)
 
 
 def survey(stmts: Sequence[Stmt], cell: Cell, states: Sequence[str], leaves: Leaves) -> list[Read] | Culprit:
@@ -102,6 +105,8 @@ def survey(stmts: Sequence[Stmt], cell: Cell, states: Sequence[str], leaves: Lea
         places = {p: touched(t, p) for p in contractible(t)}
         if not places:
             raise Whole(Culprit(t.read, "is read whole"))
+        if any(walk.windowed(f, leaves.windows) for f in t.coef):
+            raise Whole(Culprit(t.read, "is read with every token of a history"))
         reads.append(Read(owner, t, places))
         return t.read
 
@@ -117,7 +122,7 @@ def rewrite(stmts: Sequence[Stmt], cell: Cell, states: Sequence[str], leaves: Le
     rewriter, done = Rewriter(leaves, ask), {}
     for stmt in outside(stmts, cell, states):
         if not any(ref in leaves.hot and ref not in leaves.opaque for ref in walk.uses(stmt)):
-            for ref in walk.defines(stmt):
+            for ref in walk.defines(stmt):  # all that it reads has become queries
                 leaves.hide(ref)
             continue
         try:

@@ -205,14 +205,15 @@ class Leaves:
 def _guard(cond: Node, coef: tuple[Node, ...], first: bool) -> tuple[Node, ...]:
     """The factors where `cond` is `first`, else zero.
 
-    A factor that may be infinite where it is not chosen is chosen itself, so that 0 * inf never arises.
+    A factor that may be infinite where it is not chosen is chosen itself, so that 0 * inf does not arise; one that
+    lacks an index of `cond` is as infinite where it is chosen, and stays apart.
     """
     zero, one = build.const(0.0), build.const(1.0)
 
     def choose(x: Node, y: Node) -> Node:
         return build.select(cond, x, y) if first else build.select(cond, y, x)
 
-    kept = [f if f.op in ("const", "read") else choose(f, one) for f in coef]
+    kept = [choose(f, one) if f.op != "const" and set(cond.free) <= set(f.free) else f for f in coef]
     return (choose(one, zero), *kept)
 
 

@@ -7,12 +7,13 @@ their own within each expression.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from cdrmix.ir import walk
+from cdrmix.ir import build, walk
 from cdrmix.ir.forms import Chunk, SequenceStmt
 from cdrmix.ir.nodes import Cell, Def, Index, Node, Ref
+from cdrmix.ir.ops import OPS
 from cdrmix.passes import scans
 from cdrmix.passes.queries import Asked, Item
 from cdrmix.passes.terms import stem
@@ -53,12 +54,29 @@ def _renamed(items: Sequence[Item], names: dict[Ref, Ref]) -> Iterator[Item]:
 def short(n: Node, taken: set[str]) -> Node:
     """The expression with its bound indices under their own short names, none of them twice, none of `taken`."""
     used = {i.name for i in n.free} | taken
-    by: dict[Index, Index] = {}
-    for i in dict.fromkeys(i for m in walk.nodes(n) for i in walk.bound(m)):
+
+    def fresh(i: Index) -> Index:
         name = walk.fresh(stem(i.name), used)
         used.add(name)
-        by[i] = Index(name, i.axis)
-    return walk.rename_indices(n, {i: j for i, j in by.items() if i != j})
+        return Index(name, i.axis)
+
+    def rename(m: Node, by: Mapping[Index, Index]) -> Node:
+        arg = m.arg
+        match OPS[m.op].kind:
+            case "reduce":
+                by = {**by, **{i: fresh(i) for i in m.arg}}
+                arg = tuple(by[i] for i in m.arg)
+            case "normalise":
+                arg = by.get(m.arg, m.arg)
+            case "leaf" if m.op == "index":
+                return build.index(by[m.arg], m.span) if m.arg in by else m
+            case "leaf":
+                return walk.rebuild(m, tuple(rename(a, by) for a in m.args))
+        args = tuple(rename(a, by) for a in m.args)
+        same = arg == m.arg and all(a is b for a, b in zip(args, m.args, strict=True))
+        return m if same else build.node(m.op, *args, arg=arg, span=m.span)
+
+    return rename(n, {})
 
 
 def tidy(cell: Cell, body: Sequence[SequenceStmt]) -> Iterator[SequenceStmt]:

@@ -53,6 +53,7 @@ class _Reader:
         self.tokens = tokens
         self.file = file
         self.points = [_Point(self._copy(), 0, "")]
+        self.known = self.points[0]
         self.at = 0
 
     def read(self) -> list[tuple[Diagnostic, range]]:
@@ -78,14 +79,20 @@ class _Reader:
                 self._resume()
                 resumed = self.at
                 continue
-            if token == "{":
-                self.points.append(_Point(self._copy(), self.at + 1, self._block()))
-            elif token == "}":
-                self.points.pop()
-            elif token.type == "_NL":
-                self.points[-1] = _Point(self._copy(), self.at + 1, self.points[-1].block)
             self.at += 1
+            self._follow(token)
         return found
+
+    def _follow(self, token: Token) -> None:
+        """Keep the state where a statement begins, and where replaying can begin."""
+        if token == "{":
+            self.points.append(_Point(self._copy(), self.at, self._block()))
+        elif token == "}":
+            self.points.pop()
+        elif token.type == "_NL":
+            self.points[-1] = _Point(self._copy(), self.at, self.points[-1].block)
+        if token in ("{", "}") or token.type == "_NL":
+            self.known = _Point(self._copy(), self.at, "")
 
     def _mend(self, mistake: Diagnostic, place: Place) -> bool:
         """Put right what is plain, to read the rest of the statement."""
@@ -112,9 +119,8 @@ class _Reader:
 
     def _replay(self) -> None:
         """The parser as it was before the token that did not fit, and before what that token reduced in vain."""
-        point = self.points[-1]
-        self.parser = point.parser.copy(deepcopy_values=False)
-        for token in self.tokens[point.place : self.at]:
+        self.parser = self.known.parser.copy(deepcopy_values=False)
+        for token in self.tokens[self.known.place : self.at]:
             self.parser.feed_token(token)
 
     def _place(self) -> Place:
@@ -143,4 +149,4 @@ class _Reader:
             if token.type == "_NL" and depth <= 0 and self._begins_statement(column):
                 break
         self.parser = point.parser
-        self.points[-1] = _Point(self._copy(), self.at, point.block)
+        self.known = self.points[-1] = _Point(self._copy(), self.at, point.block)

@@ -15,7 +15,7 @@ import numpy as np
 
 from cdrmix.codegen.c.access import Storage, flat, ring_place, sizes, stride
 from cdrmix.codegen.c.names import Scope
-from cdrmix.codegen.c.rules import ELEMENTWISE, LIGHT, PRODUCT, TYPES, UNARY, Kind, Text, operand_kinds
+from cdrmix.codegen.c.rules import ELEMENTWISE, LIGHT, PRODUCT, TOTAL, TYPES, UNARY, Kind, Text, operand_kinds
 from cdrmix.ir import walk
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Index, Node, Ref
@@ -330,7 +330,7 @@ def call(function: str, have: Kind, argument: str) -> str:
 
 def less(most: str, have: Kind) -> Callable[[Text], str]:
     """The exponential of a number less the largest of them."""
-    return lambda text: call("exp", have, f"{text.c} - {most}")
+    return lambda text: call("exp", have, f"{text.inside(TOTAL)} - {most}")
 
 
 def literal(value: float | int | bool, want: Kind) -> Text:

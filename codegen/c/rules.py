@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Node
 from cdrmix.ir.ops import OPS as ROWS
 
@@ -43,11 +44,26 @@ def _infix(sign: str, binds: int) -> Rule:
 
 
 def _compare(sign: str) -> Rule:
-    return lambda kind, n, args: Text(f"{args[0].inside(TOTAL)} {sign} {args[1].inside(TOTAL)}", LOOSE)
+    def rule(kind: Kind, n: Node, args: list[Text]) -> Text:
+        a, b = (arg.inside(TOTAL) for arg in args)
+        if a == b and not any(arg.dtype in FLOATS for arg in n.args):  # compilers warn of `i < i`
+            return Text("1" if "=" in sign and sign != "!=" else "0")
+        return Text(f"{a} {sign} {b}", LOOSE)
+
+    return rule
 
 
 def _logic(sign: str) -> Rule:
-    return lambda kind, n, args: Text(f"{args[0].inside(ATOM)} {sign} {args[1].inside(ATOM)}", LOOSE)
+    def rule(kind: Kind, n: Node, args: list[Text]) -> Text:
+        a, b = (_truth(arg, text) for arg, text in zip(n.args, args, strict=True))
+        return Text(f"{a} {sign} {b}", LOOSE)
+
+    return rule
+
+
+def _truth(n: Node, text: Text) -> str:
+    """A condition: compilers warn of arithmetic that stands for one."""
+    return text.inside(ATOM) if n.dtype == "bool" else f"({text.inside(TOTAL)} != 0)"
 
 
 def _call(f: str, d: str, i: str | None = None) -> Rule:
@@ -75,12 +91,12 @@ def _negate(kind: Kind, n: Node, args: list[Text]) -> Text:
 
 
 def _not(kind: Kind, n: Node, args: list[Text]) -> Text:
-    return Text(f"!{args[0].inside(ATOM)}", UNARY)
+    return Text(f"!{_truth(n.args[0], args[0])}", UNARY)
 
 
 def _select(kind: Kind, n: Node, args: list[Text]) -> Text:
-    cond, then, other = (a.inside(UNARY) for a in args)
-    return Text(f"{cond} ? {then} : {other}", 0)
+    then, other = (a.inside(UNARY) for a in args[1:])
+    return Text(f"{_truth(n.args[0], args[0])} ? {then} : {other}", 0)
 
 
 _POWERS = {2: _ours("square"), 3: _ours("cube"), 0.5: _call("sqrtf", "sqrt")}

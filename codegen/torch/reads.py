@@ -14,7 +14,7 @@ from math import prod
 from cdrmix.ir.nodes import Index, Node
 
 from .scope import Scope, Symbol
-from .value import ATOM, MUL, Value, fit, permuted, position, reshaped, within
+from .value import ATOM, MUL, Value, atom, fit, permuted, reshaped, within
 
 Emit = Callable[[Node, Scope], Value]
 Arg = tuple[Node, Index | None]
@@ -35,7 +35,7 @@ def emit_read(n: Node, scope: Scope, emit: Emit) -> Value:
     for p in reversed([p for p, a in enumerate(args) if a.op == "const"]):
         code = _select(code, p, len(args), int(args[p].arg), symbol.lead)
         del args[p], sizes[p]
-    alone = _alone(args)
+    alone = _alone(args, sizes)
     dims = tuple(i if i is not None else Index(f"at {p}", n.arg.view[0]) for p, i in enumerate(alone))
     v = Value(code, symbol.type, dims, symbol.lead, absent_is_zero=symbol.absent_is_zero)
     if all(i is not None for i in alone):
@@ -74,14 +74,17 @@ def _select(code: str, p: int, n: int, at: int, lead: bool) -> str:
     return f"{code}[{', '.join(['...', str(at), *[':'] * (n - p - 1)])}]"
 
 
-def _alone(args: Sequence[Node]) -> list[Index | None]:
-    """The index that stands alone at each place and nowhere else, or None."""
+def _alone(args: Sequence[Node], sizes: Sequence[int]) -> list[Index | None]:
+    """The index that runs over a whole axis, standing alone at its place and nowhere else, or None."""
     inside = [i for a in args for i in a.free]
-    return [a.arg if a.op == "index" and inside.count(a.arg) == 1 else None for a in args]
+    whole = [a.op == "index" and a.arg.axis.size == n for a, n in zip(args, sizes, strict=True)]
+    return [a.arg if all_of_it and inside.count(a.arg) == 1 else None for a, all_of_it in zip(args, whole, strict=True)]
 
 
 def _slice(a: Node, size: int) -> tuple[Index, int] | None:
     """`i + c` as a slice that starts at c."""
+    if a.op == "index":
+        return (a.arg, 0) if a.arg.axis.size < size else None
     if a.op not in ("add", "sub"):
         return None
     left, right = a.args
@@ -136,7 +139,7 @@ def _gather_picked(v: Value, places: dict[int, Value], sizes: Sequence[int], sco
         code = f"{code}.flatten({-len(places)})"
     at = flat if len(found) == 1 else f"({flat}).flatten({-len(found)})" if found else f"({flat}).unsqueeze(-1)"
     if rest:
-        at = f"({at})[..., {', '.join(['None'] * len(rest))}, :]"
+        at = f"{atom(at)}[..., {', '.join(['None'] * len(rest))}, :]"
     code = f"torch.take_along_dim({code}, {at}, -1)"
     if not found:
         code += ".squeeze(-1)"
@@ -153,5 +156,3 @@ def _axes(places: dict[int, Value], scope: Scope) -> tuple[Index, ...]:
 def _as_places(x: Value) -> str:
     return x.code if x.type == "int" else f"{within(x, ATOM)}.long()"
 
-
-__all__ = ["emit_read", "position"]

@@ -131,7 +131,7 @@ def run_chosen(
     said: list[Tensor] = []
     after: list[list[State]] = [[] for _ in range(B)]
     for e, expert in enumerate(instances(bank)):
-        begin = expert.start(1, given[0][0].new_zeros((), dtype=_wide(bank, given[0][0])))
+        begin = _begin(expert, given[0][0])
         for b in range(B):
             t, j = ((pick[b] == e) & kept[b]).nonzero(as_tuple=True)
             own = {key: stream.old[key][b : b + 1, e] if key in stream.old else x for key, x in begin.items()}
@@ -161,7 +161,8 @@ def _stack(row: Sequence[State], key: str) -> Tensor:
     return torch.stack([state[key][0] for state in row])
 
 
-def _wide(bank: Cell, x: Tensor) -> torch.dtype:
-    """The dtype of states: the parameters', and f32 at least."""
-    found = next((p.dtype for p in bank.parameters()), x.dtype)
-    return torch.promote_types(found, torch.float32)
+def _begin(expert: Cell, x: Tensor) -> State:
+    """An expert's state before a document's first token, its parts' too."""
+    dtype = next((p.dtype for p in expert.parameters()), x.dtype)
+    like = x.new_zeros((), dtype=torch.promote_types(dtype, torch.float32))
+    return {path: s for cell in expert.modules() if isinstance(cell, Cell) for path, s in cell.start(1, like).items()}

@@ -77,17 +77,19 @@ def rename_keys(module: torch.nn.Module, paths: Iterable[Path], ties: Mapping[st
     def save(_: torch.nn.Module, state: dict[str, Tensor], prefix: str, __: object) -> None:
         for tied in ties:
             state.pop(prefix + tied, None)
-        for inside, path in paths:
-            if prefix + inside in state:
-                state[prefix + path] = state.pop(prefix + inside)
+        _rename(state, [(prefix + inside, prefix + path) for inside, path in paths])
 
     def load(_: torch.nn.Module, state: dict[str, Tensor], prefix: str, *__: object) -> None:
-        for inside, path in paths:
-            if prefix + path in state:
-                state[prefix + inside] = state.pop(prefix + path)
+        _rename(state, [(prefix + path, prefix + inside) for inside, path in paths])
         for tied, owner in ties.items():
             if prefix + owner in state:
                 state[prefix + tied] = state[prefix + owner]
 
     module.register_state_dict_post_hook(save)  # type: ignore[no-untyped-call]
     module.register_load_state_dict_pre_hook(load)  # type: ignore[no-untyped-call]
+
+
+def _rename(state: dict[str, Tensor], names: list[tuple[str, str]]) -> None:
+    """All at once: one name may be another's old one."""
+    moved = {new: state.pop(old) for old, new in names if old in state}
+    state.update(moved)

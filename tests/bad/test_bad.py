@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cdrmix.check import load
+from cdrmix.compiler import emit, lower
 from cdrmix.diagnose import CompileError, render
 
 BAD = Path(__file__).resolve().parent
@@ -23,10 +24,15 @@ def said(path: Path) -> str:
     """Everything the compiler says about a bad program, in the short names of its files."""
     text = path.read_bytes().decode("utf-8", "replace")
     overrides = dict(re.findall(r"^# --set ([\w.]+)=(.*)$", text, re.MULTILINE))
+    target = re.search(r"^# --target (\w+)$", text, re.MULTILINE)
+    sources: dict[str, str] = {}
     with pytest.raises(CompileError) as caught:
-        load(path, overrides)
-    told = caught.value
-    return "\n\n".join(render(d, told.sources.get(d.span.file)) for d in told.diagnostics) + "\n"
+        model = load(path, overrides)
+        sources |= model.sources
+        if target:
+            emit(lower(model), target[1])
+    sources |= caught.value.sources
+    return "\n\n".join(render(d, sources.get(d.span.file)) for d in caught.value.diagnostics) + "\n"
 
 
 @pytest.mark.parametrize("path", CASES, ids=[path.stem for path in CASES])

@@ -18,9 +18,10 @@ from tests.conformance.torch_agree import (
     check_split,
     check_steps,
 )
-from tests.conformance.torch_specs import BODIES, LIBRARY, MODELS, OWN
+from tests.conformance.torch_specs import LIBRARY, MODELS, OWN
 
 ROOT = Path(__file__).parents[2]
+OPS = Path(__file__).with_name("torch_ops.cdr")
 
 torch.set_num_threads(1)
 
@@ -34,22 +35,12 @@ def pair(name: str) -> Pair:
 def _model(name: str) -> Model:
     if name in LIBRARY:
         op, dims, args = LIBRARY[name]
-        return load_op(_own(), op, dims, args)
+        return load_op(OPS, op, dims, args)
     if name in MODELS:
         file, settings = MODELS[name]
         return load(ROOT / "spec" / f"{file}.cdr", settings)
     dims, args = OWN[name]
-    return load_op(_own(), name, dims, args)
-
-
-@cache
-def _own() -> Path:
-    """The ops of this test as a file beside no library: `use` finds the installed one."""
-    import tempfile
-
-    path = Path(tempfile.mkdtemp()) / "own.cdr"
-    path.write_text(BODIES, encoding="utf-8")
-    return path
+    return load_op(OPS, name, dims, args)
 
 
 ALL = [*LIBRARY, *MODELS, *OWN]

@@ -1,4 +1,4 @@
-"""What the torch backend is tested on: every op of the library at small sizes, small models, and ops of its own."""
+"""What the torch backend is tested on: the ops of `torch_ops.cdr` (the library, and its own) at small sizes, small models."""
 
 from __future__ import annotations
 
@@ -43,34 +43,35 @@ LIBRARY: dict[str, Case] = {
 SMALL = {"d_model": "32", "layers": "3", "vocab": "64"}
 MODELS: dict[str, tuple[str, dict[str, str]]] = {
     "tiny": ("tiny", {**SMALL, "mixer": "rwkv7(N=16, dw=4, da=4, dv=4, dg=4)", "moe.hidden": "16"}),
-    "rwkv4": ("rwkv4", SMALL),
-    "rwkv6": ("rwkv6", SMALL),
+    "rwkv4_model": ("rwkv4", SMALL),
+    "rwkv6_model": ("rwkv6", SMALL),
 }
 
 OWN: dict[str, tuple[dict[str, int], dict[str, str]]] = {
     "tanh_rnn": ({"D": 6}, {}),
+    "lstm": ({"D": 6}, {}),
+    "min_gru": ({"D": 6}, {}),
+    "max_log": ({"D": 6}, {}),
+    "momentum": ({"D": 6}, {}),
+    "titans": ({"D": 6}, {"N": "3"}),
+    "delta_product": ({"D": 8}, {"N": "4"}),
+    "m_lstm": ({"D": 8}, {"N": "4"}),
+    "started": ({"D": 8}, {"N": "4"}),
+    "two_sided": ({"D": 8}, {"N": "4"}),
+    "shift_register": ({"D": 6}, {}),
+    "far_delay": ({"D": 6}, {}),
+    "windows": ({"D": 6}, {"width": "5"}),
+    "soft_window": ({"D": 6}, {"width": "4"}),
+    "places": ({"D": 12}, {"N": "4"}),
+    "picks": ({"D": 8}, {}),
+    "conditions": ({"D": 6}, {}),
+    "functions": ({"D": 6}, {}),
+    "positions": ({"D": 6}, {}),
+    "bank_of_state": ({"D": 6}, {}),
+    "bank_of_history": ({"D": 6}, {}),
+    "every_of_state": ({"D": 6}, {}),
+    "bank_of_banks": ({"D": 8}, {}),
+    "rwkv7_decay_only": ({"D": 12}, {"N": "4", "dw": "2", "da": "2", "dg": "3"}),
+    "rwkv7_tanh": ({"D": 8}, {"N": "4", "dw": "2", "da": "2", "dg": "3"}),
+    "hostile": ({"D": 4}, {}),
 }
-
-BODIES = """
-use "lib/attention.cdr" { rotate, rotate_pairs, attention, attention_alibi }
-use "lib/channel_mix.cdr" { token_shift, relu2, channel_mix, swiglu }
-use "lib/embed.cdr" { head }
-use "lib/gated_delta.cdr" { gated_delta }
-use "lib/mamba2.cdr" { short_conv, mamba2 }
-use "lib/moe.cdr" { moe }
-use "lib/moe_sigmoid.cdr" { moe_sigmoid }
-use "lib/norm.cdr" { layer_norm, rms_norm, group_norm, unit }
-use "lib/retnet.cdr" { retnet }
-use "lib/rwkv4.cdr" { rwkv4, channel_mix4 }
-use "lib/rwkv6.cdr" { rwkv6, channel_mix6 }
-use "lib/rwkv7.cdr" { rwkv7, rwkv7_diag, rwkv7_plain_v, rwkv7_gdn }
-
-op tanh_rnn(x: [D]) -> [D] {
-  param W: [D, D] ~ orthogonal()
-  param U: [D, D] ~ orthogonal(gain=0.5)
-  param h0: [D] ~ 0.1
-  state h: [D] = h0
-  h' = tanh(W @ x + U @ h)
-  return h' + h
-}
-"""

@@ -153,6 +153,15 @@ MORE = {
         """,
         "S: diagonal/chunk decay=key key=j value=i",
     ),
+    "a factor with a sum, twice": Known(
+        """
+        state S: [H, I, J]
+        a[h,i,j] = S[h,i,j]*sigmoid(mean[m](tanh(k[h,m])))
+        S'[h,i,j] = a[h,i,j]*sigmoid(mean[m](tanh(k[h,m]))) + v[h,i]*k[h,j]
+        y[h,i] = sum[j](S'[h,i,j]*r[h,j])
+        """,
+        "S: diagonal/chunk decay=scalar key=j value=i",
+    ),
     "a gate that is the state's": Known(
         """
         state s: [C]

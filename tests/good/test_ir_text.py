@@ -10,7 +10,8 @@ from cdrmix.check import load_op, load_text
 from cdrmix.ir import build, forms
 from cdrmix.ir.build import add, const, div, index, mul, node, read, reduce, select, softmax, sub
 from cdrmix.ir.nodes import Index, Node, Ref
-from cdrmix.ir.text import node_text, statement, to_text
+from cdrmix.ir.text import node_text, to_text
+from cdrmix.ir.text_statements import statement
 from cdrmix.passes.hoist import hoist
 from cdrmix.passes.simplify import simplify
 from tests.good.handmade import D, N, at, bank_cells, cell, d, define, delta_cell, h, i, k, layer_norm, model, param
@@ -124,7 +125,8 @@ w = at("def", "w", k)
         (
             forms.Chunk(
                 ("S",), (i, k), (), (i,), k, {("S", "S"): w}, v, (forms.LowRank(w, a, (), "S", "S"),),
-                (forms.Outer(v, w, (h,), "S"),), (forms.Query("y", "S", w, True), forms.Query("z", "S", w, False)),
+                (forms.Outer(v, w, (h,), "S"),),
+                (forms.Query("y", "S", w, True), forms.Query("z", "S", w, False, (h,))),
             ),
             [
                 "chunk_scan S over batch [] value [i] key k",
@@ -133,12 +135,12 @@ w = at("def", "w", k)
                 "  S' += S (w[k]) (a)ᵀ",
                 "  S' += (v[i]) (w[k])ᵀ over [h]",
                 "  y = S' @ (w[k])",
-                "  z = S @ (w[k])",
+                "  z = S @ (w[k]) over [h]",
             ],
         ),
         (
             forms.Sequential(("s",), (define("next", "s", (i,), node("tanh", v)),), "`tanh` is not linear"),
-            ["token by token s: `tanh` is not linear", "  s'[i] = tanh(v[i])"],
+            ["token by token s: `tanh` is not linear", "  s'[i]: f32 = tanh(v[i])"],
         ),
         (
             forms.Attend("y", (i,), k, (h,), a, w, v, 0.5, b),

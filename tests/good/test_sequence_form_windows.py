@@ -64,6 +64,14 @@ FORMS = {
   z'[h,n] = 0.5*z[h,n] + sum[t](softmax[t](s[h,t])*V[t,h,n])
   y[h,n] = z'[h,n]
 """,
+    "asking a state with every token": """
+  state S: [H, N, N]
+  S'[h,i,j] = 0.9*S[h,i,j] + v[h,i]*k[h,j]
+  a[h,i,t] = sum[j](S'[h,i,j]*K[t,h,j])
+  s[h,t] = sum[n](q[h,n]*K[t,h,n])
+  z[h,n] = sum[t](softmax[t](s[h,t])*V[t,h,n])
+  y[h,n] = max[t](a[h,n,t]) + z[h,n]
+""",
     "before a loop": """
   state z: [H, N]
   s[h,t] = sum[n](q[h,n]*K[t,h,n])

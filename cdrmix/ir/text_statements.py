@@ -1,6 +1,6 @@
-"""The statements of the sequence form as text.
+"""Statements as text, of a cell's body and of every form.
 
-Input: one statement that only `forms` has, and the axes that index names stand for in its cell.
+Input: one statement, and the axes that index names stand for in its cell.
 Output: its lines.
 """
 
@@ -10,7 +10,7 @@ from functools import singledispatch
 from typing import Any
 
 from cdrmix.ir import forms
-from cdrmix.ir.nodes import Index, Ref
+from cdrmix.ir.nodes import Apply, Def, DType, Given, Index, Ref, Top
 from cdrmix.ir.text_nodes import Known, binder, expression, name, over
 
 
@@ -18,6 +18,35 @@ from cdrmix.ir.text_nodes import Known, binder, expression, name, over
 def statement(stmt: Any, known: Known) -> list[str]:
     """The lines of one statement."""
     raise TypeError(type(stmt))
+
+
+def _as(dtype: DType) -> str:
+    return "" if dtype == "work" else f": {dtype}"
+
+
+@statement.register
+def _(s: Def, known: Known) -> list[str]:
+    word = f"{s.ref.kind} " if s.ref.kind in ("carry", "history") else ""
+    return [f"{word}{over(s.ref, s.indices, known)}{_as(s.dtype)} = {expression(s.value, known)}"]
+
+
+@statement.register
+def _(s: Top, known: Known) -> list[str]:
+    left = ", ".join(over(Ref("def", n), (*s.lead, s.k), known) if n else "_" for n in (s.values, s.picks))
+    return [f"{left} = top[{s.k.name} < {s.k.axis.size} of {binder(s.over, known)}]({expression(s.source, known)})"]
+
+
+@statement.register
+def _(s: Apply, known: Known) -> list[str]:
+    place = f"[{expression(s.select, known)}]" if s.select is not None else ""
+    given = ", ".join(_given(g) for g in s.inputs)
+    outs = f"[{','.join(i.name for i in s.outs)}]" if s.outs else ""
+    left = over(Ref("def", s.name), (*s.lead, *s.outs), known)
+    return [f"{left}{_as(s.dtype)} = {s.part}{place}({given}){outs}"]
+
+
+def _given(g: Given) -> str:
+    return name(g.ref) + (f"[{','.join(i.name for i in g.lead)}]" if g.lead else "")
 
 
 @statement.register
@@ -68,10 +97,8 @@ def _(s: forms.Chunk, known: Known) -> list[str]:
 
 @statement.register
 def _(s: forms.Sequential, known: Known) -> list[str]:
-    from cdrmix.ir import text  # which prints the statements that every form has, and imports this module
-
     lines = [f"token by token {', '.join(s.states)}: {s.why}"]
-    return lines + [f"  {line}" for d in s.body for line in text.statement(d, known)]
+    return lines + [f"  {line}" for d in s.body for line in statement(d, known)]
 
 
 @statement.register

@@ -1,0 +1,135 @@
+"""The specs and the library as they are installed: totals against formulas, single ops, sources that load again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from math import prod
+from pathlib import Path
+
+import pytest
+
+from cdrmix.check import load, load_op, load_sources
+from cdrmix.check.loader import LIBRARY
+from cdrmix.diagnose import CompileError
+from cdrmix.ir.layout import weights
+from cdrmix.ir.nodes import Model
+
+SPECS = sorted(p.stem for p in LIBRARY.glob("*.cdr"))
+
+
+def stored(model: Model) -> int:
+    return sum(prod(w.shape) for w in weights(model) if w.owner == w.path and w.kind == "param")
+
+
+def mixed(settings: dict[str, int], dw: int, da: int, dv: int, dg: int) -> int:
+    """Parameters of RWKV-7 with channel mixing, and a mixture of experts in every n-th layer."""
+    d, v, layers, every = settings["d_model"], settings["vocab"], settings["layers"], settings["moe.every"]
+    att = 6 * d + 4 * d * d + (d + 2 * d * dw) + (d + 2 * d * da) + 2 * d * dg + 2 * d + d + 2 * d
+    value_residual = d + 2 * d * dv
+    dense = d + 2 * d * 4 * d
+    experts = settings["moe.experts"]
+    routed = d + experts * d + experts * 2 * d * settings["moe.hidden"]
+    blocks = sum(routed if i % every == every - 1 else dense for i in range(layers))
+    return 2 * v * d + 4 * d + layers * (4 * d + att) + (layers - 1) * value_residual + blocks
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_specs_load(name: str) -> None:
+    model = load(LIBRARY / f"{name}.cdr")
+    assert model.lines[-1].path == "head"
+    assert model.vocab == model.settings["vocab"] and model.width == model.settings["d_model"]
+    assert load_sources(model.sources) == model
+
+
+def test_totals_of_rwkv7_with_experts() -> None:
+    big = load(LIBRARY / "1b.cdr")
+    assert stored(big) == mixed(dict(big.settings), 64, 64, 32, 128)
+    small = load(LIBRARY / "1b.cdr", {"layers": "3", "d_model": "128", "moe.every": "3", "vocab": "256"})
+    assert stored(small) == mixed(dict(small.settings), 64, 64, 32, 128)
+
+
+def test_totals_of_rwkv6_and_rwkv4() -> None:
+    six = load(LIBRARY / "rwkv6.cdr")
+    s = six.settings
+    d, v, layers = s["d_model"], s["vocab"], s["layers"]
+    shared = 2 * v * d + 4 * d
+    att6 = 6 * d + 5 * 8 * d + 5 * d * 8 + 5 * d * d + (d + 2 * d * 8) + d + 2 * d
+    mix6 = 2 * d + d * d + 2 * d * 4 * d
+    assert stored(six) == shared + layers * (4 * d + att6 + mix6)
+    four = load(LIBRARY / "rwkv4.cdr")
+    s = four.settings
+    d, v, layers = s["d_model"], s["vocab"], s["layers"]
+    assert stored(four) == 2 * v * d + 4 * d + layers * (4 * d + 5 * d + 4 * d * d + 2 * d + d * d + 8 * d * d)
+
+
+def test_tied_embeddings_are_stored_once() -> None:
+    model = load(LIBRARY / "hybrid.cdr")
+    every = sum(prod(w.shape) for w in weights(model) if w.kind == "param")
+    assert model.ties == {"head.W": "emb.E"}
+    assert every - stored(model) == model.vocab * model.width
+
+
+OPS = [
+    ("rwkv7", "rwkv7", {"D": 64}, {"N": "32"}),
+    ("rwkv7", "rwkv7_diag", {"D": 64}, {"N": "32"}),
+    ("rwkv7", "rwkv7_plain_v", {"D": 64}, {"N": "32"}),
+    ("rwkv7", "rwkv7_gdn", {"D": 64}, {"N": "32"}),
+    ("rwkv6", "rwkv6", {"D": 64}, {"N": "32"}),
+    ("attention", "attention", {"D": 64}, {"heads": "4", "window": "8", "kv_heads": "2"}),
+    ("attention", "rotate", {"H": 2, "N": 8}, {"base": "10000"}),
+    ("gated_delta", "gated_delta", {"D": 64}, {"N": "16", "V": "32"}),
+    ("mamba2", "mamba2", {"D": 64}, {"N": "16", "P": "32"}),
+    ("retnet", "retnet", {"D": 64}, {"N": "16"}),
+    ("norm", "group_norm", {"H": 4, "N": 8}, {}),
+    ("embed", "embed", {}, {"vocab": "8", "width": "4"}),
+]
+
+
+@pytest.mark.parametrize(("file", "op", "dims", "args"), OPS, ids=lambda x: x if isinstance(x, str) else "")
+def test_single_ops(file: str, op: str, dims: dict[str, int], args: dict[str, str]) -> None:
+    model = load_op(LIBRARY / "lib" / f"{file}.cdr", op, dims, args, layer=1, layers=4)
+    (line,) = model.lines
+    (instance,) = line.chain
+    assert (model.vocab, instance.path, instance.layer, instance.layers) == (0, op, 1, 4)
+    cell = model.cells[instance.cell]
+    assert [a.size for i in cell.inputs for a in i.axes] == list(dims.values())
+    assert len(model.cells) == len({instance.cell, *(p.cell for c in model.cells.values() for p in c.parts)})
+
+
+def test_an_op_with_experts() -> None:
+    file = LIBRARY / "lib" / "moe_sigmoid.cdr"
+    with pytest.raises(CompileError, match="E0201"):
+        load_op(file, "moe_sigmoid", {"D": 8}, {"expert": "relu2(hidden=4)", "experts": "3"})
+
+
+@pytest.mark.parametrize(
+    ("op", "dims", "args", "code"),
+    [
+        ("haed", {}, {}, "E0201"),
+        ("head", {}, {"vocab": "8"}, "E0210"),
+        ("head", {"D": 4}, {}, "E0210"),
+        ("head", {"D": 4}, {"vocb": "8"}, "E0209"),
+        ("head", {"D": 4}, {"vocab": "8 +"}, "E0101"),
+        ("head", {"D": 4}, {"vocab": "8.0"}, "E0214"),
+    ],
+)
+def test_mistakes_of_single_ops(op: str, dims: dict[str, int], args: dict[str, str], code: str) -> None:
+    with pytest.raises(CompileError) as error:
+        load_op(LIBRARY / "lib" / "embed.cdr", op, dims, args)
+    assert all(d.help for d in error.value.diagnostics)
+    assert [d.code for d in error.value.diagnostics] == [code]
+
+
+def test_layers_cost_next_to_nothing() -> None:
+    """Cells are shared: a deep stack is no slower to check than a shallow one, but for its lines."""
+    program = (
+        "import sys, time; from cdrmix.check import load\n"
+        "load(sys.argv[1]); began = time.process_time()\n"
+        "model = load(sys.argv[1], {'layers': '1000'}); print(len(model.lines), time.process_time() - began)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program, str(Path(LIBRARY) / "1b.cdr")], capture_output=True, text=True, check=True
+    )
+    lines, seconds = out.stdout.split()
+    assert int(lines) == 2004 and float(seconds) < 2
