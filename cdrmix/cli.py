@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cdrmix import commands
-from cdrmix.diagnose import CompileError, UserError, render
+from cdrmix.diagnose import CompileError, UserError, explain
 from cdrmix.runtime.errors import ArtifactError
 
 MISTAKE, USAGE, WRONG, INTERRUPTED = 1, 2, 3, 130
@@ -160,10 +160,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except CompileError as e:
         if as_json:
-            print(json.dumps({"errors": [d.as_json() for d in e.diagnostics]}))
+            found = [d.as_json() for d in e.diagnostics]
+            print(json.dumps({"errors": [d | {"file": e.paths.get(str(d["file"]), d["file"])} for d in found]}))
         else:
-            for d in e.diagnostics:
-                print(render(d, commands.source_of(d.span.file)), end="\n\n", file=sys.stderr)
+            print(explain(e), end="\n\n", file=sys.stderr)
             count = len(e.diagnostics)
             print(f"{count} mistake{'s' if count > 1 else ''}", file=sys.stderr)
         return MISTAKE

@@ -22,13 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PASSES", "TARGETS"]
 
-
-def source_of(file: str) -> str | None:
-    """The text of a file a diagnostic names, or None when it cannot be read."""
-    try:
-        return Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
+SHOWN = 5
+"""How many of a long list are shown."""
 
 
 def overrides_of(texts: list[str]) -> dict[str, str]:
@@ -211,8 +206,10 @@ def run_data_from_directory(a: Namespace) -> None:
         }
         print(json.dumps(report))
         return
-    for path, why in done.skipped:
+    for path, why in done.skipped[:SHOWN]:
         print(f"left out {path}: {why}", file=sys.stderr)
+    if len(done.skipped) > SHOWN:
+        print(f"left out {len(done.skipped) - SHOWN} more; --json lists them all", file=sys.stderr)
     made = f"{done.documents} documents, {done.size / 1e6:.1f} MB in {len(done.shards)} shards"
     print(f"{a.out}: {made}, {len(done.skipped)} left out")
 

@@ -25,6 +25,7 @@ import hashlib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
 
@@ -63,9 +64,22 @@ def model_hash(model: Model) -> str:
     return hashlib.sha256(to_text(model).encode()).hexdigest()
 
 
+@contextmanager
+def quoting(model: Model) -> Iterator[None]:
+    """Let `CompileError` out with the texts of the spec, which the passes and backends do not hold."""
+    try:
+        yield
+    except CompileError as error:
+        raise CompileError(error.diagnostics, {**model.sources, **error.sources}, error.paths) from None
+
+
 def lower(model: Model, dump: Dump = lambda name, text: None) -> Lowered:
     """Run every pass.  Raises `CompileError` for what no pass can handle, `InvalidIR` for a compiler bug."""
+    with quoting(model):
+        return _lower(model, dump)
 
+
+def _lower(model: Model, dump: Dump) -> Lowered:
     def over_cells(model: Model, change: Callable[[Cell], Cell]) -> Model:
         return replace(model, cells={name: change(cell) for name, cell in model.cells.items()})
 
@@ -124,10 +138,11 @@ def _nodes(cell: Cell) -> Iterator[Node]:
 def emit(lowered: Lowered, target: str) -> dict[str, bytes]:
     """The program's files for a target, by relative name."""
     module = backend(target)
-    check_target(lowered.program.model, target)
     files: dict[str, bytes] = dict(module.runtime_files())
-    for name, content in module.emit(lowered.program).items():
-        files[name] = content.encode() if isinstance(content, str) else content
+    with quoting(lowered.program.model):
+        check_target(lowered.program.model, target)
+        for name, content in module.emit(lowered.program).items():
+            files[name] = content.encode() if isinstance(content, str) else content
     return files
 
 

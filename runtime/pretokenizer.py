@@ -34,7 +34,7 @@ _RULES = (
 )
 
 PATTERN = "|".join(_RULES)
-"""For `tokenizers`: `Sequence([Split(Regex(PATTERN), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)])`."""
+"""For `tokenizers`: `Split(Regex(PATTERN), "isolated")`, then `ByteLevel(add_prefix_space=False, use_regex=False)`."""
 
 _PIECE = re.compile(PATTERN.encode("ascii"))
 

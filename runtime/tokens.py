@@ -38,7 +38,9 @@ def visible_bytes() -> list[str]:
 class Tokenizer:
     """A vocabulary and its merges.  Without merges it is a vocabulary of bytes."""
 
-    def __init__(self, tokens: Mapping[int, bytes], merges: Sequence[tuple[bytes, bytes]], special: Mapping[bytes, int]):
+    def __init__(
+        self, tokens: Mapping[int, bytes], merges: Sequence[tuple[bytes, bytes]], special: Mapping[bytes, int]
+    ):
         by_bytes = {token: i for i, token in tokens.items()}
         self._bytes = [by_bytes.get(bytes([b]), -1) for b in range(256)]
         if -1 in self._bytes:

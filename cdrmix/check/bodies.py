@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from cdrmix.check.axes import AxisVar, IndexVar
 from cdrmix.check.dims import axis_of, check_solved, range_of, size_of, solve
 from cdrmix.check.frame import Frame, Names
-from cdrmix.check.mentions import mentioned
+from cdrmix.check.mentions import defined, mentioned
 from cdrmix.check.quote import quote
 from cdrmix.check.scope import OpValue, Scope
 from cdrmix.check.statics import evaluate, truth
 from cdrmix.check.symbols import Declaration, Held, Kind, Local, Stored
-from cdrmix.check.values import a_kind, accept, check_complete, kind_of, show
+from cdrmix.check.values import Failed, a_kind, accept, check_complete, kind_of, show
 from cdrmix.syntax import ast
 
 
@@ -44,7 +44,11 @@ def _collect(frame: Frame, body: Sequence[ast.Stmt], around: Scope) -> None:
     solve(frame)
     for when, scope in whens:
         with frame.draft.attempt():
-            taken = truth(evaluate(when.cond, frame.names(scope), frame.report), when.cond, frame.report)
+            try:
+                taken = truth(evaluate(when.cond, frame.names(scope), frame.report), when.cond, frame.report)
+            except Failed:
+                frame.broken.update(name for stmt in (*when.body, *when.other) for name in defined(stmt))
+                raise
             _collect(frame, when.body if taken else when.other, scope)
 
 
@@ -193,13 +197,17 @@ def _require(stmt: ast.Require, scope: Scope, frame: Frame) -> None:
 def _check_states(frame: Frame) -> None:
     """Every state is written, and only what is declared is written with a prime (E0401, E0402, E0602)."""
     for name, symbol in frame.symbols.items():
-        if isinstance(symbol, Stored) and symbol.kind == "state" and name not in frame.following:
+        written = name in frame.following or name + "'" in frame.broken
+        if isinstance(symbol, Stored) and symbol.kind == "state" and not written:
             frame.draft.error("E0401", symbol.span, f"state `{name}` is never written", f"add `{name}' = …`")
     for name, local in tuple(frame.following.items()):
         found = frame.symbols.get(name)
         if isinstance(found, Stored) and found.kind in ("state", "carry"):
             continue
         del frame.following[name]
+        if name in frame.broken:
+            continue
+        frame.broken.add(name)
         if isinstance(found, Stored) and found.kind == "buffer":
             frame.draft.error("E0602", local.span, f"`{name}'` of a buffer is written by `after step`, not by an "
                               "equation", f"write `after step {name}' = …`")  # fmt: skip

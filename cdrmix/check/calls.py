@@ -18,6 +18,7 @@ from cdrmix.check.equations import reading, solve
 from cdrmix.check.expressions import is_function, store
 from cdrmix.check.frame import Frame
 from cdrmix.check.mentions import leaves, nodes
+from cdrmix.check.order import in_order
 from cdrmix.check.parts import apply_held
 from cdrmix.check.quote import quote
 from cdrmix.check.reading import Reading, finish, place, value
@@ -80,6 +81,7 @@ def _(expr: ast.Call, r: Reading) -> Value:
 def inline(op: OpValue, expr: ast.Call, r: Reading) -> Value:
     """The call of an op that is a function."""
     _check_function(op.op, expr, r)
+    r.draft.spend(expr.span)
     given = _bind(op, expr.args, expr, r)
     prefix = f"{r.frame.prefix}_{op.op.name}" if r.frame.prefix else op.op.name
     frame = Frame(r.draft, op, r.frame.context, r.frame.home, r.frame.seen, r.frame, prefix, r.pure, r.waiting)
@@ -98,12 +100,11 @@ def inline(op: OpValue, expr: ast.Call, r: Reading) -> Value:
     open_body(frame)
     for formal in inputs(op.op):
         _check_argument(formal, tensors[formal.name], given[formal.name], frame, r)
-    found = _result(frame, expr, r)
-    for symbol in frame.symbols.values():
+    for symbol in in_order(frame):
         if isinstance(symbol, Local):  # one that the result does not need is checked all the same
             with r.draft.attempt():
-                solve(symbol, frame, r.mode)
-    return found
+                solve(symbol, frame, r.mode if r.pure else "body")
+    return _result(frame, expr, r)
 
 
 def _check_function(op: OpDecl, expr: ast.Call, r: Reading) -> None:

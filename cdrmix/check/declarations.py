@@ -9,6 +9,7 @@ out as one expression.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cdrmix.check.axes import AxisVar, IndexVar, names, unite
 from cdrmix.check.bodies import attribute
@@ -52,13 +53,13 @@ def _open(symbol: Stored, w: Writing) -> tuple[Index, ...]:
     return tuple(w.open(v) if v.name else w.fresh(v.axis) for v in symbol.indices if v.axis is not None)
 
 
-def _reading(symbol: Stored, frame: Frame, target: str) -> Reading:
+def _reading(symbol: Stored, frame: Frame) -> Reading:
     known = {v.name: v for v in symbol.indices or () if v.name}
-    return Reading(frame, symbol.scope, Waiting(), known, mode="init", target=target)
+    return Reading(frame, symbol.scope, Waiting(), known, mode="init", target=symbol.name)
 
 
 def _init(symbol: Stored, expr: ast.Expr, frame: Frame, w: Writing) -> nodes.Init:
-    r = _reading(symbol, frame, symbol.name)
+    r = _reading(symbol, frame)
     match expr:
         case ast.Call(base=ast.Name(id=rule)) if rule in INITS and not frame.visible(rule, symbol.scope):
             found = [_scalar(v, r, w) for v in _arguments(rule, expr, r)]
@@ -119,7 +120,7 @@ def declare_state(symbol: Stored, frame: Frame) -> nodes.State:
     axes = own_axes(symbol)
     w = Writing(frame.draft)
     indices = _open(symbol, w)
-    r = _reading(symbol, frame, f"state `{symbol.name}`")
+    r = replace(_reading(symbol, frame), mode="start")
     init = _start(stmt.init, axes, indices, r, w)
     return nodes.State(symbol.name, indices, init, symbol.dtype, stmt.span)
 
@@ -139,10 +140,10 @@ def _start(
         len(found.shape) != len(axes) or not all(map(unite, found.shape, axes))
     ):
         if found.shape and found.place is not None:
-            r.draft.fail("E0303", expr.span, f"{r.target} is {names(axes)}, `{quote(expr)}` is {names(found.shape)}",
+            r.draft.fail("E0303", expr.span, f"state `{r.target}` is {names(axes)}, `{quote(expr)}` is {names(found.shape)}",
                          "start from a param of its axes")  # fmt: skip
         what = "changes with the token" if found.varies else "is neither a constant nor a param"
-        r.draft.fail("E0408", expr.span, f"{r.target} starts from `{quote(expr)}`, which {what}",
+        r.draft.fail("E0408", expr.span, f"state `{r.target}` starts from `{quote(expr)}`, which {what}",
                      "start from a constant or a param")  # fmt: skip
     return found.emit(w, tuple(slots) if found.shape else ())
 
@@ -154,7 +155,7 @@ def declare_buffer(symbol: Stored, frame: Frame) -> nodes.Buffer:
     own_axes(symbol)
     w = Writing(frame.draft)
     indices = _open(symbol, w)
-    r = _reading(symbol, frame, symbol.name)
+    r = _reading(symbol, frame)
     init = _number(value(stmt.init, r), stmt.init, r, w)
     return nodes.Buffer(symbol.name, indices, init, symbol.dtype, stmt.span)
 

@@ -7,13 +7,13 @@ nothing reads any more.  An inherited parameter that nothing reads is a mistake:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cdrmix.check.mentions import RETURN, defined, leaves, mentioned, whens
 from cdrmix.check.scope import OpDecl, Scope
 from cdrmix.check.values import inputs, settable
-from cdrmix.diagnose import Report, did_you_mean
+from cdrmix.diagnose import Report, Span, did_you_mean
 from cdrmix.syntax import ast
 
 _HELD = (ast.Param, ast.Part, ast.Bank)
@@ -32,7 +32,7 @@ def derive(text: ast.Derive, base: OpDecl, scope: Scope, report: Report) -> OpDe
                 "E0801", stmt.span, "`drop` stands inside a `when`", "a name is dropped everywhere: move it out"
             )
     added = tuple(stmt for stmt in text.body if not isinstance(stmt, ast.Drop))
-    new = {name for stmt in added for name in defined(stmt)}
+    new = {name: stmt.span for stmt in added for name in defined(stmt)}
     formals = _formals(base, text.formals, {d.id for d in drops})
     _check_drops(drops, base, new, report)
     diff = _Diff(new, frozenset(d.id for d in drops), report)
@@ -40,7 +40,8 @@ def derive(text: ast.Derive, base: OpDecl, scope: Scope, report: Report) -> OpDe
     _check_carried(drops, base, kept, report)
     body = _place(base.body, kept, added)
     dead = _dead(body, {id(s) for s in leaves(added)})
-    _check_held(text, base, body, dead, report)
+    if not diff.torn:
+        _check_held(text, base, body, dead, report)
     body = diff.prune(body, dead)
     scopes = _scopes(base, scope, formals, body, diff.rebuilt)
     return OpDecl(text.name, scope, formals, base.type, body, text.doc, text.span, base, scopes)
@@ -78,7 +79,7 @@ def _formals(base: OpDecl, new: Sequence[ast.Formal], dropped: set[str]) -> tupl
     return tuple(f for f in (*tensors, *statics) if f.name not in dropped or f.name in again)
 
 
-def _check_drops(drops: Sequence[ast.Name], base: OpDecl, new: set[str], report: Report) -> None:
+def _check_drops(drops: Sequence[ast.Name], base: OpDecl, new: Mapping[str, Span], report: Report) -> None:
     there = {name.removesuffix("'") for stmt in base.body for name in defined(stmt) if name != RETURN}
     there |= {f.name for f in settable(base)}
     left = set(there)
@@ -97,9 +98,10 @@ def _check_drops(drops: Sequence[ast.Name], base: OpDecl, new: set[str], report:
 class _Diff:
     """Removes from the base's statements what the `with` defines anew or drops, and what is dead then."""
 
-    new: set[str]
+    new: Mapping[str, Span]
     dropped: frozenset[str]
     report: Report
+    torn: bool = False  # an equation of several names was replaced in part
     rebuilt: list[tuple[ast.When, ast.When]] = field(default_factory=list)
 
     def filter(self, body: Sequence[ast.Stmt]) -> tuple[ast.Stmt, ...]:
@@ -131,7 +133,9 @@ class _Diff:
         if gone and len(gone) < len(names):
             whole, rest = ", ".join(names), [name for name in names if name not in gone]
             how = " and ".join(f"`{name}`" for name in rest)
-            self.report.error("E0803", stmt.span, f"`{whole} = …` is replaced only in part: {how} would be left",
+            self.torn = True
+            at = self.new.get(gone[0], stmt.span)
+            self.report.error("E0803", at, f"`{whole} = …` is replaced only in part: {how} would be left",
                               f"define {how} in the `with` too, or drop it")  # fmt: skip
         return bool(gone)
 

@@ -14,7 +14,7 @@ from cdrmix.check.frame import Frame, Names, factors
 from cdrmix.check.mentions import nodes
 from cdrmix.check.quote import quote
 from cdrmix.check.scope import Scope
-from cdrmix.check.statics import evaluate
+from cdrmix.check.statics import RUNTIME, evaluate
 from cdrmix.check.values import CONTEXT, Failed, show, whole
 from cdrmix.diagnose import Span
 from cdrmix.syntax import ast
@@ -72,6 +72,7 @@ def solve(frame: Frame) -> None:
                 solved = _solve_one(*entry, frame)
             except Failed:
                 frame.draft.failed = solved = True
+                frame.broken.update(_names(entry[0]))
             if solved:
                 frame.dims.remove(entry)
                 progress = True
@@ -87,6 +88,7 @@ def check_solved(frame: Frame) -> None:
         else:
             message = f"`dim {dim.name} = {quote(dim.value)}` leaves open: {listed}"
         frame.draft.error("E0302", dim.span, message, "give all but one a value")
+        frame.broken.update(_names(dim))
     frame.dims.clear()
 
 
@@ -100,7 +102,7 @@ def _is_ready(expr: ast.Expr, frame: Frame, scope: Scope, above: frozenset[str])
         if not isinstance(node, ast.Name) or node.id in above:
             continue
         name = node.id
-        if name in frame.statics or name in frame.symbols or name in CONTEXT:
+        if name in frame.statics or name in frame.symbols or name in CONTEXT or name in RUNTIME:
             continue
         formal = frame.formal(name)
         if name in frame.lets:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 TOKENS = AxisVar("tokens", 0)
 """The axis of all tokens of an optimiser step."""
 
+MAX_WRITTEN_OUT = 5000
+"""Calls of functions, and reads of their equations and of `let`s, that are written out in place in one op."""
+
 _LETTERS = "ijmnpqruvzabcdefghklostwxy"
 """Names of indices that the text does not name, in the order they are tried."""
 
@@ -46,6 +49,7 @@ class Draft:
     shared: dict[int, AxisVar] = field(default_factory=dict)
     windows: dict[AxisVar, AxisVar] = field(default_factory=dict)
     failed: bool = False
+    written_out: int = 0
     axes: dict[AxisVar, Axis] = field(default_factory=dict)
     axis_names: set[str] = field(default_factory=set)
 
@@ -66,6 +70,13 @@ class Draft:
             yield
         except Failed:
             self.failed = True
+
+    def spend(self, span: Span) -> None:
+        """Count a function or a `let` that is written out in place: each may double what the one before it wrote."""
+        self.written_out += 1
+        if self.written_out > MAX_WRITTEN_OUT:
+            self.fail("E0219", span, f"writing out what is called here takes more than {MAX_WRITTEN_OUT} steps",
+                      "call fewer functions, or give them fewer calls of their own")  # fmt: skip
 
     def unique(self, name: str) -> str:
         """A name for a definition that the text does not name."""

@@ -33,6 +33,7 @@ from cdrmix.check.equations import define, define_stored, reading, solve
 from cdrmix.check.frame import Context, Frame
 from cdrmix.check.mentions import mentioned
 from cdrmix.check.modules import Lets
+from cdrmix.check.order import in_order
 from cdrmix.check.quote import quote
 from cdrmix.check.scope import OpValue, Scope
 from cdrmix.check.symbols import Held, Local, Stored
@@ -96,8 +97,12 @@ class Elaborator:
             if all(_answer(question, context) == answer for question, answer in built.asked.items()):
                 return built
         if key in self._busy or len(self._busy) >= MAX_PARTS:
-            self.report.error("E0206", context.span, f"op `{op.op.name}` holds itself as a part, without end",
-                              "a part is of another op")  # fmt: skip
+            if any(op.op is other[0] for other in self._busy):
+                self.report.error("E0206", context.span, f"op `{op.op.name}` holds itself as a part, without end",
+                                  "a part is of another op")  # fmt: skip
+            else:
+                self.report.error("E0219", context.span, f"parts hold parts more than {MAX_PARTS} levels deep",
+                                  "write the equations of the inner ones where they are used")  # fmt: skip
             return _Built({}, None)
         self._busy.append(key)
         try:
@@ -161,10 +166,14 @@ class _Body:
         with draft.attempt():
             scope = frame.scope_of(decl.type, decl.scope)
             out_axes = tuple(axis_of(d, frame.names(scope)) for d in decl.type.dims)
-        for stmt, scope in frame.statements:
+        for symbol in in_order(frame):
             with draft.attempt():
-                self._equation(stmt, scope, out_axes)
-        if "return" not in frame.spans:
+                self._define(symbol)
+        for stmt, scope in frame.statements:
+            if isinstance(stmt, ast.Return):
+                with draft.attempt():
+                    self._result(stmt, scope, out_axes)
+        if "return" not in frame.spans and "return" not in frame.broken:
             draft.error("E0217", decl.span, f"op `{decl.name}` returns nothing", "end it with `return …`")
         for unit in self.units:
             with draft.attempt():
@@ -212,29 +221,21 @@ class _Body:
                 axis.root.loose = False
 
     # ---- equations
-    def _equation(self, stmt: ast.Stmt, scope: Scope, out_axes: tuple[AxisVar, ...]) -> None:
-        frame = self.frame
-        match stmt:
-            case ast.Equation():
-                for target in stmt.targets:
-                    names = frame.following if target.primed else frame.symbols
-                    local = names.get(target.name)
-                    if isinstance(local, Local) and local.stmt is stmt:
-                        with self.draft.attempt():
-                            solve(local, frame)
-                        self._keep(local.unit)
-            case ast.History():
-                symbol = frame.symbols.get(stmt.name)
-                if isinstance(symbol, Stored) and symbol.stmt is stmt:
-                    r = reading(frame, symbol.scope, stmt.name)
-                    symbol.unit = define_stored(Ref("history", stmt.name), symbol, None, stmt.value, stmt.span, r)
-                    self._keep(symbol.unit)
-            case ast.Return():
-                r = reading(frame, scope, "out")
-                dtype = self.decl.type.dtype or "work"
-                self._keep(define(Ref("output", "out"), out_axes, dtype, None, stmt.value, stmt.span, r))  # type: ignore[arg-type]
-            case _:
-                pass
+    def _define(self, symbol: Local | Stored) -> None:
+        """An equation, or this token's entry of a history."""
+        if isinstance(symbol, Local):
+            solve(symbol, self.frame)
+        else:
+            stmt = symbol.stmt
+            assert isinstance(stmt, ast.History)
+            r = reading(self.frame, symbol.scope, stmt.name)
+            symbol.unit = define_stored(Ref("history", stmt.name), symbol, None, stmt.value, stmt.span, r)
+        self._keep(symbol.unit)
+
+    def _result(self, stmt: ast.Return, scope: Scope, axes: tuple[AxisVar, ...]) -> None:
+        r = reading(self.frame, scope, "out")
+        dtype = self.decl.type.dtype or "work"
+        self._keep(define(Ref("output", "out"), axes, dtype, None, stmt.value, stmt.span, r))  # type: ignore[arg-type]
 
     def _keep(self, unit: Unit | None) -> None:
         if unit is not None and unit not in self.units:
@@ -313,7 +314,7 @@ class _Body:
 
     def _check_used(self) -> None:
         """Report params and parts that nothing uses (E0507)."""
-        named = mentioned(*(stmt for stmt, _ in self.frame.statements))
+        named = mentioned(*self.decl.body)
         for name, symbol in self.frame.symbols.items():
             match symbol:
                 case Stored(kind="param") if not symbol.used:

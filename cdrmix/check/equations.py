@@ -21,7 +21,7 @@ from cdrmix.check.quote import quote
 from cdrmix.check.reading import Mode, Reading, finish, read, value
 from cdrmix.check.reductions import chosen
 from cdrmix.check.scope import Scope
-from cdrmix.check.stores import own_axes
+from cdrmix.check.stores import not_at_start, not_in_init, own_axes
 from cdrmix.check.symbols import Local, Stored
 from cdrmix.check.tensors import Place, Slots, Value, stored
 from cdrmix.check.values import Failed
@@ -54,12 +54,10 @@ class Choice(Unit):
 # --- names that equations define -----------------------------------------------------------------------------------
 @read.register
 def _(local: Local, span: Span, r: Reading) -> Value:
+    if r.mode == "start" and not r.frame.pure:
+        not_at_start(local.name, span, r)
     if r.mode == "init" and not r.frame.pure:
-        if r.target.startswith("state "):
-            r.draft.fail("E0408", span, f"{r.target} starts from `{local.name}`, an equation's value",
-                         "start from a constant or a param")  # fmt: skip
-        r.draft.fail("E0213", span, f"`{local.name}` is not known before the program runs, so it cannot stand in an "
-                     "init rule", "an init rule is made of indices, sizes and constants")  # fmt: skip
+        not_in_init(local.name, span, r)
     solve(local, r.frame, r.mode if r.frame.pure else "body")
     if local.value is None:
         raise Failed
@@ -75,8 +73,10 @@ def solve(local: Local, frame: Frame, mode: Mode = "body") -> None:
     if local.status == "done":
         return
     if local.status == "busy":
-        ring = [*draft.solving[draft.solving.index(local) :], local]
-        draft.fail("E0206", local.span, f"`{local.shown}` needs itself: {' → '.join(x.shown for x in ring)}",
+        ring = draft.solving[draft.solving.index(local) :]
+        start = ring.index(min(ring, key=lambda x: (x.span.line, x.span.col)))
+        first, path = ring[start], " → ".join(x.shown for x in (*ring[start:], *ring[: start + 1]))
+        draft.fail("E0206", first.span, f"`{first.shown}` needs itself: {path}",
                    "a value of the previous token is a `state`")  # fmt: skip
     local.status = "busy"
     draft.solving.append(local)
@@ -138,6 +138,7 @@ def _in_place(indices: tuple[IndexVar, ...], found: Value) -> Value:
     """The right side, to be written wherever the name is read."""
 
     def emit(w: Writing, slots: Slots) -> Node:
+        w.draft.spend(found.span)
         before = dict(w.nodes)
         w.nodes.update(zip(indices, slots, strict=False))
         node = found.emit(w, slots[len(indices) :])

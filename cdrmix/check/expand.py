@@ -142,6 +142,8 @@ class Expander:
     def _check_new(self, name: str, span: Span, block: Block) -> None:
         taken = self.settings.entries.get(name)
         scope = block.env.scope
+        if taken and any(d.code == "E0701" and d.span == taken.first.span for d in self.report.diagnostics):
+            return  # meant to be another setting, and told so
         if taken:
             first = f"a setting in {taken.first.span.file}"
         elif name in block.env.local:
@@ -226,7 +228,7 @@ class Expander:
                        "only the first line of the stack takes the token")  # fmt: skip
             return None
         try:
-            check_complete(op, span, self.report)
+            check_complete(op, op.span or span, self.report)  # where its other arguments were given
         except Failed:
             return None
         context = Context(block.layer, block.layers, self.carried, span)

@@ -61,6 +61,8 @@ def _(expr: ast.Name, r: Reading) -> Value:
         frame.seen["inside",] = True
         return tensors.context(name, expr.span)
     if name == "pos" and not frame.own(name):
+        if r.mode == "start":
+            stores.not_at_start(name, expr.span, r)
         if r.mode == "init":
             not_static(expr, r.frame.report)
         return tensors.context(name, expr.span)
@@ -75,6 +77,7 @@ def _let(name: str, expr: ast.Name, r: Reading) -> Value:
     let, scope = r.frame.lets[name]
     if name in r.frame.busy:
         return tensors.constant(r.env.name(expr), expr.span)
+    r.draft.spend(expr.span)
     r.frame.busy.append(name)
     try:
         return value(let.value, Reading(r.frame, scope, r.waiting, mode="init", target=r.target))
@@ -296,7 +299,7 @@ def _count(axes: Sequence[AxisVar]) -> str:
 def store(base: Value, r: Reading, text: ast.Expr, dtype: DType | None = None, hint: str = "") -> Value:
     """The value under a name of its own, so that it can be read under another view or given to a part."""
     if r.pure:
-        what = "an init rule" if r.mode == "init" else "a training value"
+        what = "a training value" if r.mode == "training" else "an init rule"
         r.draft.fail("E0318", text.span, f"`{quote(text)}` needs a name before {what} can use it like this",
                      "give it an equation of its own")  # fmt: skip
     ref = Ref("def", r.draft.unique(hint or r.hint))

@@ -16,7 +16,7 @@ from cdrmix.check.modules import Lets, ModuleEnv
 from cdrmix.check.scope import OpDecl, OpValue, Scope, Static
 from cdrmix.check.statics import RUNTIME, evaluate, not_static, unknown
 from cdrmix.check.symbols import Held, Local, Stored, Symbol
-from cdrmix.check.values import CONTEXT, accept
+from cdrmix.check.values import CONTEXT, Failed, accept
 from cdrmix.check.waiting import Waiting
 from cdrmix.diagnose import NOWHERE, Report, Span
 from cdrmix.ir.nodes import Cell
@@ -51,7 +51,8 @@ class Frame:
     """One op body, of a cell or of a function written out in place (`pure`: as one expression).
 
     `seen` holds what was asked of the context: two places that agree on it share the cell.  `calling` is what the
-    equation that calls the function still waits for.
+    equation that calls the function still waits for.  `broken` are names that a mistake has left without a meaning:
+    using them is no further mistake.
     """
 
     draft: Draft
@@ -73,6 +74,7 @@ class Frame:
     statements: list[tuple[ast.Stmt, Scope]] = field(default_factory=list)
     spans: dict[str, Span] = field(default_factory=dict)
     busy: list[str] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)
 
     @property
     def decl(self) -> OpDecl:
@@ -170,6 +172,7 @@ class Frame:
             at = f"{first.line}:{first.col}"
             help = "one equation a name; rename one"
             self.draft.error("E0205", span, f"`{name}` is defined twice (first at {at})", help)
+            self.broken.add(name)
         elif name.removesuffix("'") in (*CONTEXT, *RUNTIME):
             self.draft.error("E0205", span, f"`{name}` has a meaning in the language", "choose another name")
         else:
@@ -229,8 +232,11 @@ class Names:
         """Report a name that stands for nothing."""
         frame = self.frame
         name = node.id if isinstance(node, ast.Name) else ".".join(node.parts)
+        if name in frame.broken:
+            raise Failed
         models = [model for model, _ in self.scope.models.values()]
         settings = {s.name for model in models for s in model.body if isinstance(s, ast.Setting | ast.Group)}
+        frame.broken.add(name)  # told once
         first = name.partition(".")[0]
         if first in frame.home.settings or first in settings or isinstance(node, ast.Path):
             frame.draft.fail("E0211", node.span, f"`{name}` is a model setting, ops do not see settings",

@@ -19,6 +19,7 @@ from cdrmix.check.quote import quote
 from cdrmix.check.reading import Reading, place, value
 from cdrmix.check.symbols import Held, Local, Stored
 from cdrmix.check.tensors import Slots, Value
+from cdrmix.check.values import Failed
 from cdrmix.check.waiting import Split
 from cdrmix.ir.nodes import Node
 from cdrmix.syntax import ast
@@ -46,11 +47,14 @@ def _(expr: ast.Index, r: Reading) -> Value:
 
 def item_value(expr: ast.Expr, r: Reading) -> Value:
     """What stands in brackets: an index, arithmetic on indices, or a place chosen at run time."""
+    if isinstance(expr, ast.Name) and expr.id in r.frame.broken and not r.frame.own(expr.id):
+        raise Failed
     if isinstance(expr, ast.Name) and expr.id not in r.indices and not r.frame.visible(expr.id, r.scope):
         others = [v.name for v in r.indices.values() if v not in r.bound]
-        left = f"{r.target}[{', '.join((*others, expr.id))}]"
-        r.draft.fail("E0306", expr.span, f"index `{expr.id}` is free on the right and not on the left",
-                     f"sum over it, or write `{left} = …`")  # fmt: skip
+        help = f"sum over it, or write `{r.target}[{', '.join((*others, expr.id))}] = …`"
+        if r.mode == "training" and not others:  # an `aux` has no indices
+            help = "sum over it"
+        r.draft.fail("E0306", expr.span, f"index `{expr.id}` is free on the right and not on the left", help)
     found = value(expr, r)
     symbol = r.frame.symbols.get(expr.id) if isinstance(expr, ast.Name) and expr.id not in r.indices else None
     if found.into is None and found.bounds is None and isinstance(symbol, Stored | Local):
@@ -91,6 +95,8 @@ def at_items(found: Value, items: Sequence[Value], expr: ast.Index, r: Reading) 
 def _split(found: Value, items: Sequence[Value], expr: ast.Index, r: Reading) -> Value:
     """A read with more indices than axes: the axes are read as their declared factors."""
     ways = r.frame.products.readings(found.shape, len(items))
+    if not ways and any(a.root.name in r.frame.broken for a in found.shape):
+        raise Failed
     if not ways:
         shape, text = names(found.shape), quote(expr.base)
         if not found.shape:

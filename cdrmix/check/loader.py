@@ -24,16 +24,13 @@ from cdrmix.check.scope import OpDecl, Scope
 from cdrmix.check.statics import RESERVED
 from cdrmix.check.values import Failed, fail
 from cdrmix.diagnose import CompileError, Report, Span, UserError, did_you_mean
-from cdrmix.syntax import ast, parse
+from cdrmix.syntax import ast, parse, read_source
 
 LIBRARY = Path(str(files("cdrmix.spec")))
 """The installed `spec/` folder."""
 
 IN_LIBRARY = "<library>/"
 """The front of the names of files that were found in the library and not beside the one that uses them."""
-
-MAX_BYTES = 4 << 20
-"""A `.cdr` file larger than this is something else."""
 
 MAX_IMPORTS = 32
 """How deep files may import files."""
@@ -79,10 +76,10 @@ class Loader:
     def root(self, path: Path) -> File | None:
         """The first file.  Raises `UserError` when it cannot be read."""
         try:
-            text = read(path)
+            text = read_source(path, path.name)
         except (OSError, ValueError) as error:
             near = did_you_mean(path.name, _specs(path.parent))
-            raise UserError(f"cannot read {path}: {_why(error)}", near or "a .cdr file is UTF-8 text") from error
+            raise UserError(f"cannot read {path}: {_why(error)}", near) from error
         return self._load(path, path.name, text)
 
     def text(self, text: str, name: str) -> File | None:
@@ -260,23 +257,16 @@ class Loader:
         if key in self._files:
             return self._files[key]
         try:
-            text = read(where) if self.given is None else self.given[name]
+            text = read_source(where, name) if self.given is None else self.given[name]
         except (OSError, ValueError) as error:
-            fail(report, "E0203", span, f"cannot read `{use.path}`: {_why(error)}", "a .cdr file is UTF-8 text")
+            fail(report, "E0203", span, f"cannot read `{use.path}`: {_why(error)}", "it was there a moment ago")
+        except CompileError as error:
+            report.diagnostics += error.diagnostics
+            raise Failed from error
         return self._load(where, name, text)
 
 
-def read(path: Path) -> str:
-    """The text of a `.cdr` file; OSError or ValueError when it is none."""
-    if path.is_file() and path.stat().st_size > MAX_BYTES:
-        raise ValueError("it is too large for a .cdr file")
-    with path.open(encoding="utf-8-sig") as f:
-        return f.read(MAX_BYTES)
-
-
 def _why(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not UTF-8 text"
     return str(error.strerror if isinstance(error, OSError) else error)
 
 

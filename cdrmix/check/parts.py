@@ -113,7 +113,7 @@ def _check_site(call: _Call) -> None:
     held, r, span = call.held, call.r, call.expr.span
     what = "bank" if held.index is not None else "part"
     if r.mode != "body":
-        where = "an init rule" if r.mode == "init" else "a training value"
+        where = "a training value" if r.mode == "training" else "an init rule"
         r.draft.fail("E0502", span, f"{what} `{held.name}` is applied in {where}",
                      "apply it in an equation and use its value")  # fmt: skip
     if held.calls:

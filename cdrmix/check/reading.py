@@ -23,15 +23,16 @@ from cdrmix.check.waiting import Split, Waiting
 from cdrmix.diagnose import Span
 from cdrmix.syntax import ast
 
-Mode = Literal["body", "init", "training"]
+Mode = Literal["body", "init", "start", "training"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Reading:
     """Where an expression stands.
 
-    `indices` are the index variables in sight, `bound` those of reductions around it.  `mode`: `init` expressions are
-    kept symbolic in `layer`; `training` ones may reduce over tokens.  `hint` names what has to be stored on the way.
+    `indices` are the index variables in sight, `bound` those of reductions around it.  `mode`: `init` rules of params
+    and buffers stay symbolic in `layer`; `start` values of states read params at most; `training` ones may reduce over
+    tokens.  `hint` names what has to be stored on the way.
     `reached` are the indices by which the value of a call is indexed right where it stands.
     """
 

@@ -5,7 +5,7 @@ Input: a symbol and where it is read.  Output: its `Value` as a whole.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from cdrmix.check.axes import AxisVar
 from cdrmix.check.reading import Reading, read
@@ -40,8 +40,10 @@ def _(symbol: Held, span: Span, r: Reading) -> Value:
 
 def whole(symbol: Stored, span: Span, r: Reading, following: bool = False) -> Value:
     """A declared tensor as a whole; `following` for a state's next value."""
-    if r.mode == "init" and not (symbol.kind == "param" and r.target.startswith("state ")):
-        _not_in_init(symbol, span, r)
+    if r.mode == "start" and symbol.kind != "param":
+        not_at_start(symbol.name, span, r)
+    if r.mode == "init":
+        not_in_init(symbol.name, span, r)
     axes = own_axes(symbol)
     symbol.used = True
     if symbol.kind == "carry":
@@ -66,12 +68,16 @@ def own_axes(symbol: Stored) -> tuple[AxisVar, ...]:
     return tuple(v.axis for v in symbol.indices if v.axis is not None)
 
 
-def _not_in_init(symbol: Stored, span: Span, r: Reading) -> None:
-    if r.target.startswith("state "):
-        r.draft.fail("E0408", span, f"{r.target} starts from `{symbol.name}`, which changes with the token",
-                     "start from a constant or a param")  # fmt: skip
-    r.draft.fail("E0213", span, f"`{symbol.name}` is not known before the program runs, so it cannot stand in an init "
-                 "rule", "an init rule is made of indices, sizes and constants")  # fmt: skip
+def not_at_start(name: str, span: Span, r: Reading) -> NoReturn:
+    """Report a state that starts from what the token decides (E0408)."""
+    r.draft.fail("E0408", span, f"state `{r.target}` starts from `{name}`, which changes with the token",
+                 "start from a constant or a param")  # fmt: skip
+
+
+def not_in_init(name: str, span: Span, r: Reading) -> NoReturn:
+    """Report an init rule that reads what exists only while the program runs."""
+    r.draft.fail("E0213", span, f"`{name}` is not known before the program runs, so it cannot stand in an init rule",
+                 "an init rule is made of indices, sizes and constants")  # fmt: skip
 
 
 def _check_carried(symbol: Stored, span: Span, r: Reading) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from importlib.resources import files
 from math import prod
 
-from jinja2 import Environment, StrictUndefined
-from jinja2.loaders import FunctionLoader
-
 from cdrmix.codegen.c import stack, structs
 from cdrmix.codegen.c.cell import CellWriter, start_function
 from cdrmix.codegen.c.names import Scope, comment, string
 from cdrmix.codegen.c.rules import OPS
 from cdrmix.codegen.c.structs import Shape
+from jinja2 import Environment, StrictUndefined
+from jinja2.loaders import FunctionLoader
+
 from cdrmix.ir import layout
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model

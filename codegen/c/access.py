@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from cdrmix.codegen.c.rules import ATOM, PRODUCT, TOTAL, Text
+
 from cdrmix.ir.nodes import Index, Node
 
 

@@ -18,11 +18,13 @@ from cdrmix.codegen.c.nest import Nest, Surroundings
 from cdrmix.codegen.c.patterns import Target
 from cdrmix.codegen.c.rules import TOTAL, Text
 from cdrmix.codegen.c.structs import Shape
+
 from cdrmix.ir import walk
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.forms import StepForm
 from cdrmix.ir.nodes import Apply, Def, DType, Given, Index, Input, Ref, State, Stmt, Top
-from cdrmix.ir.text import headings, statement
+from cdrmix.ir.text import headings
+from cdrmix.ir.text_statements import statement
 
 WHOLE: dict[DType, str] = {"int": "int64_t", "bool": "int32_t", "pick": "int32_t"}
 _OWN = ("wt", "st", "tmp", "out", "carry", "pos", "lane")
@@ -75,7 +77,11 @@ class CellWriter:
         scratch = structs.scratch_struct(self.shape, self.arrays, self.shapes)
         if self.shape.weights:
             self.declare_weights()
-        types = [structs.weights_struct(self.shape, self.shapes), structs.state_struct(self.shape, self.shapes), scratch]
+        types = [
+            structs.weights_struct(self.shape, self.shapes),
+            structs.state_struct(self.shape, self.shapes),
+            scratch,
+        ]
         return Written([line for t in types for line in ([*t, ""] if t else [])], self.function())
 
     # --- the function ----------------------------------------------------------------------------------------------
@@ -94,7 +100,13 @@ class CellWriter:
 
     def optional(self) -> list[tuple[str, bool]]:
         shape = self.shape
-        places = [("wt", shape.weights), ("st", shape.state), ("carry", shape.carry), ("pos", shape.pos), ("tmp", shape.scratch)]
+        places = [
+            ("wt", shape.weights),
+            ("st", shape.state),
+            ("carry", shape.carry),
+            ("pos", shape.pos),
+            ("tmp", shape.scratch),
+        ]
         return [(name, bool(there)) for name, there in places]
 
     def parameters(self) -> list[str]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_KEYWORDS = frozenset(
-    """auto break case char const continue default do double else enum extern float for goto if inline int long
-    register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while
-    asm bool catch class constexpr false new nullptr operator private public template this throw true try typeof using
-    alignas alignof thread_local noreturn complex imaginary linux unix i386 near far huge vector pixel""".split()
+_KEYWORDS = re.compile(
+    r"auto|break|case|char|const|continue|default|do|double|else|enum|extern|float|for|goto|if|inline|int|long|register|"
+    r"restrict|return|short|signed|sizeof|static|struct|switch|typedef|union|unsigned|void|volatile|while|asm|bool|catch|"
+    r"class|constexpr|false|new|nullptr|operator|private|public|template|this|throw|true|try|typeof(_unqual)?|using|"
+    r"alignas|alignof|static_assert|thread_local|noreturn|complex|imaginary|linux|unix|i386|near|far|vector|pixel"
 )
 _LIBRARY = re.compile(
     r"cdr_.*|errno|stdin|stdout|stderr|assert|offsetof|main|signgam|math_errhandling|signbit|isnan|isinf|isfinite|"
@@ -32,7 +32,7 @@ def identifier(text: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9_]", lambda m: "_" if m[0] in ".- " else f"_u{ord(m[0]):x}", text)
     if not plain or not plain[0].isalpha():
         plain = f"n{plain}"
-    taken = plain in _KEYWORDS or _LIBRARY.fullmatch(plain) or _SHOUTED.fullmatch(plain)
+    taken = _KEYWORDS.fullmatch(plain) or _LIBRARY.fullmatch(plain) or _SHOUTED.fullmatch(plain)
     return f"{plain}_" if taken else plain
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from math import prod
 
 import numpy as np
-
 from cdrmix.codegen.c.access import Storage, flat, ring_place, sizes, stride
 from cdrmix.codegen.c.names import Scope
 from cdrmix.codegen.c.rules import ELEMENTWISE, LIGHT, PRODUCT, TOTAL, TYPES, UNARY, Kind, Text, operand_kinds
+
 from cdrmix.ir import walk
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Index, Node, Ref

@@ -11,15 +11,15 @@ Input: a `Def` and where its elements go.  Output: lines in a nest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-
 from cdrmix.codegen.c.access import flat
 from cdrmix.codegen.c.nest import Nest, factors, less, lightweight, literal, values
 from cdrmix.codegen.c.rules import Text
+
 from cdrmix.ir import walk
 from cdrmix.ir.interp_expr import Frame, expression
 from cdrmix.ir.nodes import Def, Index, Node
@@ -29,13 +29,16 @@ LARGEST_TABLE = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a definition's elements go: `base[before + …]`; `whole` numbers or floats; `read` when its value reads it."""
+    """Where a definition's elements go: the array `base`, of `whole` numbers or of floats.
+
+    `read` when the definition's own value reads the array.  `before`, for an entry of a ring: its slot, and the ring's
+    size.
+    """
 
     base: str
     whole: bool = False
     read: bool = False
     before: tuple[Text, int] | None = None
-    """For an entry of a ring: the slot, and the ring's size."""
 
     def element(self, nest: Nest, indices: Sequence[Index], zero: Sequence[Index] = ()) -> str:
         """The element at the nest's indices, or at the first value of `zero`."""
@@ -129,17 +132,18 @@ def _softmax(nest: Nest, d: Def, target: Target) -> bool:
     return True
 
 
+def _in_rows(nest: Nest, body: Node, i: Index) -> bool:
+    """Whether every read stands still or moves to the next element along `i`."""
+    moves = {nest.moves(m, i) for m in walk.reads(body)}
+    return 1 in moves and moves <= {0, 1}
+
+
 def _accumulate(nest: Nest, d: Def, target: Target) -> bool:
     if d.value.op != "sum" or not d.indices or target.read:
         return False
     *lead, n = d.indices
     body, bound = d.value.args[0], d.value.arg
-    along: Callable[[Index], list[int | None]] = lambda i: [nest.moves(m, i) for m in walk.reads(body)]
-    rows = along(bound[-1])
-    if 1 in rows and set(rows) <= {0, 1}:
-        return False
-    moves = along(n)
-    if 1 not in moves or not set(moves) <= {0, 1}:
+    if _in_rows(nest, body, bound[-1]) or not _in_rows(nest, body, n):
         return False
     if any(n in m.free and not lightweight(m) for m in values(body)):
         return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cdrmix.codegen.c.nest import factors
+
 from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Cell, Def, Node, Ref, Stmt

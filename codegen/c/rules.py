@@ -45,7 +45,9 @@ def _infix(sign: str, binds: int) -> Rule:
 
 def _compare(sign: str) -> Rule:
     def rule(kind: Kind, n: Node, args: list[Text]) -> Text:
-        a, b = (arg.inside(TOTAL) for arg in args)
+        # a truth value compared with a number: compilers warn of it unless it is made a number
+        given = [Text(f"cdr_number({t.c})") if m.dtype == "bool" else t for m, t in zip(n.args, args, strict=True)]
+        a, b = (text.inside(TOTAL) for text in given)
         if a == b and not any(arg.dtype in FLOATS for arg in n.args):  # compilers warn of `i < i`
             return Text("1" if "=" in sign and sign != "!=" else "0")
         return Text(f"{a} {sign} {b}", LOOSE)

@@ -2,7 +2,7 @@
 
 Input: a model and the shapes of its cells.  Output: rows as C initialisers, and the cases of the dispatch.
 
-The residual stream and the values inside a chain live in three lines of the buffer; a call reads one and writes another.
+The residual stream and the values inside a chain live in three lines of the buffer; a call reads one, writes another.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from math import prod
 from cdrmix.codegen.c.cell import c_type, is_number
 from cdrmix.codegen.c.names import Scope, comment, string
 from cdrmix.codegen.c.structs import Shape, padded
+
 from cdrmix.ir import layout
 from cdrmix.ir.nodes import Cell, Model
 
@@ -117,9 +118,7 @@ def tensors(model: Model) -> list[layout.Weight]:
 
 def tensor_rows(model: Model) -> list[str]:
     """The table of tensors."""
-    return [
-        f"{{{string(w.path)}, {len(w.shape)}, {{{', '.join(map(str, w.shape)) or '0'}}}}}," for w in tensors(model)
-    ]
+    return [f"{{{string(w.path)}, {len(w.shape)}, {{{', '.join(map(str, w.shape)) or '0'}}}}}," for w in tensors(model)]
 
 
 def pointer_rows(model: Model) -> list[str]:

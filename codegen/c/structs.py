@@ -1,7 +1,7 @@
 """The C structs of a cell: its weights, its state and its scratch.
 
-Input: cells, callees before callers.  Output: a `Shape` a cell, which knows what its function takes, and the text of the
-structs.
+Input: cells, callees before callers.  Output: a `Shape` a cell, which knows what its function takes, and the text of
+its structs.
 
 The weights struct is pointers alone, in the order of `layout.weights`, so that a run of a pointer table is one.  Arrays
 are padded to 64 bytes, so that each begins a cache line when the buffer does.
@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 from cdrmix.codegen.c.names import Scope, comment
+
 from cdrmix.ir import walk
-from cdrmix.ir.nodes import Cell, Part, Stmt
+from cdrmix.ir.nodes import Buffer, Cell, Param, Part, Stmt
 
 LINE = 16
 """Floats in a cache line."""
@@ -62,11 +64,21 @@ def shape_of(cell: Cell, body: tuple[Stmt, ...], names: Scope, shapes: Mapping[s
     if any(p.starts for p in inner) or any(not is_zero(s.init) for s in cell.states):
         shape.starts = names.name(f"start_{cell.name}")
     members = Scope()
-    shape.weight_members = {d.name: members.name(d.name) for d in (*cell.params, *cell.buffers, *cell.parts)}
+    shape.weight_members = {n: members.name(n) for n in names_of(cell.params, cell.buffers, cell.parts)}
     members = Scope({"ring"})
-    shape.state_members = {d.name: members.name(d.name) for d in (*cell.states, *cell.histories, *cell.parts)}
+    shape.state_members = {n: members.name(n) for n in names_of(cell.states, cell.histories, cell.parts)}
     shape.rings = {h.name: p for p, h in enumerate(cell.histories)}
     return shape
+
+
+def names_of(*groups: tuple[Any, ...]) -> list[str]:
+    """The names of some declarations."""
+    return [d.name for group in groups for d in group]
+
+
+def tensors_of(cell: Cell) -> list[Param | Buffer]:
+    """A cell's own tensors, in the order of its weights struct."""
+    return [*cell.params, *cell.buffers]
 
 
 def is_zero(init: object) -> bool:
@@ -79,7 +91,7 @@ def weights_struct(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
     if shape.weights is None:
         return []
     lines = []
-    for d in (*shape.cell.params, *shape.cell.buffers):
+    for d in tensors_of(shape.cell):
         sizes = ", ".join(f"{i.axis.size}" for i in d.indices)
         lines.append(f"  const float *{shape.weight_members[d.name]}; /* [{sizes}] */")
     for p in shape.cell.parts:
@@ -125,7 +137,7 @@ def advance(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
     if shape.weights is None:
         return []
     lines = []
-    for d in (*shape.cell.params, *shape.cell.buffers):
+    for d in tensors_of(shape.cell):
         lines.append(f"  w.{shape.weight_members[d.name]} += e * {prod(i.axis.size for i in d.indices)};")
     for p in shape.cell.parts:
         if (inner := shapes[p.cell]).weights:

@@ -17,7 +17,7 @@ from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model
 
 from . import names as escape
-from .cells import CellClass, alias, emit_cell
+from .cells import CellClass, emit_cell, timeless
 from .expressions import OPS
 from .scope import refuse
 from .stack import Block, emit_stack
@@ -66,7 +66,7 @@ def template_keys(program: Program) -> dict[str, Any]:
         "doc": [*escape.doc(f"{model.name}\n\n{model.doc}".strip()), ""],
         "imports": sorted(imports),
         "hash": escape.text(program.hash),
-        "cells": [_cell_keys(c, alias(model.cells[name], model.cells)) for name, c in emitted.items()],
+        "cells": [_cell_keys(c, timeless(model.cells[name], model.cells)) for name, c in emitted.items()],
         "blocks": [_block_keys(b) for b in stack.blocks],
         "paths": [f"({escape.text(a)}, {escape.text(b)})" for a, b in stack.paths],
         "ties": f"{{{ties}}}" if ties else "",

@@ -61,9 +61,7 @@ def emit_bank(
     )
 
 
-def _emit_rows(
-    a: Apply, part: Part, formals: Sequence[tuple[int, bool]], scope: Scope, bank: str, name: str
-) -> None:
+def _emit_rows(a: Apply, part: Part, formals: Sequence[tuple[int, bool]], scope: Scope, bank: str, name: str) -> None:
     assert part.bank is not None and a.select is not None
     pick = full(valued(scope, a.select, a.lead), a.lead, scope, place=True)
     routes = scope.let("routes", f"route({pick}, {part.bank.axis.size}{_capacity(part, scope)})")

@@ -25,7 +25,7 @@ from .scans import emit_scan, key, old
 from .scope import LEADING, Mode, Scope, Symbol, method_names
 from .statements import emit_def, emit_part, emit_top
 from .training import after_body, log_values, metrics_body
-from .value import Value
+from .value import Value, listed
 
 RUNTIME = re.findall(
     r"\w+",
@@ -93,11 +93,6 @@ def emit_cell(name: str, program: Program, classes: Mapping[str, str], in_bank: 
     return CellClass(classes[name], doc, _groups(cell), _fields(cell, classes), tuple(methods), frozenset(imports))
 
 
-def alias(cell: Cell, cells: Mapping[str, Cell]) -> bool:
-    """Whether `step` is `forward` by another name."""
-    return timeless(cell, cells)
-
-
 def _groups(cell: Cell) -> str:
     """The parameters whose learning rate or decay the spec sets."""
     found = []
@@ -112,10 +107,10 @@ def _fields(cell: Cell, classes: Mapping[str, str]) -> tuple[str, ...]:
     """The lines that make parameters, buffers and parts."""
     lines = []
     for p in cell.params:
-        shape = ", ".join(["*banks", *(str(i.axis.size) for i in p.indices)])
+        shape = listed("*banks", *(str(i.axis.size) for i in p.indices))
         lines.append(f"self.{escape.attribute(p.name)} = nn.Parameter(torch.empty({shape}))")
     for b in cell.buffers:
-        shape = ", ".join(["*banks", *(str(i.axis.size) for i in b.indices)])
+        shape = listed("*banks", *(str(i.axis.size) for i in b.indices))
         lines.append(f"self.register_buffer({escape.text(escape.attribute(b.name))}, torch.zeros({shape}))")
     for part in cell.parts:
         banks = f"(*banks, {part.bank.axis.size})" if part.bank else "banks"
@@ -131,9 +126,9 @@ def _scope(cell: Cell, mode: Mode, body: Sequence[SequenceStmt], program: Progra
     inputs = [names.of(Ref("input", i.name), i.name) for i in cell.inputs]
     floats = [n for n, i in zip(inputs, cell.inputs, strict=True) if i.dtype != "pick"]
     params = [f"self.{escape.attribute(p.name)}" for p in cell.params]
-    first = inputs[0]
+    first = inputs[0] if inputs else "rows.expert" if mode == "rows" else "stream.pos"
     data = next(iter([*floats, *params]), "torch.empty(0)")
-    front = len(cell.inputs[0].axes)
+    front = bool(inputs) and bool(cell.inputs[0].axes)
     shape = f"{first}.shape[:{LEADING[mode]}]" if front else f"{first}.shape"
     windows = walk.windows(replace(cell, body=tuple(body)))  # type: ignore[arg-type]
     scope = Scope(cell, mode, names, data, first, shape, first, windows)

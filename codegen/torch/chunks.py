@@ -70,9 +70,7 @@ def _count(indices: Sequence[Index]) -> int:
     return prod(i.axis.size for i in indices)
 
 
-def _flat(
-    scope: Scope, layout: _Layout, n: Node, rank: Sequence[Index] | None, last: Sequence[Index]
-) -> str:
+def _flat(scope: Scope, layout: _Layout, n: Node, rank: Sequence[Index] | None, last: Sequence[Index]) -> str:
     """An operand over batch, rank and `last` as [B, T, H, rank, last], or without the rank when it is None."""
     indices = (*layout.stmt.batch, *(rank or ()), *last)
     code = operand(scope, n, indices)

@@ -377,4 +377,3 @@ def _masked(v: Value, along: Sequence[Index], fill: str, scope: Scope) -> Value:
 
 
 OPS = frozenset(RULES)
-

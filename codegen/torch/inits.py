@@ -82,4 +82,3 @@ def _begin(s: State, scope: Scope) -> str:
     code = within(fit(v, s.indices), ATOM)
     cast = "" if v.type == "float" else ".to(like.dtype)"
     return f"{code}{cast}.expand({shape})"
-

@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterable
 
 MODULE_NAMES = frozenset(
-    {"torch", "nn", "F", "math", "Tensor", "State", "Model", "self", "stream", "rows", "annotations", "Generator"}
+    {"torch", "nn", "F", "math", "Tensor", "Generator", "Mapping", "State", "Model", "HASH", "annotations"}
+    | {"self", "stream", "rows"}
 )
 """What a generated module itself binds, besides its imports from `cdrmix_scans`."""
 

@@ -259,4 +259,4 @@ def _einsum(values: Sequence[Value], bound: tuple[Index, ...], scope: Scope) -> 
     terms = ["..." * v.lead + "".join(letters[d] for d in v.dims) for v in values]
     spec = f"{','.join(terms)}->{'...' * lead}{''.join(letters[d] for d in out)}"
     kind: Type = "float" if any(v.type == "float" for v in values) else "exact"
-    return Value(f"torch.einsum(\"{spec}\", {', '.join(v.code for v in values)})", kind, out, lead)
+    return Value(f'torch.einsum("{spec}", {", ".join(v.code for v in values)})', kind, out, lead)

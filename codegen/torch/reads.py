@@ -155,4 +155,3 @@ def _axes(places: dict[int, Value], scope: Scope) -> tuple[Index, ...]:
 
 def _as_places(x: Value) -> str:
     return x.code if x.type == "int" else f"{within(x, ATOM)}.long()"
-

@@ -73,9 +73,7 @@ def emit_stack(model: Model, classes: Mapping[str, str]) -> Stack:
     paths = tuple((attribute_path(path), path) for path in owned if attribute_path(path) != path)
     ties = {attribute_path(a): attribute_path(b) for a, b in model.ties.items()}
     doc = tuple(escape.doc(model.doc))
-    return Stack(
-        doc, tuple(fields), paths, ties, (*start, *forward), (*start, *step), tuple(writer.blocks.values())
-    )
+    return Stack(doc, tuple(fields), paths, ties, (*start, *forward), (*start, *step), tuple(writer.blocks.values()))
 
 
 def attribute_path(path: str) -> str:

@@ -15,7 +15,7 @@ from . import names as escape
 from .casts import full
 from .expressions import emit
 from .scope import Scope, Symbol, refuse
-from .value import Value, fit
+from .value import ATOM, Value, fit, within
 
 
 def begin(scope: Scope, indices: Sequence[Index], roots: Iterable[Node]) -> None:
@@ -38,7 +38,7 @@ def emit_def(d: Def, scope: Scope) -> None:
     v = valued(scope, d.value, d.indices)
     v = fit(v, [i for i in d.indices if i in v.dims])
     if v.type == "number" or v.code.isidentifier():
-        scope.define(d.ref, v, d.indices, v.code if v.level == 11 else f"({v.code})")
+        scope.define(d.ref, v, d.indices, within(v, ATOM))
         return
     suffix = {"next": "_next", "carry": "_out"}.get(d.ref.kind, "")
     scope.define(d.ref, v, d.indices, scope.let(d.ref.name + suffix, v.code))

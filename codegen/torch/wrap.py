@@ -68,7 +68,8 @@ def _widest(line: str, at: int) -> tuple[int, int, list[int]] | None:
     """The widest of the outermost brackets from `at` on, a call's rather than an index's: its ends and its commas."""
     plain = _plain(line)
     found: list[tuple[int, int, list[int]]] = []
-    depth, start, commas = 0, 0, []
+    depth, start = 0, 0
+    commas: list[int] = []
     for p in range(at, len(plain)):
         if plain[p] in _OPEN:
             depth += 1

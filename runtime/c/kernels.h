@@ -123,6 +123,7 @@ static inline double cdr_relu_d(double x) { return x < 0.0 ? 0.0 : x; }
 static inline float cdr_sign(float x) { return x != x ? x : (float)((x > 0.0f) - (x < 0.0f)); }
 static inline double cdr_sign_d(double x) { return x != x ? x : (double)((x > 0.0) - (x < 0.0)); }
 static inline int64_t cdr_sign_i(int64_t x) { return (x > 0) - (x < 0); }
+static inline int64_t cdr_number(int64_t truth) { return truth; }
 static inline int64_t cdr_abs_i(int64_t x) { return x < 0 ? -x : x; }
 
 static inline float cdr_sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ class TorchEngine:
     def __init__(self, folder: Path, manifest: Mapping[str, Any]):
         self._hash: str = manifest["hash"]
         try:
-            self._model = load_module(folder / "model.py").Model()
+            self._model = load_module(folder / "model.py").Model(init=False)
             self._model.load_state_dict(load_file(str(folder / "weights.safetensors")))
         except (OSError, RuntimeError, ValueError) as e:
             raise ArtifactError(f"{folder} cannot be opened: {e}", "compile the spec again") from e
@@ -72,7 +73,7 @@ class TorchEngine:
         try:
             with np.load(path, allow_pickle=False) as file:
                 found = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, KeyError) as e:
+        except (OSError, ValueError, EOFError, KeyError, BadZipFile) as e:
             raise ArtifactError(f"{path} is not a saved state ({e})", "give a file that `save` wrote") from e
         if str(found.pop("__hash__", "")) != self._hash:
             raise ArtifactError(f"{path} is the state of another model", "load it with the artefact that saved it")

@@ -17,7 +17,7 @@ def orthogonal(w: Tensor, gain: float, axes: int, generator: Generator | None = 
     """
     rows, columns = (w.shape[-2] if axes > 1 else 1), (w.shape[-1] if axes else 1)
     for matrix in w.reshape(-1, rows, columns).unbind(0):
-        drawn = torch.randn(max(rows, columns), min(rows, columns), generator=generator, dtype=torch.float64)
+        drawn = torch.randn(max(rows, columns), min(rows, columns), generator=generator)
         q, r = torch.linalg.qr(drawn)
         q = q * r.diagonal().sign()
         matrix.copy_(gain * (q if rows >= columns else q.T))
@@ -25,9 +25,9 @@ def orthogonal(w: Tensor, gain: float, axes: int, generator: Generator | None = 
 
 def uniform(w: Tensor, low: float, high: float, generator: Generator | None = None) -> None:
     """Uniform between low and high."""
-    w.copy_(low + (high - low) * torch.rand(w.shape, generator=generator, dtype=torch.float64))
+    w.copy_(low + (high - low) * torch.rand(w.shape, generator=generator))
 
 
 def normal(w: Tensor, std: float, generator: Generator | None = None) -> None:
     """Normal with mean zero."""
-    w.copy_(std * torch.randn(w.shape, generator=generator, dtype=torch.float64))
+    w.copy_(std * torch.randn(w.shape, generator=generator))

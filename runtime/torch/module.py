@@ -57,16 +57,19 @@ class Streaming(nn.Module):
     ties: ClassVar[Mapping[str, str]] = {}
     """The attribute path of each tied tensor, and of its owner."""
 
-    def build(self, seed: int | None) -> None:
-        """Share what is tied, and begin every parameter; with a seed, always with the same numbers."""
+    def build(self, seed: int | None, init: bool) -> None:
+        """Share what is tied, and begin every parameter; with a seed, always with the same numbers.
+
+        Without `init` the parameters are left as they come: for weights that are loaded next.
+        """
+        generator = None if seed is None else Generator().manual_seed(seed)
+        with torch.no_grad():
+            for cell in self._cells() if init else ():
+                cell.init_weights(generator)
         for tied, owner in self.ties.items():
             at, _, name = tied.rpartition(".")
             setattr(self.get_submodule(at), name, self.get_parameter(owner))
         rename_keys(self, self.paths, self.ties)
-        generator = None if seed is None else Generator().manual_seed(seed)
-        with torch.no_grad():
-            for cell in self._cells():
-                cell.init_weights(generator)
 
     def _cells(self) -> Iterator[Cell]:
         return (m for m in self.modules() if isinstance(m, Cell))

@@ -182,22 +182,27 @@ class _ChunkScan(torch.autograd.Function):
 # --- linear_scan ---------------------------------------------------------------------------------------------------
 def linear_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
     """h [B, T, *S] for a, b [B, T, *S] and h0 [B, *S], all of full shape; no gradient of its own."""
-    h = _required().linear_scan(_channels(a, b), b.flatten(2).contiguous(), h0.flatten(1).contiguous())
+    h = _required().linear_scan(_channels(a, b), _flat(b, 2).contiguous(), _flat(h0, 1).contiguous())
     return h.view(b.shape)  # type: ignore[no-any-return]
 
 
 def linear_scan_backward(a: Tensor, h: Tensor, h0: Tensor, dh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of a (of full shape), b and h0."""
     da, db, dh0 = _required().linear_scan_backward(
-        _channels(a, h), h.flatten(2), h0.flatten(1).contiguous(), dh.flatten(2).contiguous()
+        _channels(a, h), _flat(h, 2), _flat(h0, 1).contiguous(), _flat(dh, 2).contiguous()
     )
     return da.view(h.shape), db.view(h.shape), dh0.view(h0.shape)
 
 
 def _channels(a: Tensor, like: Tensor) -> Tensor:
     """[B, T, C] with neighbouring channels side by side; what repeats over B and T stays unmaterialised."""
-    a = a.expand(like.shape).flatten(2)
+    a = _flat(a.expand(like.shape), 2)
     return a if a.stride(2) == 1 or a.shape[2] == 1 else a.contiguous()
+
+
+def _flat(x: Tensor, lead: int) -> Tensor:
+    """All axes after the first `lead` as one; a state of one number has none."""
+    return x.flatten(lead) if x.dim() > lead else x.unsqueeze(lead)
 
 
 def _required() -> Any:

@@ -196,6 +196,27 @@ def test_linear_scan_broadcasts_and_resets(
     assert worst(gradients(form, given, torch.float64), true) <= EXACT
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_states_of_one_number(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not native:
+        monkeypatch.setattr("cdrmix.runtime.torch.native.usable", lambda state: False)
+    torch.manual_seed(0)
+    given = [torch.tanh(torch.randn(2, 65)), torch.randn(2, 65), torch.randn(2), torch.randn(())]
+    forms: list[tuple[Callable[..., Tensor], Callable[[Tensor, Tensor, Tensor], Tensor]]] = [
+        (linear_scan, lambda h, a, b: a * h + b),
+        (maxplus_scan, lambda h, a, b: torch.maximum(h + a, b)),
+    ]
+    for form, step in forms:
+
+        def loop(a: Tensor, b: Tensor, h: Tensor, first: Tensor, step: Callable[..., Tensor] = step) -> Tensor:
+            return element_loop(lambda x, t: step(x, a[:, t], b[:, t]), h, 65, RESET, first)
+
+        def scan(a: Tensor, b: Tensor, h: Tensor, first: Tensor, form: Callable[..., Tensor] = form) -> Tensor:
+            return form(a, b, h, reset=RESET, initial=first)
+
+        assert worst(gradients(scan, given, torch.float32), gradients(loop, given, torch.float64)) <= TOLERANCE
+
+
 @pytest.mark.parametrize("combine", ["max", "logaddexp"])
 @pytest.mark.parametrize("T", [1, 16, 65])
 @pytest.mark.parametrize("start", [None, "zero", "given", "far"])

@@ -64,7 +64,7 @@ def test_a_sequence_can_be_cut_anywhere(name: str) -> None:
         check_split(pair(name), 70, cut)
 
 
-@pytest.mark.parametrize("name", [*LIBRARY, *OWN])
+@pytest.mark.parametrize("name", ALL)
 def test_gradients_are_those_of_the_token_loop(name: str) -> None:
     check_gradients(pair(name), 19, resets=False)
     check_gradients(pair(name), 34, resets=True)

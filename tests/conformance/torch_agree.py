@@ -153,7 +153,7 @@ def check_split(pair: Pair, length: int, cut: int, tolerance: float = TOLERANCE)
 
 
 def check_gradients(pair: Pair, length: int, resets: bool, tolerance: float = 1e-4) -> None:
-    """`forward` in fp32 has the gradients of the token-by-token form in float64: parameters, inputs, the first state."""
+    """`forward` in fp32 has the gradients of the token loop in float64: of parameters, inputs, the first state."""
     inputs = pair.fed(pair.inputs(length))
     reset = torch.from_numpy(resets_of(length)) if resets else torch.zeros(length, dtype=torch.bool)
     torch.manual_seed(0)
@@ -198,7 +198,7 @@ def _gradients(
     old = {p: x if x.dtype == torch.int64 else x.to(weigh.dtype).clone().requires_grad_() for p, x in state.items()}
     y, after = run(module, tuple(leaves) if isinstance(inputs, tuple) else leaves[0], old)
     loss = (y * weigh).sum()
-    for path, x in sorted(after.items()):
+    for _, x in sorted(after.items()):
         if x.is_floating_point() and x.numel():
             factor = torch.linspace(-1, 1, x.numel(), dtype=x.dtype).reshape(x.shape)
             loss = loss + 0.1 * (x.clamp(-1e3, 1e3) * factor).sum()

@@ -1,4 +1,4 @@
-"""What the torch backend is tested on: the ops of `torch_ops.cdr` (the library, and its own) at small sizes, small models."""
+"""What the torch backend is tested on: small models, and the ops of `torch_ops.cdr`, the library's among them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ LIBRARY: dict[str, Case] = {
     "rotate": ("rotate", {"H": 2, "N": 6}, {"base": "100.0"}),
     "rotate_pairs": ("rotate_pairs", {"H": 2, "N": 6}, {"base": "100.0"}),
     "attention": ("attention", {"D": 12}, {"heads": "6", "kv_heads": "2", "window": "5"}),
+    "attention_1": ("attention", {"D": 12}, {"heads": "2", "window": "1"}),
     "attention_8": ("attention", {"D": 64}, {"heads": "8", "kv_heads": "2", "window": "70"}),
     "attention_alibi": ("attention_alibi", {"D": 12}, {"heads": "6", "kv_heads": "3", "window": "7"}),
     "token_shift": ("token_shift", {"D": 8}, {}),
@@ -45,6 +46,17 @@ MODELS: dict[str, tuple[str, dict[str, str]]] = {
     "tiny": ("tiny", {**SMALL, "mixer": "rwkv7(N=16, dw=4, da=4, dv=4, dg=4)", "moe.hidden": "16"}),
     "rwkv4_model": ("rwkv4", SMALL),
     "rwkv6_model": ("rwkv6", SMALL),
+    "hybrid": (
+        "hybrid",
+        {
+            **SMALL,
+            "layers": "4",
+            "mixer": "rwkv7(N=16, dw=4, da=4, dv=4, dg=4)",
+            "moe.hidden": "16",
+            "moe.experts": "4",
+            "attn.window": "8",
+        },
+    ),
 }
 
 OWN: dict[str, tuple[dict[str, int], dict[str, str]]] = {
@@ -73,5 +85,10 @@ OWN: dict[str, tuple[dict[str, int], dict[str, str]]] = {
     "bank_of_banks": ({"D": 8}, {}),
     "rwkv7_decay_only": ({"D": 12}, {"N": "4", "dw": "2", "da": "2", "dg": "3"}),
     "rwkv7_tanh": ({"D": 8}, {"N": "4", "dw": "2", "da": "2", "dg": "3"}),
+    "headed": ({"D": 12}, {"N": "4"}),
+    "every_own": ({"D": 12}, {"N": "4"}),
+    "bank_of_places": ({"D": 6}, {}),
+    "scalars": ({"D": 6}, {}),
+    "one_window": ({"D": 6}, {}),
     "hostile": ({"D": 4}, {}),
 }

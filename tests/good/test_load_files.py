@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cdrmix.check.loader import LIBRARY, File, Loader
-from cdrmix.diagnose import Report, UserError
+from cdrmix.diagnose import CompileError, Report, UserError
 
 OP = "op {name}(x: [D]) -> [D] {{ return x }}\n"
 
@@ -141,12 +141,12 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read"):
         read(tmp_path)
     (tmp_path / "raw.cdr").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="UTF-8"):
+    with pytest.raises(CompileError, match="E0115"):
         read(tmp_path / "raw.cdr")
     write(tmp_path, a='use "raw.cdr" { f }', big="#" * (5 << 20))
     _, report, _ = read(tmp_path / "a.cdr")
-    assert codes(report) == ["E0203"]
-    with pytest.raises(UserError, match="too large"):
+    assert codes(report) == ["E0115"]
+    with pytest.raises(CompileError, match="E0116"):
         read(tmp_path / "big.cdr")
     write(tmp_path, tiny="")
     with pytest.raises(UserError) as error:

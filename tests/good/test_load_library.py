@@ -133,3 +133,19 @@ def test_layers_cost_next_to_nothing() -> None:
     )
     lines, seconds = out.stdout.split()
     assert int(lines) == 2004 and float(seconds) < 2
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("y[h] = sum[i](S'[h,i,i]*r[h,i])", "`y`"),
+        ("S'[h,i] = S[h,i,0]*w[h,i] + v[h,i]*k[h,i]*kk[h,i]", "`S'`"),
+    ],
+)
+def test_a_diff_that_changes_the_axes_of_a_name(tmp_path: Path, line: str, name: str) -> None:
+    file = tmp_path / "d.cdr"
+    file.write_text(f'use "lib/rwkv7.cdr" {{ rwkv7 }}\nop d = rwkv7 with {{\n  {line}\n}}\n')
+    with pytest.raises(CompileError) as error:
+        load_op(file, "d", {"D": 64}, {"N": "32"})
+    (found,) = [d for d in error.value.diagnostics if d.code == "E0804"]
+    assert found.span.file == "d.cdr" and name in found.message

@@ -282,20 +282,17 @@ def test_reading_a_file(tmp_path: Path) -> None:
     good.write_bytes(b"\xef\xbb\xbflet a = 1\r\n")
     assert read_source(good) == "let a = 1\r\n"
 
-    def refused(data: bytes | None) -> Diagnostic:
+    def refused(data: bytes) -> Diagnostic:
         bad = tmp_path / "bad.cdr"
-        bad.unlink(missing_ok=True)
-        if data is not None:
-            bad.write_bytes(data)
+        bad.write_bytes(data)
         with pytest.raises(CompileError) as caught:
             read_source(bad, "bad.cdr")
         return caught.value.diagnostics[0]
 
-    assert "cannot read `bad.cdr`: no such file" in refused(None).message
     latin = refused("let a = 1\nlet ab = µ\n".encode("latin-1"))
     assert (latin.code, latin.span) == ("E0115", Span("bad.cdr", 2, 10, 2, 11))
     assert refused(b"#" * (1 << 20) + b"\n").code == "E0116"
-    with pytest.raises(CompileError, match="E0115"):
+    with pytest.raises(OSError):
         read_source(tmp_path)
     assert only("#" * (1 << 21)).code == "E0116"
 
