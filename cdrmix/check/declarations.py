@@ -140,8 +140,8 @@ def _start(
         len(found.shape) != len(axes) or not all(map(unite, found.shape, axes))
     ):
         if found.shape and found.place is not None:
-            r.draft.fail("E0303", expr.span, f"state `{r.target}` is {names(axes)}, `{quote(expr)}` is {names(found.shape)}",
-                         "start from a param of its axes")  # fmt: skip
+            message = f"state `{r.target}` is {names(axes)}, `{quote(expr)}` is {names(found.shape)}"
+            r.draft.fail("E0303", expr.span, message, "start from a param of its axes")
         what = "changes with the token" if found.varies else "is neither a constant nor a param"
         r.draft.fail("E0408", expr.span, f"state `{r.target}` starts from `{quote(expr)}`, which {what}",
                      "start from a constant or a param")  # fmt: skip

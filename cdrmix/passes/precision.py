@@ -1,7 +1,7 @@
 """Decide the working type: `work` becomes a concrete float everywhere.
 
-Input: a checked model.  Output: the same model with no `work` left but in literals.  A declared f16 or bf16 is kept or widened to
-the working type, whichever is wider, so a target that computes in f32 never narrows a value it need not.
+Input: a checked model.  Output: the same model with no `work` left but in literals.  A declared f16 or bf16 becomes the
+working type where that is wider, so a target that computes in f32 never narrows a value it need not.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def emit(program: Program) -> dict[str, str | bytes]:
     model = program.model
     shapes: dict[str, Shape] = {}
     carries = stack.carry_members(model)
-    names = Scope({"cdr_carries", "cdr_buffer", "run", "check", "calls", "tensors", "pointers", "slots"})
+    names = Scope({"cdr_carries", "cdr_buffer", "run", "check", "calls", "tensors", "pointers", "sizes", "slots"})
     cells = _cells(program, shapes, names, {name: member for name, (member, _) in carries.items()})
     found = stack.calls(model)
     order = list(dict.fromkeys(c.cell for c in found))
@@ -71,6 +71,7 @@ def emit(program: Program) -> dict[str, str | bytes]:
         "line_size": stack.line_size(model, found),
         "scratch": stack.scratch_members(found, shapes) or [_NOTHING],
         "calls": stack.call_rows(found, shapes, order),
+        "sizes": stack.size_rows(model),
         "tensors": stack.tensor_rows(model),
         "pointers": stack.pointer_rows(model),
         "slots": slots,

@@ -60,24 +60,28 @@ def flat(indices: Sequence[Text], of: Sequence[int]) -> Text:
 
 def stride(n: Node, i: Index, ring: Ring | None = None) -> int | None:
     """How far a read moves when `i` grows by one; None when that is not a constant."""
-    found = 0
-    of = sizes(n)
+    of, found = sizes(n), 0
+    entry = ring_axis(of, ring) if ring is not None else -1
     for p, arg in enumerate(n.args):
-        step = prod(of[p + 1 :])
-        if arg.op == "index" and arg.arg == i:
-            if ring is not None and step >= ring.entry:
+        if i in arg.free:
+            if arg.op != "index" or p == entry or entry is None:
                 return None
-            found += step
-        elif i in arg.free:
-            return None
+            found += prod(of[p + 1 :])
     return found
+
+
+def ring_axis(of: Sequence[int], ring: Ring) -> int | None:
+    """The position of a history's window in a view of these sizes; None when the view merges it with others."""
+    return next((p for p, size in enumerate(of) if size == ring.window and prod(of[p + 1 :]) == ring.entry), None)
 
 
 def ring_place(n: Node, ring: Ring, text: Callable[[Node], Text], slot: Callable[[Node, Text], Text]) -> Text:
     """The place of a history's read; `slot` gives the slot of an age, from its expression."""
     of = sizes(n)
-    before = next((p for p in range(len(of)) if prod(of[: p + 1]) == ring.window and of[p] == ring.window), None)
-    if before is None:
-        raise ValueError(f"a history's window is not an axis of the view it is read under: {of}")
-    age = n.args[before]
-    return flat([slot(age, text(age)), *(text(a) for a in n.args[before + 1 :])], [ring.window, *of[before + 1 :]])
+    at = ring_axis(of, ring)
+    if at is None:
+        whole = flat([text(a) for a in n.args], of).inside(ATOM)
+        turned = f"cdr_wrap({ring.head} + {whole} / {ring.entry}, {ring.window})"
+        return Text(f"{turned} * {ring.entry} + {whole} % {ring.entry}", TOTAL)
+    age = n.args[at]
+    return flat([slot(age, text(age)), *(text(a) for a in n.args[at + 1 :])], [ring.window, *of[at + 1 :]])

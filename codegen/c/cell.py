@@ -19,6 +19,7 @@ from cdrmix.codegen.c.patterns import Target
 from cdrmix.codegen.c.rules import TOTAL, Text
 from cdrmix.codegen.c.structs import Shape
 
+from cdrmix.diagnose import CompileError, Diagnostic, Span
 from cdrmix.ir import walk
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.forms import StepForm
@@ -278,7 +279,7 @@ class CellWriter:
                 nest.line(f"const {inner.weights} {chosen} = {inner.weights}_at({weights[1:]}, {place});")
                 weights = f"&{chosen}"
             state = f"{state}[{place}]"
-        given = [self.given(nest, g, i) for g, i in zip(stmt.inputs, inner.cell.inputs, strict=True)]
+        given = [self.given(nest, g, i, stmt.span) for g, i in zip(stmt.inputs, inner.cell.inputs, strict=True)]
         made = self.address(nest, out, stmt.lead, prod(i.axis.size for i in stmt.outs))
         own = [weights] * bool(inner.weights) + [state] * bool(inner.state) + given + [made]
         own += ["carry"] * inner.carry + ["pos"] * inner.pos
@@ -286,10 +287,11 @@ class CellWriter:
         nest.line(f"{inner.function}({', '.join(own)});")
         self.lines += nest.lines()
 
-    def given(self, nest: Nest, g: Given, formal: Input) -> str:
+    def given(self, nest: Nest, g: Given, formal: Input, span: Span) -> str:
         storage = self.storage(g.ref)
         if storage.ring is not None:
-            raise ValueError(f"the history {g.ref.name} cannot be given to a part")
+            message = f"the history `{g.ref.name}` is given to a part"
+            raise CompileError([Diagnostic("E0903", span, message, "name what the part needs of it in an equation")])
         if storage.scalar:
             return storage.base
         address = self.address(nest, storage.base, g.lead, prod(a.size for a in formal.axes))

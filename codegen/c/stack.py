@@ -20,9 +20,6 @@ from cdrmix.codegen.c.structs import Shape, padded
 from cdrmix.ir import layout
 from cdrmix.ir.nodes import Cell, Model
 
-MAX_RANK = 8
-"""`CDR_MAX_RANK` of runtime/c/weights.h."""
-
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -117,8 +114,17 @@ def tensors(model: Model) -> list[layout.Weight]:
 
 
 def tensor_rows(model: Model) -> list[str]:
-    """The table of tensors."""
-    return [f"{{{string(w.path)}, {len(w.shape)}, {{{', '.join(map(str, w.shape)) or '0'}}}}}," for w in tensors(model)]
+    """The table of tensors; their shapes stand one after the other in the table of sizes."""
+    rows, at = [], 0
+    for w in tensors(model):
+        rows.append(f"{{{string(w.path)}, {len(w.shape)}, sizes + {at}}},")
+        at += len(w.shape)
+    return rows
+
+
+def size_rows(model: Model) -> list[str]:
+    """The sizes of the tensors' axes."""
+    return [f"{', '.join(map(str, w.shape))}," for w in tensors(model) if w.shape]
 
 
 def pointer_rows(model: Model) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 from cdrmix.codegen.c.names import Scope, comment
 
 from cdrmix.ir import walk
-from cdrmix.ir.nodes import Buffer, Cell, Param, Part, Stmt
+from cdrmix.ir.nodes import Buffer, Cell, Node, Param, Part, Stmt
 
 LINE = 16
 """Floats in a cache line."""
@@ -81,9 +81,9 @@ def tensors_of(cell: Cell) -> list[Param | Buffer]:
     return [*cell.params, *cell.buffers]
 
 
-def is_zero(init: object) -> bool:
+def is_zero(init: Node) -> bool:
     """Whether a state begins at zero, as a cleared buffer does."""
-    return getattr(init, "op", None) == "const" and getattr(init, "arg", None) == 0
+    return init.op == "const" and init.arg == 0
 
 
 def weights_struct(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:

@@ -27,7 +27,8 @@ def _(stmt: Chunk, scope: Scope, uses: Uses) -> None:
         scope.say(state_span(scope, s))
     layout = _Layout(stmt)
     args = [_asked(stmt, layout, scope)]
-    args.append(f"after=[{', '.join(str(q.after) for q in stmt.queries for _ in range(_count(q.lead)))}]")
+    after = [str(q.after) for q in stmt.queries for _ in range(_count(q.lead))] or ["False"]
+    args.append(f"after=[{', '.join(after)}]")
     w = _decay(stmt, layout, scope)
     args.append(f"w={w}")
     args += _addends(stmt, layout, scope)
@@ -105,7 +106,6 @@ def _asked(stmt: Chunk, layout: _Layout, scope: Scope) -> str:
     if not found:  # nothing reads the state in this cell, but it is saved
         wide = layout.width * len(layout.states)
         found = [f"{scope.data}.new_zeros({shape(scope, ())}, {layout.heads}, {wide})"]
-        return f"[{found[0]}], after=[False]"
     return f"[{', '.join(found)}]"
 
 

@@ -82,26 +82,27 @@ void cdr_weights_close(cdr_file *file)
 /* --- the header ------------------------------------------------------------------------------------------------ */
 typedef struct {
   cdr_span dtype;
-  int rank; /* CDR_MAX_RANK + 1: more than any of ours */
-  uint64_t shape[CDR_MAX_RANK];
+  int shape_fits;
   uint64_t begin, end;
 } entry;
 
-static int read_shape(cdr_json *j, entry *e)
+/* Passes a shape and says whether it is that of `want` (which is NULL for a tensor that nobody wants). */
+static int read_shape(cdr_json *j, const cdr_tensor *want, int *fits)
 {
-  int first = 1, more;
+  int first = 1, more, rank = 0;
+  uint64_t size;
   if (!cdr_json_enter(j, '[')) return 0;
-  e->rank = 0;
+  *fits = 1;
   while ((more = cdr_json_more(j, ']', &first)) > 0) {
-    uint64_t size;
     if (!cdr_json_whole(j, &size)) return 0;
-    if (e->rank < CDR_MAX_RANK) e->shape[e->rank] = size;
-    if (e->rank <= CDR_MAX_RANK) e->rank++;
+    if (want && (rank >= want->rank || size != want->shape[rank])) *fits = 0;
+    else rank++;
   }
+  if (want && rank != want->rank) *fits = 0;
   return more == 0;
 }
 
-static int read_entry(cdr_json *j, entry *e)
+static int read_entry(cdr_json *j, const cdr_tensor *want, entry *e)
 {
   enum { DTYPE = 1, SHAPE = 2, PLACE = 4 };
   int first = 1, more, seen = 0, here;
@@ -114,7 +115,7 @@ static int read_entry(cdr_json *j, entry *e)
       if (!cdr_json_string(j, &e->dtype)) return 0;
     } else if (cdr_json_is(key, "shape")) {
       here = SHAPE;
-      if (!read_shape(j, e)) return 0;
+      if (!read_shape(j, want, &e->shape_fits)) return 0;
     } else if (cdr_json_is(key, "data_offsets")) {
       int start = 1;
       here = PLACE;
@@ -146,9 +147,8 @@ static int check(const cdr_tensor *want, const entry *e, uint64_t room)
 {
   uint64_t size = 4;
   if (!cdr_json_is(e->dtype, "F32")) return CDR_TENSOR_DTYPE;
-  if (e->rank != want->rank || memcmp(e->shape, want->shape, sizeof e->shape[0] * (size_t)e->rank) != 0)
-    return CDR_TENSOR_SHAPE;
-  for (int i = 0; i < e->rank; i++) size *= e->shape[i]; /* the model's own sizes: they fit */
+  if (!e->shape_fits) return CDR_TENSOR_SHAPE;
+  for (int i = 0; i < want->rank; i++) size *= want->shape[i]; /* the model's own sizes: no overflow */
   if (e->begin > e->end || e->end - e->begin != size || e->begin % 4) return CDR_TENSOR_RANGE;
   return e->end > room ? CDR_TENSOR_TRUNCATED : CDR_OK;
 }
@@ -174,7 +174,7 @@ static int read_header(cdr_json *j, const unsigned char *data, uint64_t room, co
       name[size] = 0;
       which = position(want, count, name);
     }
-    if (!read_entry(j, &e)) return which < 0 ? CDR_WEIGHTS_HEADER : cdr_error_of(CDR_TENSOR_ENTRY, which);
+    if (!read_entry(j, which < 0 ? NULL : &want[which], &e)) return which < 0 ? CDR_WEIGHTS_HEADER : cdr_error_of(CDR_TENSOR_ENTRY, which);
     if (e.end > last) last = e.end;
     if (which < 0) continue; /* a tensor of something else */
     if (found[which]) return cdr_error_of(CDR_TENSOR_TWICE, which);

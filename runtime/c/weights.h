@@ -7,13 +7,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CDR_MAX_RANK = 8 };
-
 /* A tensor the model wants.  The table of them is sorted by name. */
 typedef struct {
   const char *name;
   int rank;
-  uint64_t shape[CDR_MAX_RANK];
+  const uint64_t *shape;
 } cdr_tensor;
 
 typedef struct {
