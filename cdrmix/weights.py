@@ -57,7 +57,7 @@ def write_weights(path: Path, shapes: Mapping[str, tuple[int, ...]], make: Calla
     with atomic(path) as f:
         f.write(struct.pack("<Q", len(text)) + text)
         for name, shape in shapes.items():
-            tensor = np.ascontiguousarray(make(name), dtype="<f4")
+            tensor = np.asarray(make(name), dtype="<f4", order="C")
             if tensor.shape != shape:
                 raise ValueError(f"{name}: made {tensor.shape}, declared {shape}")
             f.write(tensor.tobytes())

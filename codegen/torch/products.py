@@ -39,7 +39,7 @@ def sum_of(n: Node, scope: Scope, emit: Emit) -> Value:
     if any(i.axis == TOKENS for i in bound):
         return scope.tokens(n, scope)
     if n.dtype not in FLOATS:
-        return _plain_sum(emit(n.args[0], scope), bound, scope)
+        return _total([emit(n.args[0], scope)], bound, scope)
     if n.op == "mean" and n.args[0].op not in ("mul", "div", "neg", "add", "sub") and not scope.here & {*bound}:
         (v,) = alike([emit(n.args[0], scope)], scope)
         if v.type != "number" and set(bound) <= set(v.dims):
@@ -118,10 +118,13 @@ def _collect(n: Node, bound: set[Index], into: Product) -> None:
 
 def _scaled(v: Value, by: Value, sign: str, scope: Scope) -> Value:
     if v.const is not None and by.const is not None:
-        return number(float(v.const) * by.const if sign == "*" else float(v.const) / by.const)
-    v, by = alike([v, by], scope)
+        return number(v.const * by.const if sign == "*" else v.const / by.const)
+    if sign == "/" or not all(x.type in ("int", "number") for x in (v, by)):
+        v, by = alike([v, by], scope)
     if v.const == 1 and sign == "*":
         return by
+    if by.const == 1:
+        return v
     dims = union([v, by], scope.order)
     a, b = fit(v, dims), fit(by, dims)
     kind = a.type if b.type == "number" else b.type
@@ -130,17 +133,17 @@ def _scaled(v: Value, by: Value, sign: str, scope: Scope) -> Value:
 
 # --- the inner product ---------------------------------------------------------------------------------------------
 def _contract(factors: list[Node], bound: tuple[Index, ...], scope: Scope, emit: Emit) -> Value:
-    """The sum over `bound` of a product whose factors all depend on some of it."""
-    absent = [i for i in bound if not any(i in f.free for f in factors)]
-    bound = tuple(i for i in bound if i not in absent)
-    found = number(1.0)
-    if factors:
-        found = _linear(factors, bound, scope, emit) or _general([emit(f, scope) for f in factors], bound, scope)
-    for i in absent:
-        if i in scope.here:
-            found = _scaled(found, _count(i, scope), "*", scope)
-        else:
-            found = _scaled(found, number(i.axis.size), "*", scope)
+    """The sum over `bound` of a product."""
+    found = _linear(factors, bound, scope, emit)
+    return found or _total(alike([emit(f, scope) for f in factors] or [number(1.0)], scope), bound, scope)
+
+
+def _total(values: list[Value], bound: tuple[Index, ...], scope: Scope) -> Value:
+    """The sum over `bound` of the values' product: as often as there are places where it does not vary."""
+    found = _general(values, tuple(i for i in bound if any(i in v.dims for v in values)), scope)
+    for i in bound:
+        if not any(i in v.dims for v in values):
+            found = _scaled(found, _count(i, scope) if i in scope.here else number(i.axis.size), "*", scope)
     return found
 
 
@@ -183,6 +186,8 @@ def _linear(factors: list[Node], bound: tuple[Index, ...], scope: Scope, emit: E
     if not any(v.lead for v in values) or any(v.type == "number" for v in values):
         return None
     x = _product(values, scope)
+    if matrix.along not in x.dims:
+        return None
     if x.dims != (matrix.along,) and scope.mode == "rows":
         return None
     x = permuted(x, (*(d for d in x.dims if d != matrix.along), matrix.along))
@@ -204,9 +209,11 @@ def _product(values: Sequence[Value], scope: Scope) -> Value:
 
 
 def _general(values: list[Value], bound: tuple[Index, ...], scope: Scope) -> Value:
-    values = [tensor(v, scope) for v in alike(values, scope)]
-    zero = all(any(v.absent_is_zero and i in v.dims for v in values) for i in bound if i in scope.here)
-    if not zero:
+    """The same, over indices that each vary in some value."""
+    if not bound:
+        return _product(values, scope)
+    values = [tensor(v, scope) for v in values]
+    if not all(any(v.absent_is_zero and i in v.dims for v in values) for i in bound if i in scope.here):
         values = _without_absent(values, bound, scope)
     merged: dict[frozenset[Index], Value] = {}
     for v in values:  # factors over the same indices make no larger tensor together
@@ -214,7 +221,7 @@ def _general(values: list[Value], bound: tuple[Index, ...], scope: Scope) -> Val
         merged[key] = _product([merged[key], v], scope) if key in merged else v
     values = list(merged.values())
     if len(values) == 1:
-        return _plain_sum(values[0], bound, scope)
+        return _along(values[0], bound, "sum", "int" if values[0].type == "bool" else values[0].type)
     return _einsum(values, bound, scope)
 
 
@@ -225,20 +232,11 @@ def _without_absent(values: list[Value], bound: tuple[Index, ...], scope: Scope)
         if i in scope.here:
             at = min((p for p, v in enumerate(values) if i in v.dims), key=lambda p: len(values[p].dims))
             v = values[at]
-            mask = fit(scope.mask(i), v.dims)
+            mask, zero = fit(scope.mask(i), v.dims), "0.0" if v.type in ("float", "exact") else "0"
             values[at] = replace(
-                v, code=f"torch.where({mask.code}, {v.code}, 0.0)", lead=True, level=ATOM, absent_is_zero=True
+                v, code=f"torch.where({mask.code}, {v.code}, {zero})", lead=True, level=ATOM, absent_is_zero=True
             )
     return values
-
-
-def _plain_sum(v: Value, bound: tuple[Index, ...], scope: Scope) -> Value:
-    if v.type == "number":
-        return _scaled(v, number(prod(i.axis.size for i in bound)), "*", scope)
-    here = [i for i in bound if i in v.dims]
-    if not here:
-        return v
-    return _along(v, here, "sum", "int" if v.type == "bool" else v.type)
 
 
 def _along(v: Value, bound: Sequence[Index], op: str, kind: Type) -> Value:
