@@ -69,7 +69,7 @@ class Tokenizer:
             return cls(*_parse(data))
         except TokenizerError as e:
             raise TokenizerError(f"{path}: {e}") from e
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
             raise TokenizerError(f"{path} is not a tokenizer.json: {e}") from e
 
     def encode(self, text: bytes | str) -> list[int]:

@@ -84,7 +84,8 @@ def inline(op: OpValue, expr: ast.Call, r: Reading) -> Value:
     r.draft.spend(expr.span)
     given = _bind(op, expr.args, expr, r)
     prefix = f"{r.frame.prefix}_{op.op.name}" if r.frame.prefix else op.op.name
-    frame = Frame(r.draft, op, r.frame.context, r.frame.home, r.frame.seen, r.frame, prefix, r.pure, r.waiting)
+    context, asked = r.frame.context.of(op), dict[tuple[str, ...], object]()
+    frame = Frame(r.draft, op, context, r.frame.home, asked, r.frame, prefix, r.pure, r.waiting)
     frame.statics.update(op.args)
     tensors = {}
     for formal in op.op.formals:
@@ -104,7 +105,9 @@ def inline(op: OpValue, expr: ast.Call, r: Reading) -> Value:
         if isinstance(symbol, Local):  # one that the result does not need is checked all the same
             with r.draft.attempt():
                 solve(symbol, frame, r.mode if r.pure else "body")
-    return _result(frame, expr, r)
+    result = _result(frame, expr, r)
+    r.frame.ask(op, asked)
+    return result
 
 
 def _check_function(op: OpDecl, expr: ast.Call, r: Reading) -> None:

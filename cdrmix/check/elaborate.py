@@ -77,7 +77,7 @@ class Elaborator:
         """The cell of a part of the op that `frame` elaborates."""
         sizes = tuple(tuple(a.size for a in axes) for axes in given)
         built = self._cell(op, sizes, replace(frame.context, span=span))
-        frame.seen.update(built.asked)
+        frame.ask(op, built.asked)
         return self.cells[built.name] if built.name is not None else None
 
     def check_bank(self, held: Held, cell: Cell, draft: Draft) -> None:
@@ -93,6 +93,7 @@ class Elaborator:
 
     def _cell(self, op: OpValue, sizes: tuple[tuple[int, ...], ...], context: Context) -> _Built:
         key = (op.op, op.args, sizes)
+        context = context.of(op)
         for built in self._built.get(key, []):
             if all(_answer(question, context) == answer for question, answer in built.asked.items()):
                 return built

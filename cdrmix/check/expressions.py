@@ -58,6 +58,8 @@ def _(expr: ast.Name, r: Reading) -> Value:
     if name in CONTEXT and not frame.own(name) and r.mode == "init":
         if frame.context.layer is None:
             frame.outside(name, expr.span)
+        if frame.context.given:
+            return tensors.constant(frame.placed(name, expr.span), expr.span)
         frame.seen["inside",] = True
         return tensors.context(name, expr.span)
     if name == "pos" and not frame.own(name):

@@ -7,8 +7,8 @@ Output: a `Frame` with every `when` decided and every `dim` solved; `Names` is w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NoReturn, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn, Protocol
 
 from cdrmix.check.axes import AxisVar, Products
 from cdrmix.check.draft import Draft
@@ -25,12 +25,21 @@ from cdrmix.syntax import ast
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where an op stands: its layer, and the shapes of the carries that something above has written."""
+    """Where an op stands: its layer, and the shapes of the carries that something above has written.
+
+    `given`: the layer is an argument of an op around it, so that it is not the stack's.
+    """
 
     layer: int | None = None
     layers: int | None = None
     carried: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     span: Span = NOWHERE
+    given: bool = False
+
+    def of(self, op: OpValue) -> Context:
+        """The context inside an op: the layer that it was given, or that of its place."""
+        args: dict[str, Any] = {name: value for name, value in op.args if name in CONTEXT}
+        return replace(self, **args, given=True) if args else self
 
 
 class Home(Protocol):
@@ -132,10 +141,16 @@ class Frame:
         self.seen[(name,)] = value
         return value
 
+    def ask(self, op: OpValue, asked: Mapping[tuple[str, ...], object]) -> None:
+        """Note what an op inside this one asked of the place; a layer that it was given is not the place's."""
+        args = dict(op.args)
+        where = {"layer": "layer", "layers": "layers", "inside": "layer"}
+        self.seen.update({q: answer for q, answer in asked.items() if where.get(q[0]) not in args})
+
     def outside(self, name: str, span: Span) -> NoReturn:
         """Report `layer` where there is none."""
         self.draft.fail("E0212", span, f"`{name}` is used outside any `repeat layer`",
-                        f"call `{self.decl.name}` inside one, or give `{name}=0`")  # fmt: skip
+                        f"call `{self.decl.name}` inside one, or give `layer=0, layers=1`")  # fmt: skip
 
     def is_carried(self, name: str) -> tuple[int, ...] | None:
         """The shape of a carry that something above has written, or None."""

@@ -74,7 +74,8 @@ class Rewriter:
         terms = self.leaves.expand(n)
         for t in terms:
             if t.culprit:
-                raise Whole(t.culprit)
+                through = self.behind.get(t.culprit.node.arg.ref) if t.culprit.node.op == "read" else None
+                raise Whole(through or t.culprit)
         return total(t.value() if t.read is None else self.ask(owner, t) for t in terms)
 
 

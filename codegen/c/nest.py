@@ -154,8 +154,13 @@ class Nest:
     def place(self, n: Node) -> Text:
         storage = self.around.storage(n.arg.ref)
         if storage.ring is None:
-            return flat([self.expression(a, "i") for a in n.args], sizes(n))
-        return ring_place(n, storage.ring, lambda a: self.expression(a, "i"), lambda a, text: self.slot(n, a, text))
+            return flat([self.at(a) for a in n.args], sizes(n))
+        return ring_place(n, storage.ring, self.at, lambda a, text: self.slot(n, a, text))
+
+    def at(self, n: Node) -> Text:
+        """An index expression; one that was read from memory is made wide, since places may pass 2^31."""
+        text = self.expression(n, "i")
+        return Text(f"(ptrdiff_t){text.inside(UNARY)}", UNARY) if any(True for _ in walk.reads(n)) else text
 
     def slot(self, n: Node, age: Node, text: Text) -> Text:
         """The slot of an entry by its age, computed where the age is known."""

@@ -12,19 +12,32 @@ from dataclasses import replace
 from cdrmix.ir.nodes import Index
 
 from .scope import Scope
-from .value import ATOM, Value, fit, listed, within
+from .value import ATOM, COMPARE, OR, Value, fit, listed, number, within
+
+
+def _counted(v: Value) -> Value:
+    """A Python truth value as 0 or 1; other numbers stay what they are."""
+    if isinstance(v.const, bool):
+        return number(int(v.const))
+    if v.const is None and OR <= v.level <= COMPARE:
+        return replace(v, code=f"int({v.code})", level=ATOM)
+    return v
 
 
 def to_float(v: Value, scope: Scope) -> Value:
     """As the model's data.  Numbers stay numbers."""
-    if v.type in ("number", "float") or scope.mode == "init":
+    if v.type == "number":
+        return _counted(v)
+    if v.type == "float" or scope.mode == "init":
         return v
     return replace(v, code=f"{within(v, ATOM)}.to({scope.data}.dtype)", type="float", level=ATOM)
 
 
 def to_exact(v: Value, scope: Scope) -> Value:
     """As float64; the model's data stays what it is."""
-    if v.type in ("number", "float", "exact"):
+    if v.type == "number":
+        return _counted(v)
+    if v.type in ("float", "exact"):
         return v
     return replace(v, code=f"{within(v, ATOM)}.double()", type="exact", level=ATOM)
 
@@ -47,6 +60,8 @@ def to_bool(v: Value) -> Value:
 
 def to_int(v: Value) -> Value:
     """A truth value as 0 or 1."""
+    if v.type == "number":
+        return _counted(v)
     if v.type != "bool":
         return v
     return replace(v, code=f"{within(v, ATOM)}.long()", type="int", level=ATOM)

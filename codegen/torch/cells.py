@@ -22,7 +22,7 @@ from .banks import as_rows, emit_bank
 from .casts import full
 from .inits import init_body, start_body
 from .scans import emit_scan, key, old
-from .scope import LEADING, Mode, Scope, Symbol, method_names
+from .scope import Mode, Scope, Symbol, method_names
 from .statements import emit_def, emit_part, emit_top
 from .training import after_body, log_values, metrics_body
 from .value import Value, listed
@@ -128,8 +128,8 @@ def _scope(cell: Cell, mode: Mode, body: Sequence[SequenceStmt], program: Progra
     params = [f"self.{escape.attribute(p.name)}" for p in cell.params]
     first = inputs[0] if inputs else "rows.expert" if mode == "rows" else "stream.pos"
     data = next(iter([*floats, *params]), "torch.empty(0)")
-    front = bool(inputs) and bool(cell.inputs[0].axes)
-    shape = f"{first}.shape[:{LEADING[mode]}]" if front else f"{first}.shape"
+    own = len(cell.inputs[0].axes) if inputs else 0  # forward of a cell without time is its step too
+    shape = f"{first}.shape[:-{own}]" if own else f"{first}.shape"
     windows = walk.windows(replace(cell, body=tuple(body)))  # type: ignore[arg-type]
     scope = Scope(cell, mode, names, data, first, shape, first, windows)
     scope.sources = dict(program.model.sources)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import log
 
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import TOKENS, Index, Node
 from cdrmix.ir.ops import OPS as TABLE
 
 from .casts import tensor, to_bool, to_exact, to_float, to_int
-from .products import sum_of
+from .products import count, sum_of
 from .reads import emit_read
-from .scope import LEADING, Scope
+from .scope import Scope
 from .value import (
     ADD,
     AND,
@@ -302,9 +303,8 @@ def _norm(n: Node, scope: Scope) -> Value | None:
     v = emit(body, scope)
     if v.type != "float" or not set(total.arg) <= set(v.dims):
         return None
-    at = listed(*(str(position(v, i)) for i in total.arg)) if len(total.arg) > 1 else position(v, total.arg[0])
     dims = tuple(d for d in v.dims if d not in total.arg)
-    return Value(f"torch.linalg.vector_norm({v.code}, dim={at})", "float", dims, v.lead)
+    return Value(f"torch.linalg.vector_norm({v.code}, dim={_places(v, total.arg)})", "float", dims, v.lead)
 
 
 @rule("logaddexp")
@@ -325,49 +325,62 @@ def _sum(n: Node, scope: Scope) -> Value:
 
 @rule("max_over", "min_over", "logsumexp")
 def _reduce(n: Node, scope: Scope) -> Value:
-    v = _whole(emit(n.args[0], scope), n, scope)
-    v = _masked(v, n.arg, "math.inf" if n.op == "min_over" else "-math.inf", scope)
-    dims = tuple(d for d in v.dims if d not in n.arg)
-    at = ", ".join(str(position(v, i)) for i in n.arg)
-    at = at if len(n.arg) == 1 else f"({at})"
-    match n.op:
-        case "max_over":
-            code = f"{within(v, ATOM)}.amax({at})"
-        case "min_over":
-            code = f"{within(v, ATOM)}.amin({at})"
-        case _:
-            code = f"torch.logsumexp({v.code}, {at})"
-    return Value(code, v.type, dims, v.lead)
+    v = _operand(n, scope)
+    along = [i for i in n.arg if i in v.dims]
+    if n.op == "logsumexp":
+        return _logsumexp(v, along, n, scope)
+    if not along:
+        return v
+    v = _masked(v, along, "math.inf" if n.op == "min_over" else "-math.inf", scope)
+    dims = tuple(d for d in v.dims if d not in along)
+    return Value(f"{within(v, ATOM)}.a{n.op[:3]}({_places(v, along)})", v.type, dims, v.lead)
+
+
+def _logsumexp(v: Value, along: Sequence[Index], n: Node, scope: Scope) -> Value:
+    """Where the operand does not vary, the logarithm of how many places there are."""
+    v = _masked(tensor(v, scope), along, "-math.inf", scope)
+    dims = tuple(d for d in v.dims if d not in along)
+    code = f"torch.logsumexp({v.code}, {_places(v, along)})" if along else v.code
+    v = Value(code, v.type, dims, v.lead, ATOM if along else v.level)
+    for i in (i for i in n.arg if i not in along):
+        more = Value(f"torch.log({count(i, scope).code})", "float", (), True) if i in scope.here else None
+        more = more or number(log(i.axis.size))
+        a, b = (fit(x, dims) for x in (v, more))
+        v = Value(f"{within(a, ADD)} + {within(b, ADD + 1)}", v.type, dims, a.lead or b.lead, ADD)
+    return v
+
+
+def _places(v: Value, along: Sequence[Index]) -> str:
+    """Where the indices stand, as an argument."""
+    return listed(*(str(position(v, i)) for i in along)) if len(along) > 1 else str(position(v, along[0]))
 
 
 @rule("softmax")
 def _softmax(n: Node, scope: Scope) -> Value:
-    v = _whole(emit(n.args[0], scope), n, scope)
-    v = _masked(v, (n.arg,), "-math.inf", scope)
-    zero = n.arg in scope.here
-    return Value(f"torch.softmax({v.code}, {position(v, n.arg)})", v.type, v.dims, v.lead, absent_is_zero=zero)
+    v = _operand(n, scope)
+    if n.arg in v.dims:
+        v = _masked(v, (n.arg,), "-math.inf", scope)
+        code = f"torch.softmax({v.code}, {position(v, n.arg)})"
+        return Value(code, v.type, v.dims, v.lead, absent_is_zero=n.arg in scope.here)
+    if n.arg not in scope.here:  # the same everywhere: an even share
+        return number(1.0 / n.arg.axis.size)
+    there, seen = to_float(scope.mask(n.arg), scope), count(n.arg, scope)
+    return Value(f"{there.code} / {seen.code}[..., None]", "float", (n.arg,), True, MUL, absent_is_zero=True)
 
 
-def _whole(v: Value, n: Node, scope: Scope) -> Value:
-    """The operand as a float tensor that has every index the op runs along."""
-    along = n.arg if isinstance(n.arg, tuple) else (n.arg,)
+def _operand(n: Node, scope: Scope) -> Value:
+    """The operand, a truth value as a number."""
+    v = emit(n.args[0], scope)
     if n.dtype in FLOATS:
-        v = to_float(v, scope) if v.type in ("float", "bool") else to_exact(v, scope)
-    v = tensor(v, scope)
-    lacking = [i for i in along if i not in v.dims]
-    if not lacking:
-        return v
-    dims = tuple(i for i in scope.order if i in v.dims or i in lacking)
-    sizes = ", ".join(str(i.axis.size) if i in lacking else "-1" for i in dims)
-    wide = fit(replace(v, lead=True), dims)  # every place kept, so that -1 counts from the front
-    lead = "-1, " * (LEADING[scope.mode] if v.lead else 0)
-    return replace(wide, code=f"{within(wide, ATOM)}.expand({lead}{sizes})", dims=dims, lead=v.lead, level=ATOM)
+        return to_float(v, scope) if v.type in ("float", "bool") else to_exact(v, scope)
+    return to_int(v)
 
 
 def _masked(v: Value, along: Sequence[Index], fill: str, scope: Scope) -> Value:
     """The value with `fill` where a token of the window is not there."""
     for i in along:
         if i in scope.here:
+            v = to_exact(v, scope)
             mask = fit(scope.mask(i), v.dims)
             if not v.lead:
                 v = replace(v, code=f"torch.where({mask.code}, {v.code}, {fill})", lead=True, level=ATOM)

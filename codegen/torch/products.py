@@ -56,12 +56,11 @@ def _over_count(v: Value, i: Index, scope: Scope) -> Value:
         if v.const is not None:
             return number(v.const / i.axis.size)
         return replace(v, code=f"{within(v, MUL)} / {i.axis.size}", level=MUL)
-    count = _count(i, scope)
-    (a, b), dims = [fit(x, v.dims) for x in (v, count)], v.dims
+    (a, b), dims = [fit(x, v.dims) for x in (v, count(i, scope))], v.dims
     return Value(f"{within(a, MUL)} / {within(b, ATOM)}", "float", dims, True, MUL)
 
 
-def _count(i: Index, scope: Scope) -> Value:
+def count(i: Index, scope: Scope) -> Value:
     """How many tokens of the window are there."""
     return Value(f"{scope.mask(i).code}.sum(-1)", "int", (), True)
 
@@ -143,7 +142,7 @@ def _total(values: list[Value], bound: tuple[Index, ...], scope: Scope) -> Value
     found = _general(values, tuple(i for i in bound if any(i in v.dims for v in values)), scope)
     for i in bound:
         if not any(i in v.dims for v in values):
-            found = _scaled(found, _count(i, scope) if i in scope.here else number(i.axis.size), "*", scope)
+            found = _scaled(found, count(i, scope) if i in scope.here else number(i.axis.size), "*", scope)
     return found
 
 

@@ -18,7 +18,6 @@ from .names import MODULE_NAMES, Names, attribute, comment
 from .value import Type, Value
 
 Mode = Literal["forward", "step", "rows", "init"]
-LEADING = {"forward": 2, "step": 1, "rows": 1, "init": 0}
 
 
 @dataclass(frozen=True, slots=True)

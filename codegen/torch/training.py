@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cdrmix.ir import build
+from cdrmix.ir import build, walk
 from cdrmix.ir.nodes import TOKENS, Cell, Node, Ref, Training
 from cdrmix.ir.walk import Windows
 
@@ -24,11 +24,12 @@ from .value import ATOM, MUL, Value, atom, fit, within
 
 def log_values(cell: Cell, scope: Scope) -> None:
     """What a forward in training mode leaves."""
-    if not cell.training:
+    logged = [t for t in cell.training if t.kind == "aux" or _over_all(t)]
+    if not logged:
         return
     scope.line("if stream.log is not None:")
     scope.indent += 1
-    for t in cell.training:
+    for t in logged:
         scope.say(t.span)
         if t.kind == "aux":
             scope.tokens = _over_tokens
@@ -38,6 +39,11 @@ def log_values(cell: Cell, scope: Scope) -> None:
             scope.tokens = _Leaves(t).log
             valued(scope, t.value, t.indices)
     scope.indent -= 1
+
+
+def _over_all(t: Training) -> bool:
+    """Whether a value needs anything of the tokens; one of buffers and params alone does not."""
+    return any(i.axis == TOKENS for n in walk.nodes(t.value) for i in walk.bound(n))
 
 
 def _over_tokens(n: Node, scope: Scope) -> Value:

@@ -49,11 +49,19 @@ enum {
   CDR_LAST_ERROR
 };
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* The text of a code's kind. */
 const char *cdr_error_kind(int code);
 
 /* `kind` for tensor number `tensor`, and the way back (-1: none). */
 int cdr_error_of(int kind, int tensor);
 int cdr_error_tensor(int code);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

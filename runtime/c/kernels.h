@@ -1,7 +1,8 @@
 /* The arithmetic that generated code calls.  Everything is static inline: the compiler sees through it.
 
    Sums run in lanes, a fixed order that vectorises without relaxing floating point: lane l adds up the elements l, l + 8,
-   …, then the lanes are added pairwise. */
+   …, then the lanes are added pairwise.  Inner products have four such sums, of every fourth block of 8, which do not
+   wait for one another. */
 #ifndef CDR_KERNELS_H
 #define CDR_KERNELS_H
 
@@ -12,10 +13,13 @@
 
 enum { CDR_LANES = 8 };
 
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(CDR_PLAIN)
 typedef float cdr_lanes __attribute__((vector_size(32)));
 #define CDR_LOAD(v, p) memcpy(&(v), (p), sizeof(cdr_lanes))
 #define CDR_ADD(s, a, b) ((s) += (a) * (b))
+#define CDR_JOIN(s, a) ((s) += (a))
+/* Asks for what lies a page ahead, which the processor's own prefetching does not cross to; it need not exist. */
+#define CDR_AHEAD(p) __builtin_prefetch((const void *)((uintptr_t)(p) + 4096))
 #else
 typedef struct {
   float at[8];
@@ -25,7 +29,19 @@ typedef struct {
   do {                                                                \
     for (int l_ = 0; l_ < 8; l_++) (s).at[l_] += (a).at[l_] * (b).at[l_]; \
   } while (0)
+#define CDR_JOIN(s, a)                                        \
+  do {                                                        \
+    for (int l_ = 0; l_ < 8; l_++) (s).at[l_] += (a).at[l_]; \
+  } while (0)
+#define CDR_AHEAD(p) ((void)(p))
 #endif
+#define CDR_MULTIPLY(s, a, b) \
+  do {                        \
+    cdr_lanes x_, y_;         \
+    CDR_LOAD(x_, a);          \
+    CDR_LOAD(y_, b);          \
+    CDR_ADD(s, x_, y_);       \
+  } while (0)
 
 static inline float cdr_fold(const float *a)
 {
@@ -39,55 +55,34 @@ static inline float cdr_fold_lanes(const cdr_lanes *v)
   return cdr_fold(a);
 }
 
-/* sum[k](a[k] * b[k]) */
+/* sum[k](a[k] * b[k]); `a` is the operand that comes from far. */
 static inline float cdr_dot(const float *restrict a, const float *restrict b, ptrdiff_t n)
 {
   static const cdr_lanes zero;
-  const ptrdiff_t whole = n - n % CDR_LANES;
-  cdr_lanes s = zero, x, y;
-  for (ptrdiff_t k = 0; k < whole; k += CDR_LANES) {
-    CDR_LOAD(x, a + k);
-    CDR_LOAD(y, b + k);
-    CDR_ADD(s, x, y);
+  const ptrdiff_t whole = n - n % CDR_LANES, fours = n - n % (4 * CDR_LANES);
+  cdr_lanes s0 = zero, s1 = zero, s2 = zero, s3 = zero;
+  for (ptrdiff_t k = 0; k < fours; k += 4 * CDR_LANES) {
+    CDR_AHEAD(a + k);
+    CDR_AHEAD(a + k + 2 * CDR_LANES);
+    CDR_MULTIPLY(s0, a + k, b + k);
+    CDR_MULTIPLY(s1, a + k + CDR_LANES, b + k + CDR_LANES);
+    CDR_MULTIPLY(s2, a + k + 2 * CDR_LANES, b + k + 2 * CDR_LANES);
+    CDR_MULTIPLY(s3, a + k + 3 * CDR_LANES, b + k + 3 * CDR_LANES);
   }
-  float sum = cdr_fold_lanes(&s);
+  for (ptrdiff_t k = fours; k < whole; k += CDR_LANES) CDR_MULTIPLY(s0, a + k, b + k);
+  CDR_JOIN(s0, s1);
+  CDR_JOIN(s2, s3);
+  CDR_JOIN(s0, s2);
+  float sum = cdr_fold_lanes(&s0);
   for (ptrdiff_t k = whole; k < n; k++) sum += a[k] * b[k];
   return sum;
 }
 
-/* y[i] = sum[k](W[i,k] * x[k]), four rows at a time: x is read once for them, and their sums overlap. */
+/* y[i] = sum[k](W[i,k] * x[k]), a row at a time: memory is fastest read in order. */
 static inline void cdr_matvec(float *restrict y, const float *restrict W, const float *restrict x, ptrdiff_t rows,
                               ptrdiff_t cols)
 {
-  static const cdr_lanes zero;
-  const ptrdiff_t whole = cols - cols % CDR_LANES, fours = rows - rows % 4;
-  for (ptrdiff_t i = 0; i < fours; i += 4) {
-    const float *restrict r = W + i * cols;
-    cdr_lanes a0 = zero, a1 = zero, a2 = zero, a3 = zero, v, w0, w1, w2, w3;
-    for (ptrdiff_t k = 0; k < whole; k += CDR_LANES) {
-      CDR_LOAD(v, x + k);
-      CDR_LOAD(w0, r + k);
-      CDR_LOAD(w1, r + cols + k);
-      CDR_LOAD(w2, r + 2 * cols + k);
-      CDR_LOAD(w3, r + 3 * cols + k);
-      CDR_ADD(a0, w0, v);
-      CDR_ADD(a1, w1, v);
-      CDR_ADD(a2, w2, v);
-      CDR_ADD(a3, w3, v);
-    }
-    float s0 = cdr_fold_lanes(&a0), s1 = cdr_fold_lanes(&a1), s2 = cdr_fold_lanes(&a2), s3 = cdr_fold_lanes(&a3);
-    for (ptrdiff_t k = whole; k < cols; k++) {
-      s0 += r[k] * x[k];
-      s1 += r[cols + k] * x[k];
-      s2 += r[2 * cols + k] * x[k];
-      s3 += r[3 * cols + k] * x[k];
-    }
-    y[i] = s0;
-    y[i + 1] = s1;
-    y[i + 2] = s2;
-    y[i + 3] = s3;
-  }
-  for (ptrdiff_t i = fours; i < rows; i++) y[i] = cdr_dot(W + i * cols, x, cols);
+  for (ptrdiff_t i = 0; i < rows; i++) y[i] = cdr_dot(W + i * cols, x, cols);
 }
 
 /* The k largest of n, largest first, ties by the lowest place. */
