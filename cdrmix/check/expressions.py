@@ -67,6 +67,9 @@ def _(expr: ast.Name, r: Reading) -> Value:
             stores.not_at_start(name, expr.span, r)
         if r.mode == "init":
             not_static(expr, r.frame.report)
+        if r.mode == "training":
+            r.draft.fail("E0318", expr.span, "`pos` needs a name before a training value can use it",
+                         "give it an equation of its own: `place = pos`")  # fmt: skip
         return tensors.context(name, expr.span)
     if name == "tokens" and not frame.own(name):
         r.draft.fail("E0601", expr.span, "`tokens` is an axis to reduce over, not a value",

@@ -1,6 +1,7 @@
-"""The C target: one C99 file and its header, and the sources that an artefact takes along.
+"""The C target: one C99 file and its header, and a program around them.
 
-Input: a `Program` (its step forms).  Output: `model.c` and `model.h`; `runtime_files` are the rest of the program.
+Input: a `Program` (its step forms).  Output: `model.c` and `model.h`, whole by themselves; `runtime_files` are the
+tokenizer, the program that streams text and its Makefile.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from importlib.resources import files
 from math import prod
 
 from cdrmix.codegen.c import stack, structs
+from cdrmix.codegen.c.amalgam import join
 from cdrmix.codegen.c.cell import CellWriter, start_function
 from cdrmix.codegen.c.names import Scope, comment, string
 from cdrmix.codegen.c.rules import OPS
@@ -22,16 +24,28 @@ from cdrmix.ir.nodes import Model
 
 __all__ = ["OPS", "emit", "runtime_files"]
 
-_SUFFIXES = (".c", ".h")
-_MAKEFILE = "artefact.mk"
+PUBLIC = {"model.h": ("model.h", "errors.h"), "tokenizer.h": ("tokenizer.h", "errors.h", "utf8.h", "sample.h")}
+"""The headers of an artefact, and the headers each is made of."""
+
+ENGINE = ("model.c", "weights.c", "saved.c", "json.c", "errors.c")
+TEXT = ("tokenizer.c", "tokenizer_file.c", "utf8.c", "sample.c")
 
 
 def runtime_files() -> dict[str, bytes]:
-    """The C sources and the Makefile beside the generated files."""
+    """The tokenizer, the program that streams, and the Makefile."""
+    texts = _sources()
+    found = {
+        "tokenizer.h": join(PUBLIC["tokenizer.h"], texts),
+        "tokenizer.c": join(TEXT, texts, PUBLIC),
+        "main.c": join(["main.c"], texts, PUBLIC),
+        "Makefile": files("cdrmix.runtime.c").joinpath("artefact.mk").read_text(encoding="utf-8"),
+    }
+    return {name: text.encode() for name, text in found.items()}
+
+
+def _sources() -> dict[str, str]:
     folder = files("cdrmix.runtime.c")
-    found = {f.name: f.read_bytes() for f in folder.iterdir() if f.name.endswith(_SUFFIXES)}
-    found["Makefile"] = folder.joinpath(_MAKEFILE).read_bytes()
-    return dict(sorted(found.items()))
+    return {f.name: f.read_text(encoding="utf-8") for f in folder.iterdir() if f.name.endswith((".c", ".h"))}
 
 
 def emit(program: Program) -> dict[str, str | bytes]:
@@ -78,7 +92,10 @@ def emit(program: Program) -> dict[str, str | bytes]:
         "cases": list(stack.cases(model, shapes, order)),
         "start_cases": list(stack.start_cases(shapes, order)),
     }
-    return {"model.c": _render("model.c.j2", both | source), "model.h": _render("model.h.j2", both | header)}
+    texts = _sources()
+    texts["model.c"] = _render("model.c.j2", both | source)
+    texts["model.h"] = _render("model.h.j2", both | header)
+    return {"model.c": join(ENGINE, texts, PUBLIC), "model.h": join(PUBLIC["model.h"], texts)}
 
 
 _NOTHING = "float nothing[16];"

@@ -30,7 +30,10 @@ def to_float(v: Value, scope: Scope) -> Value:
         return _counted(v)
     if v.type == "float" or scope.mode == "init":
         return v
-    return replace(v, code=f"{within(v, ATOM)}.to({scope.data}.dtype)", type="float", level=ATOM)
+    code = f"{within(v, ATOM)}.to({scope.data}.dtype)"
+    if v.type == "exact":  # arithmetic on places is dear, and the same wherever it stands
+        code = scope.shared("place", code)
+    return replace(v, code=code, type="float", level=ATOM)
 
 
 def to_exact(v: Value, scope: Scope) -> Value:

@@ -171,7 +171,11 @@ def _arithmetic(n: Node, scope: Scope) -> Value:
     if folded is not None:
         return folded
     zero = _vanishes(n, values)
+    if n.op in ("floordiv", "mod") and _result_type(n, values) == "float":
+        values[0] = tensor(values[0], scope)  # torch has no gradient of `number % tensor`
     (a, b), dims, lead = _joined(values, scope)
+    if n.op == "floordiv" and _result_type(n, values) == "float":  # and none of `//`, not even zero
+        return Value(f'torch.div({a.code}, {b.code}, rounding_mode="floor")', "float", dims, lead)
     left, right = (level + 1, NEG) if n.op == "pow" else (level, level + 1)
     return Value(
         f"{within(a, left)} {sign} {within(b, right)}",

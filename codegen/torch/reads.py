@@ -51,6 +51,9 @@ def emit_read(n: Node, scope: Scope, emit: Emit) -> Value:
             start_code = str(start) if start else ""
             found = f"{within(v, ATOM)}[..., {start_code}:{end}{colons}]"
             return replace(v, code=found, dims=(*dims[:p], index, *dims[p + 1 :]))
+        if _reversed(args[p], sizes[p]):
+            dims = (*dims[:p], args[p].free[0], *dims[p + 1 :])
+            return replace(v, code=f"{within(v, ATOM)}.flip({p - len(dims)})", dims=dims)
     if not any(x.lead for x in places.values()):
         return _gather_fixed(v, places, scope)
     return _gather_picked(v, places, sizes, scope) if v.lead else _rows_picked(v, places, scope)
@@ -94,6 +97,13 @@ def _slice(a: Node, size: int) -> tuple[Index, int] | None:
         return None
     start = right.arg if a.op == "add" else -right.arg
     return (left.arg, start) if start >= 0 and start + left.arg.axis.size <= size else None
+
+
+def _reversed(a: Node, size: int) -> bool:
+    """Whether it is `last - i`, over the whole axis."""
+    if a.op != "sub" or a.args[0].op != "const" or a.args[1].op != "index":
+        return False
+    return bool(a.args[0].arg == size - 1 and a.args[1].arg.axis.size == size)
 
 
 def _gather_fixed(v: Value, places: dict[int, Value], scope: Scope) -> Value:

@@ -48,8 +48,8 @@ def emit_top(t: Top, scope: Scope) -> None:
     """The largest entries and their places."""
     scope.say(t.span)
     source = full(valued(scope, t.source, (*t.lead, t.over)), (*t.lead, t.over), scope)
-    values = scope.names.fresh(t.values or "values")
-    picks = scope.names.fresh(t.picks or "picks")
+    values = scope.names.fresh(t.values) if t.values is not None else "_"
+    picks = scope.names.fresh(t.picks) if t.picks is not None else "_"
     scope.line(f"{values}, {picks} = top({source}, {t.k.axis.size})")
     indices = (*t.lead, t.k)
     if t.values is not None:

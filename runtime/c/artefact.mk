@@ -7,17 +7,13 @@ ARCH ?= $(shell $(CC) -march=native -E -x c /dev/null >/dev/null 2>&1 && echo -m
 CFLAGS ?= -O3 $(ARCH)
 CHECKED = -std=c99 -ffp-contract=off -Wall -Wextra -pedantic
 
-ENGINE = model.c weights.c saved.c errors.c json.c
-TEXT = tokenizer.c tokenizer_file.c utf8.c sample.c
-HEADERS = $(wildcard *.h)
-
 all: cdrmix-run libmodel.so
 
-cdrmix-run: main.c $(ENGINE) $(TEXT) $(HEADERS)
-	$(CC) $(CHECKED) $(CFLAGS) -o $@ main.c $(ENGINE) $(TEXT) -lm
+cdrmix-run: main.c model.c tokenizer.c model.h tokenizer.h
+	$(CC) $(CHECKED) $(CFLAGS) -o $@ main.c model.c tokenizer.c -lm
 
-libmodel.so: $(ENGINE) $(TEXT) $(HEADERS)
-	$(CC) $(CHECKED) $(CFLAGS) -fPIC -shared -o $@ $(ENGINE) $(TEXT) -lm
+libmodel.so: model.c tokenizer.c model.h tokenizer.h
+	$(CC) $(CHECKED) $(CFLAGS) -fPIC -shared -o $@ model.c tokenizer.c -lm
 
 clean:
 	rm -f cdrmix-run libmodel.so

@@ -143,7 +143,7 @@ static int position(const cdr_tensor *want, int count, const char *name)
   return -1;
 }
 
-static int check(const cdr_tensor *want, const entry *e, uint64_t room)
+static int check_entry(const cdr_tensor *want, const entry *e, uint64_t room)
 {
   uint64_t size = 4;
   if (!cdr_json_is(e->dtype, "F32")) return CDR_TENSOR_DTYPE;
@@ -178,7 +178,7 @@ static int read_header(cdr_json *j, const unsigned char *data, uint64_t room, co
     if (e.end > last) last = e.end;
     if (which < 0) continue; /* a tensor of something else */
     if (found[which]) return cdr_error_of(CDR_TENSOR_TWICE, which);
-    if ((code = check(&want[which], &e, room)) != CDR_OK) return cdr_error_of(code, which);
+    if ((code = check_entry(&want[which], &e, room)) != CDR_OK) return cdr_error_of(code, which);
     found[which] = (const float *)(const void *)(data + e.begin);
   }
   if (more < 0 || !cdr_json_done(j)) return CDR_WEIGHTS_HEADER;

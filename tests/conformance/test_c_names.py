@@ -157,7 +157,7 @@ def models() -> list[Model]:
 
 @needs_compiler
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
-@pytest.mark.parametrize("flags", [("-O0", "-DCDR_NO_MMAP"), ("-O2",), ("-O3", "-march=native")], ids=" ".join)
+@pytest.mark.parametrize("flags", [("-O0", "-DCDR_NO_MMAP", "-DCDR_PLAIN"), ("-O2",), ("-O3", "-march=native")], ids=" ".join)
 def test_no_compiler_warns(compiler: str, flags: tuple[str, ...], tmp_path: Path) -> None:
     found = shutil.which(compiler)
     if found is None:

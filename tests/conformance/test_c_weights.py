@@ -194,8 +194,8 @@ def test_sanitizers_find_nothing(mapped: bool, program: Stream, good: bytes, tmp
     """A run, a saved and a loaded state, and damaged files of both kinds."""
     folder = sources(program.model, tmp_path)
     if not mapped:
-        text = (folder / "weights.c").read_text()
-        (folder / "weights.c").write_text("#define CDR_NO_MMAP 1\n" + text)
+        text = (folder / "model.c").read_text()
+        (folder / "model.c").write_text("#define CDR_NO_MMAP 1\n" + text)
     run = sanitized(folder)
     if run is None:
         pytest.skip("the compiler has no sanitizers")

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cdrmix.codegen.c import runtime_files
 from cdrmix.runtime.pretokenizer import PATTERN, split
 from cdrmix.runtime.tokens import StreamDecoder, Tokenizer, TokenizerError
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
@@ -67,12 +66,11 @@ def lib(tmp_path_factory: pytest.TempPathFactory) -> Any:
     if CC is None:
         pytest.skip("no C compiler")
     folder = tmp_path_factory.mktemp("c")
-    for name, content in runtime_files().items():
-        (folder / name).write_bytes(content)
+    sources = ROOT / "runtime" / "c"
     files = ("tokenizer.c", "tokenizer_file.c", "json.c", "weights.c", "errors.c", "utf8.c")
     flags = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", "-fPIC", "-shared")
     out = folder / "libtokenizer.so"
-    subprocess.run([CC, *flags, "-o", str(out), *(str(folder / f) for f in files)], check=True)
+    subprocess.run([CC, *flags, "-o", str(out), *(str(sources / f) for f in files)], check=True)
     made = ctypes.CDLL(str(out))
     made.cdr_tokenizer_open.argtypes = [POINTER(c_void_p), c_char_p]
     made.cdr_tokenizer_close.argtypes = [c_void_p]
