@@ -162,11 +162,7 @@ def run_eval(a: Namespace) -> None:
         print(json.dumps(found))
         return
     print(f"loss {score.loss:.4f} nats a token, perplexity {score.perplexity:.2f}, {score.tokens} tokens")
-    print(
-        f"bits per byte {bits:.4f}, {score.size} bytes"
-        if bits is not None
-        else "bits per byte: unknown, the data is tokens"
-    )
+    print(f"bits per byte {bits:.4f}, {score.size} bytes")
 
 
 def run_tokenizer_train(a: Namespace) -> None:

@@ -62,7 +62,7 @@ def choose_steps() -> int:
     times = []
     for step in range(12):
         began = time.perf_counter()
-        trainer._train_step(step)
+        trainer.train_step(step)
         times.append(time.perf_counter() - began)
     seconds = sorted(times[4:])[4]
     steps = max(100, round(MINUTES * 60 / seconds))
@@ -100,11 +100,15 @@ def score() -> None:
     xz = 8 * len(lzma.compress(held_out, preset=9)) / len(held_out)
     records = read_metrics(HOME / "run" / "metrics.jsonl")
     losses = [r["loss"] for r in records if "loss" in r]
-    scored = [r["eval_loss"] for r in records if "eval_loss" in r]
+    bits = [r["eval_bits"] for r in records if "eval_bits" in r]
     plot_loss(HOME / "run" / "metrics.jsonl", HOME / "loss.png")
     print(f"\ntraining loss {losses[0]:.2f} {sparkline(losses)} {losses[-1]:.2f}")
-    print(f"held-out loss after a tenth of the training {scored[0]:.3f}, at its end {scored[-1]:.3f} nats a token")
-    print(f"held-out text, {len(held_out)} bytes: {found['bits_per_byte']:.3f} bits per byte; xz -9: {xz:.3f}")
+    print(
+        f"held-out bits per byte, a part of the text: {bits[0]:.3f} after a tenth of the training, {bits[-1]:.3f} at its end"
+    )
+    print(
+        f"held-out bits per byte, all {len(held_out)} bytes: {found['bits_per_byte']:.3f}; xz -9 on the same: {xz:.3f}"
+    )
 
 
 def main() -> None:

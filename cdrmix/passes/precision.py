@@ -1,7 +1,8 @@
 """Decide the working type: `work` becomes a concrete float everywhere.
 
 Input: a checked model.  Output: the same model with no `work` left but in literals.  A declared f16 or bf16 becomes the
-working type where that is wider, so a target that computes in f32 never narrows a value it need not.
+working type where that is wider, so a target that computes in f32 never narrows a value it need not.  Raises
+`CompileError` for a number that the working type would make infinite, or zero.
 """
 
 from __future__ import annotations
@@ -9,15 +10,25 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from cdrmix.diagnose import Report
 from cdrmix.ir import walk
 from cdrmix.ir.nodes import Cell, DType, Model, Node
 
 _WIDTH: dict[str, int] = {"f16": 1, "bf16": 1, "f32": 2}
+_RANGE: dict[str, tuple[float, float]] = {
+    "f32": (2.0**-149, 3.4028234e38),
+    "bf16": (2.0**-133, 3.3895e38),
+    "f16": (2.0**-24, 65504.0),
+}
+"""The least positive number and the largest of each type."""
 
 
 def decide_precision(model: Model, work: DType = "f32") -> Model:
     """The model with `work` (a float type) written in."""
-    return replace(model, cells={name: _cell(cell, work) for name, cell in model.cells.items()})
+    report = Report()
+    decided = replace(model, cells={name: _cell(cell, work, report) for name, cell in model.cells.items()})
+    report.raise_if_any()
+    return decided
 
 
 def _dtype(dtype: DType, work: DType) -> DType:
@@ -28,8 +39,19 @@ def _dtype(dtype: DType, work: DType) -> DType:
     return dtype
 
 
-def _cell(cell: Cell, work: DType) -> Cell:
+def _check(n: Node, work: DType, report: Report) -> None:
+    """Report a number that the working type does not hold."""
+    least, most = _RANGE[work]
+    if n.arg and not least <= abs(n.arg) <= most:
+        becomes = "infinite" if abs(n.arg) > most else "zero"
+        report.error("E0906", n.span, f"{n.arg:g} is {becomes} in {work}, in which the model is computed",
+                     f"a number other than 0 is from {least:.1e} to {most:.1e} there")  # fmt: skip
+
+
+def _cell(cell: Cell, work: DType, report: Report) -> Cell:
     def node(n: Node) -> Node:
+        if n.op == "const" and isinstance(n.arg, float):
+            _check(n, work, report)
         # only what is read has a type of its own; the rest follow, and numbers adapt to what they meet
         return replace(n, dtype=_dtype(n.dtype, work)) if n.op == "read" else n
 

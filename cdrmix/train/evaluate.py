@@ -19,7 +19,7 @@ from cdrmix.train.store import TokenStore
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """`nats` over `tokens` scored tokens of `size` bytes of text (0 when the bytes are not known)."""
+    """`nats` over `tokens` scored tokens, which are `size` bytes of text."""
 
     nats: float
     tokens: int
@@ -36,9 +36,9 @@ class Score:
         return math.exp(min(self.loss, 700.0))
 
     @property
-    def bits_per_byte(self) -> float | None:
-        """Bits a byte of text, or None when the data came as tokens."""
-        return self.nats / math.log(2) / self.size if self.size else None
+    def bits_per_byte(self) -> float:
+        """Bits a byte of text; the end-of-text token costs bits and is no byte."""
+        return self.nats / math.log(2) / max(1, self.size)
 
 
 @torch.no_grad()
@@ -46,14 +46,15 @@ def evaluate(module: nn.Module, store: TokenStore, length: int, rows: int = 8, l
     """Score a store, `length` tokens at a time in `rows` lanes; with a `limit`, only its first tokens."""
     was_training = module.training
     module.eval()
-    state, nats, tokens = None, 0.0, 0
+    sizes = torch.from_numpy(store.sizes)
+    state, nats, tokens, size = None, 0.0, 0, 0
     for batch in lanes(store, rows, length, limit):
         logits, state = module(batch.tokens, state, batch.reset)
         loss = F.cross_entropy(
             logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORE, reduction="sum"
         )
         nats += float(loss)
-        tokens += int((batch.targets != IGNORE).sum())
+        scored = batch.targets[batch.targets != IGNORE]
+        tokens, size = tokens + len(scored), size + int(sizes[scored].sum())
     module.train(was_training)
-    size = store.size if limit is None or limit >= len(store.tokens) else 0
     return Score(nats, max(1, tokens), size)

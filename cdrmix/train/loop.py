@@ -119,7 +119,7 @@ class Trainer:
                 bar.say(f"note: {note}")
             while self.step < config.steps:
                 began = time.perf_counter()
-                found = self._train_step(self.step)
+                found = self.train_step(self.step)
                 seconds += time.perf_counter() - began
                 tokens += config.batch * self.context
                 bad = 0 if _finite(found) else bad + 1
@@ -139,8 +139,10 @@ class Trainer:
                     bar.show(self.step, f"loss {found.loss:.3f}", False)
                 if self.eval_data and (self.step % config.eval_every == 0 or self.step == config.steps):
                     score = evaluate(self.module, self.eval_data, self.context, limit=config.eval_tokens)
-                    metrics.write({"step": self.step, "eval_loss": score.loss})
-                    bar.say(f"step {self.step}: held-out loss {score.loss:.4f}")
+                    metrics.write({"step": self.step, "eval_loss": score.loss, "eval_bits": score.bits_per_byte})
+                    bar.say(
+                        f"step {self.step}: held-out loss {score.loss:.4f}, bits per byte {score.bits_per_byte:.4f}"
+                    )
                 if not bad and (self.step % config.save_every == 0 or self.step == config.steps):
                     self.save()
         metrics.close()
@@ -160,13 +162,14 @@ class Trainer:
         record["metrics"] = {path: x.tolist() for path, x in found.metrics.items()}
         return record
 
-    def _train_step(self, step: int) -> Loss:
+    def train_step(self, step: int) -> Loss:
+        """Forward, backward and update on the batch of a step."""
         config, module = self.config, self.module
         batch = self._batches.at(step)
         scored = int((batch.targets != IGNORE).sum())
-        total, sums = 0.0, None
+        total = 0.0
         aux: dict[str, float] = {}
-        metrics: dict[str, torch.Tensor] = {}
+        sums: dict[str, torch.Tensor] = {}
         self.optimiser.zero_grad(set_to_none=True)
         for part in _parts(batch, config.accumulate):
             logits, _ = module(part.tokens, None, part.reset)
@@ -180,11 +183,10 @@ class Trainer:
             total += float(loss.detach())
             for path, x in values["aux"].items():
                 aux[path] = aux.get(path, 0.0) + float(x.detach()) / config.accumulate
-            for path, x in values["metrics"].items():
-                metrics[path] = metrics.get(path, torch.zeros_like(x)) + x.detach() / config.accumulate
-            sums = values["sums"] if sums is None else {k: _added(v, sums[k]) for k, v in values["sums"].items()}
+            for path, x in values["sums"].items():
+                sums[path] = sums[path] + x if path in sums else x
         norm = float(nn.utils.clip_grad_norm_(module.parameters(), config.optim.clip))
-        found = Loss(total, norm, aux, metrics)
+        found = Loss(total, norm, aux, module.metrics(sums))  # type: ignore[operator]
         if _finite(found):  # a bad batch moves nothing
             set_rate(self.optimiser, rate(config.optim, step, config.steps))
             self.optimiser.step()
@@ -212,10 +214,6 @@ def describe(record: dict[str, Any]) -> str:
 
 def _finite(found: Loss) -> bool:
     return abs(found.loss) < float("inf") and abs(found.norm) < float("inf")
-
-
-def _added(x: Any, y: Any) -> Any:
-    return tuple(a + b for a, b in zip(x, y, strict=True)) if isinstance(x, tuple) else x + y
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:

@@ -27,11 +27,11 @@ _BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class TokenStore:
-    """`tokens` [N] ids; `starts` [docs] places of first tokens; `size` bytes of text (0: tokens were given)."""
+    """`tokens` [N] ids; `starts` [docs] places of first tokens; `sizes` [vocab] bytes of a token's text."""
 
     tokens: np.ndarray
     starts: np.ndarray
-    size: int
+    sizes: np.ndarray
     end: int | None
 
 
@@ -48,7 +48,16 @@ def open_store(folder: Path, paths: list[Path], field: str, tokenizer: Tokenizer
         part.rename(home)
     meta = json.loads((home / "meta.json").read_text())
     tokens = np.memmap(home / "tokens.bin", dtype=meta["dtype"], mode="r")
-    return TokenStore(tokens, np.load(home / "starts.npy"), meta["size"], tokenizer.token_to_id(END))
+    return TokenStore(tokens, np.load(home / "starts.npy"), _sizes(tokenizer, vocab), tokenizer.token_to_id(END))
+
+
+def _sizes(tokenizer: Tokenizer, vocab: int) -> np.ndarray:
+    """A byte-level token is written with one character a byte; special tokens are no text."""
+    sizes = np.zeros(vocab, np.int64)
+    special = tokenizer.get_added_tokens_decoder()
+    for token, i in tokenizer.get_vocab().items():
+        sizes[i] = 0 if i in special else len(token)
+    return sizes
 
 
 def _key(paths: list[Path], field: str, tokenizer: Tokenizer) -> str:
@@ -63,31 +72,31 @@ def _write(folder: Path, docs: Iterable[Document], tokenizer: Tokenizer, vocab: 
     tokenizer.encode_special_tokens = True  # `<|endoftext|>` inside a document is text, not a document's end
     end = tokenizer.token_to_id(END)
     dtype = "<u2" if vocab <= 1 << 16 else "<u4"
-    starts, at, size = [], 0, 0
+    starts, at = [], 0
     with (folder / "tokens.bin").open("wb") as f:
-        for doc, ids, length in _encoded(docs, tokenizer):
+        for doc, ids in _encoded(docs, tokenizer):
             _check(doc, ids, vocab)
             ids = ids if end is None else [end, *ids]
             starts.append(at)
-            at, size = at + len(ids), size + length
+            at += len(ids)
             f.write(np.asarray(ids, dtype).tobytes())
     if not starts:
         raise UserError("the data holds no documents", "check the `data` paths")
     np.save(folder / "starts.npy", np.asarray(starts, np.int64))
-    (folder / "meta.json").write_text(json.dumps({"dtype": dtype, "size": size, "tokens": at}))
+    (folder / "meta.json").write_text(json.dumps({"dtype": dtype, "tokens": at}))
 
 
-def _encoded(docs: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[Document, list[int], int]]:
-    """Documents with their ids and length in bytes, texts encoded a batch at a time."""
+def _encoded(docs: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[Document, list[int]]]:
+    """Documents with their ids, texts encoded a batch at a time."""
     stream = iter(docs)
     while batch := list(islice(stream, _BATCH)):
         texts = [d.content for d in batch if isinstance(d.content, str)]
         codes = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
         for doc in batch:
             if isinstance(doc.content, str):
-                yield doc, next(codes).ids, len(doc.content.encode())
+                yield doc, next(codes).ids
             else:
-                yield doc, doc.content, 0
+                yield doc, doc.content
 
 
 def _check(doc: Document, ids: list[int], vocab: int) -> None:

@@ -1,10 +1,12 @@
-/* The arithmetic that generated code calls.  Everything is static inline: the compiler sees through it.
+/* The arithmetic that generated code calls.  Everything is inline: the compiler sees through it.
 
    Sums run in lanes, a fixed order that vectorises without relaxing floating point: lane l adds up the elements l, l + 8,
    …, then the lanes are added pairwise.  Inner products have four such sums, of every fourth block of 8, which do not
    wait for one another. */
 #ifndef CDR_KERNELS_H
 #define CDR_KERNELS_H
+
+#include "inline.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -43,12 +45,12 @@ typedef struct {
     CDR_ADD(s, x_, y_);       \
   } while (0)
 
-static inline float cdr_fold(const float *a)
+CDR_INLINE float cdr_fold(const float *a)
 {
   return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
 }
 
-static inline float cdr_fold_lanes(const cdr_lanes *v)
+CDR_INLINE float cdr_fold_lanes(const cdr_lanes *v)
 {
   float a[CDR_LANES];
   memcpy(a, v, sizeof a);
@@ -56,7 +58,7 @@ static inline float cdr_fold_lanes(const cdr_lanes *v)
 }
 
 /* sum[k](a[k] * b[k]); `a` is the operand that comes from far. */
-static inline float cdr_dot(const float *restrict a, const float *restrict b, ptrdiff_t n)
+CDR_INLINE float cdr_dot(const float *restrict a, const float *restrict b, ptrdiff_t n)
 {
   static const cdr_lanes zero;
   const ptrdiff_t whole = n - n % CDR_LANES, fours = n - n % (4 * CDR_LANES);
@@ -79,14 +81,14 @@ static inline float cdr_dot(const float *restrict a, const float *restrict b, pt
 }
 
 /* y[i] = sum[k](W[i,k] * x[k]), a row at a time: memory is fastest read in order. */
-static inline void cdr_matvec(float *restrict y, const float *restrict W, const float *restrict x, ptrdiff_t rows,
+CDR_INLINE void cdr_matvec(float *restrict y, const float *restrict W, const float *restrict x, ptrdiff_t rows,
                               ptrdiff_t cols)
 {
   for (ptrdiff_t i = 0; i < rows; i++) y[i] = cdr_dot(W + i * cols, x, cols);
 }
 
 /* The k largest of n, largest first, ties by the lowest place. */
-static inline void cdr_top(const float *source, ptrdiff_t n, ptrdiff_t k, float *values, int32_t *picks)
+CDR_INLINE void cdr_top(const float *source, ptrdiff_t n, ptrdiff_t k, float *values, int32_t *picks)
 {
   ptrdiff_t count = 0;
   for (ptrdiff_t e = 0; e < n; e++) {
@@ -98,64 +100,64 @@ static inline void cdr_top(const float *source, ptrdiff_t n, ptrdiff_t k, float 
 }
 
 /* A place in a ring of `window` slots, one turn at most too far. */
-static inline ptrdiff_t cdr_wrap(ptrdiff_t at, ptrdiff_t window) { return at < window ? at : at - window; }
+CDR_INLINE ptrdiff_t cdr_wrap(ptrdiff_t at, ptrdiff_t window) { return at < window ? at : at - window; }
 
 /* A NaN operand gives NaN, as in the reference. */
-static inline float cdr_max(float a, float b) { return a > b || a != a ? a : b; }
-static inline float cdr_min(float a, float b) { return a < b || a != a ? a : b; }
-static inline double cdr_max_d(double a, double b) { return a > b || a != a ? a : b; }
-static inline double cdr_min_d(double a, double b) { return a < b || a != a ? a : b; }
-static inline int64_t cdr_max_i(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t cdr_min_i(int64_t a, int64_t b) { return a < b ? a : b; }
+CDR_INLINE float cdr_max(float a, float b) { return a > b || a != a ? a : b; }
+CDR_INLINE float cdr_min(float a, float b) { return a < b || a != a ? a : b; }
+CDR_INLINE double cdr_max_d(double a, double b) { return a > b || a != a ? a : b; }
+CDR_INLINE double cdr_min_d(double a, double b) { return a < b || a != a ? a : b; }
+CDR_INLINE int64_t cdr_max_i(int64_t a, int64_t b) { return a > b ? a : b; }
+CDR_INLINE int64_t cdr_min_i(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static inline float cdr_square(float x) { return x * x; }
-static inline double cdr_square_d(double x) { return x * x; }
-static inline float cdr_cube(float x) { return x * x * x; }
-static inline double cdr_cube_d(double x) { return x * x * x; }
+CDR_INLINE float cdr_square(float x) { return x * x; }
+CDR_INLINE double cdr_square_d(double x) { return x * x; }
+CDR_INLINE float cdr_cube(float x) { return x * x * x; }
+CDR_INLINE double cdr_cube_d(double x) { return x * x * x; }
 
-static inline float cdr_relu(float x) { return x < 0.0f ? 0.0f : x; }
-static inline double cdr_relu_d(double x) { return x < 0.0 ? 0.0 : x; }
-static inline float cdr_sign(float x) { return x != x ? x : (float)((x > 0.0f) - (x < 0.0f)); }
-static inline double cdr_sign_d(double x) { return x != x ? x : (double)((x > 0.0) - (x < 0.0)); }
-static inline int64_t cdr_sign_i(int64_t x) { return (x > 0) - (x < 0); }
-static inline int64_t cdr_number(int64_t truth) { return truth; }
-static inline int64_t cdr_abs_i(int64_t x) { return x < 0 ? -x : x; }
+CDR_INLINE float cdr_relu(float x) { return x < 0.0f ? 0.0f : x; }
+CDR_INLINE double cdr_relu_d(double x) { return x < 0.0 ? 0.0 : x; }
+CDR_INLINE float cdr_sign(float x) { return x != x ? x : (float)((x > 0.0f) - (x < 0.0f)); }
+CDR_INLINE double cdr_sign_d(double x) { return x != x ? x : (double)((x > 0.0) - (x < 0.0)); }
+CDR_INLINE int64_t cdr_sign_i(int64_t x) { return (x > 0) - (x < 0); }
+CDR_INLINE int64_t cdr_number(int64_t truth) { return truth; }
+CDR_INLINE int64_t cdr_abs_i(int64_t x) { return x < 0 ? -x : x; }
 
-static inline float cdr_sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-static inline double cdr_sigmoid_d(double x) { return 1.0 / (1.0 + exp(-x)); }
-static inline float cdr_silu(float x) { return x * cdr_sigmoid(x); }
-static inline double cdr_silu_d(double x) { return x * cdr_sigmoid_d(x); }
+CDR_INLINE float cdr_sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+CDR_INLINE double cdr_sigmoid_d(double x) { return 1.0 / (1.0 + exp(-x)); }
+CDR_INLINE float cdr_silu(float x) { return x * cdr_sigmoid(x); }
+CDR_INLINE double cdr_silu_d(double x) { return x * cdr_sigmoid_d(x); }
 
 /* log(exp(a) + exp(b)); equal infinities stay what they are. */
-static inline float cdr_logaddexp(float a, float b)
+CDR_INLINE float cdr_logaddexp(float a, float b)
 {
   return a == b ? a + 0.69314718f : cdr_max(a, b) + log1pf(expf(-fabsf(a - b)));
 }
-static inline double cdr_logaddexp_d(double a, double b)
+CDR_INLINE double cdr_logaddexp_d(double a, double b)
 {
   return a == b ? a + 0.69314718055994531 : cdr_max_d(a, b) + log1p(exp(-fabs(a - b)));
 }
-static inline float cdr_softplus(float x) { return cdr_logaddexp(x, 0.0f); }
-static inline double cdr_softplus_d(double x) { return cdr_logaddexp_d(x, 0.0); }
+CDR_INLINE float cdr_softplus(float x) { return cdr_logaddexp(x, 0.0f); }
+CDR_INLINE double cdr_softplus_d(double x) { return cdr_logaddexp_d(x, 0.0); }
 
 /* Floored division and its remainder, which has the divisor's sign. */
-static inline int64_t cdr_floordiv_i(int64_t a, int64_t b) { return a / b - ((a % b != 0) & ((a < 0) != (b < 0))); }
-static inline int64_t cdr_mod_i(int64_t a, int64_t b) { return a - b * cdr_floordiv_i(a, b); }
-static inline float cdr_mod(float a, float b)
+CDR_INLINE int64_t cdr_floordiv_i(int64_t a, int64_t b) { return a / b - ((a % b != 0) & ((a < 0) != (b < 0))); }
+CDR_INLINE int64_t cdr_mod_i(int64_t a, int64_t b) { return a - b * cdr_floordiv_i(a, b); }
+CDR_INLINE float cdr_mod(float a, float b)
 {
   float r = fmodf(a, b);
   return r != 0.0f && (r < 0.0f) != (b < 0.0f) ? r + b : r;
 }
-static inline double cdr_mod_d(double a, double b)
+CDR_INLINE double cdr_mod_d(double a, double b)
 {
   double r = fmod(a, b);
   return r != 0.0 && (r < 0.0) != (b < 0.0) ? r + b : r;
 }
-static inline float cdr_floordiv(float a, float b) { return floorf((a - cdr_mod(a, b)) / b + 0.5f); }
-static inline double cdr_floordiv_d(double a, double b) { return floor((a - cdr_mod_d(a, b)) / b + 0.5); }
+CDR_INLINE float cdr_floordiv(float a, float b) { return floorf((a - cdr_mod(a, b)) / b + 0.5f); }
+CDR_INLINE double cdr_floordiv_d(double a, double b) { return floor((a - cdr_mod_d(a, b)) / b + 0.5); }
 
 /* A whole power, as the reference computes it on whole numbers. */
-static inline int64_t cdr_pow_i(int64_t a, int64_t b)
+CDR_INLINE int64_t cdr_pow_i(int64_t a, int64_t b)
 {
   uint64_t result = 1, factor = (uint64_t)a;
   for (; b > 0; b >>= 1, factor *= factor)

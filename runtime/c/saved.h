@@ -6,6 +6,8 @@
 #ifndef CDR_SAVED_H
 #define CDR_SAVED_H
 
+#include "inline.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -44,7 +46,7 @@ int cdr_slot_read(const cdr_layout *layout, const void *state, const char *path,
 uint64_t cdr_mark(const cdr_layout *layout);
 
 /* Makes room for this token's entry. */
-static inline void cdr_ring_advance(cdr_ring *ring, int32_t window)
+CDR_INLINE void cdr_ring_advance(cdr_ring *ring, int32_t window)
 {
   ring->head = ring->head > 0 ? ring->head - 1 : window - 1;
   if (ring->count < window) ring->count++;

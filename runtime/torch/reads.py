@@ -72,9 +72,16 @@ def read_after(
         case _:
             asked = q * w.unsqueeze(-2)
     if a is not None and b is not None:
-        asked = asked + (q @ b.mT) @ a
-    extra = (q @ k.mT) @ v
+        asked = asked + _through(q, b, a)
+    extra = _through(q, k, v)
     return (asked, extra) if many else (asked.squeeze(-2), extra.squeeze(-2))
+
+
+def _through(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """(q keysᵀ) values, of every token; with one key elementwise, as products of 1 x 1 matrices take several times that."""
+    if keys.shape[-2] == 1:
+        return (q * keys).sum(-1, keepdim=True) * values
+    return (q @ keys.mT) @ values
 
 
 def chunk_reads(

@@ -75,7 +75,7 @@ def test_an_id_beyond_the_vocabulary_names_its_line(tmp_path: Path) -> None:
 def test_the_store_holds_every_byte_and_is_made_once(tmp_path: Path, corpus: Path) -> None:
     store = open_store(tmp_path / "store", [corpus], "text", byte_tokenizer(), 256)
     assert bytes(store.tokens.astype(np.uint8)) == "".join(TEXTS * 20).encode()
-    assert store.size == len(store.tokens)
+    assert (store.sizes == 1).all()
     made = next((tmp_path / "store").iterdir()).stat().st_mtime_ns
     open_store(tmp_path / "store", [corpus], "text", byte_tokenizer(), 256)
     assert next((tmp_path / "store").iterdir()).stat().st_mtime_ns == made
@@ -88,6 +88,7 @@ def test_a_bpe_round_trips_and_its_end_token_is_never_text(tmp_path: Path, corpu
     store = open_store(tmp_path / "store", [corpus], "text", tokenizer, 300)
     ends = np.flatnonzero(store.tokens == store.end)
     assert ends.tolist() == store.starts.tolist()
+    assert store.sizes[store.tokens].sum() == len("".join(TEXTS * 20).encode())
     for text in TEXTS:
         assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids, skip_special_tokens=False) == text
 

@@ -44,7 +44,7 @@ def test_a_resumed_run_is_bitwise_an_uninterrupted_one(tmp_path: Path, accumulat
     # the stopped run is the same run cut after its checkpoint of step 4: the rate depends on the last step
     cut = Trainer(config(tmp_path, "cut", accumulate=accumulate))
     while cut.step < 4:
-        cut._train_step(cut.step)
+        cut.train_step(cut.step)
         cut.step += 1
     cut.save()
     del cut
@@ -76,7 +76,9 @@ def test_training_learns_and_reports(tmp_path: Path) -> None:
     )
     # the score does not depend on how many tokens are read at a time
     assert score.loss == pytest.approx(scored[-1], rel=1e-4)
-    assert score.bits_per_byte == pytest.approx(score.nats / 0.6931471805599453 / 2000)
+    assert score.bits_per_byte == pytest.approx(
+        score.nats / 0.6931471805599453 / 1999
+    )  # nothing predicts the first byte
 
 
 def test_a_run_is_not_overwritten_and_not_resumed_as_another(tmp_path: Path) -> None:
