@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cdrmix.compiler import Lowered, emit
+from cdrmix.compiler import Lowered, emit, quoting
 from cdrmix.diagnose import UserError
 from cdrmix.ir.initial import initial_tensor
 from cdrmix.ir.layout import slots
@@ -59,7 +59,9 @@ def write_artifact(
     weights = out / "weights.safetensors"
     if source is None:
         by_path = {w.path: w for w in owners(model)}
-        write_weights(weights, {p: w.shape for p, w in by_path.items()}, lambda p: initial_tensor(by_path[p], seed))
+        shapes = {path: w.shape for path, w in by_path.items()}
+        with quoting(model):
+            write_weights(weights, shapes, lambda path: initial_tensor(by_path[path], seed))
     elif not (weights.exists() and os.path.samefile(source, weights)):
         with source.open("rb") as given, atomic(weights) as f:
             shutil.copyfileobj(given, f)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from cdrmix.diagnose import Report
 from cdrmix.ir import layout
 from cdrmix.ir.interp_expr import Array, Frame, expression
 from cdrmix.ir.nodes import Index, Model, Node, Param
@@ -52,11 +53,20 @@ def _draw(model: Model, seed: int, finish: Finish) -> dict[str, Array]:
 
 
 def initial_tensor(weight: layout.Weight, seed: int = 0, finish: Finish = lambda weight, value, random: value) -> Array:
-    """One tensor of `initial_weights`, for models that do not fit in memory."""
+    """One tensor of `initial_weights`, for models that do not fit in memory.
+
+    Raises `CompileError` for a rule with no finite value.
+    """
     value = np.empty(weight.shape, np.float32)
-    for at in np.ndindex(*weight.place.banks):
-        random = stream(seed, "/".join([weight.path, *map(str, at)]))
-        value[at] = finish(weight, _begin(weight, random), random)
+    with np.errstate(all="ignore"):
+        for at in np.ndindex(*weight.place.banks):
+            random = stream(seed, "/".join([weight.path, *map(str, at)]))
+            value[at] = finish(weight, _begin(weight, random), random)
+    if not np.isfinite(value).all():
+        report = Report()
+        report.error("E0215", weight.decl.span, f"`{weight.path}` begins with values that are not finite",
+                     "mend its init rule, or the sizes that it is made of")  # fmt: skip
+        report.raise_if_any()
     return value
 
 

@@ -107,6 +107,7 @@ class Interpreter:
                 joined.setdefault(site, []).extend(kept)
         return interp_training.evaluate(self.model, joined, self._weights_of)
 
+    @np.errstate(all="ignore")  # the branch of a choice that is not taken may have no value
     def _step(self, token: Fed, state: Mapping[str, Array], recording: Recording | None) -> tuple[Array, State]:
         new = {path: np.array(value) for path, value in state.items()}
         pos = int(state["pos"])

@@ -82,7 +82,7 @@ CDR_INLINE float cdr_dot(const float *restrict a, const float *restrict b, ptrdi
 
 /* y[i] = sum[k](W[i,k] * x[k]), a row at a time: memory is fastest read in order. */
 CDR_INLINE void cdr_matvec(float *restrict y, const float *restrict W, const float *restrict x, ptrdiff_t rows,
-                              ptrdiff_t cols)
+                           ptrdiff_t cols)
 {
   for (ptrdiff_t i = 0; i < rows; i++) y[i] = cdr_dot(W + i * cols, x, cols);
 }

@@ -12,8 +12,8 @@
 static const char usage[] =
   "cdrmix-run [options] PROMPT\n"
   "  -n COUNT        tokens to write (200)\n"
-  "  -t TEMPERATURE  0 takes the likeliest token (1.0)\n"
-  "  -p TOP_P        keep the likeliest tokens of this probability (1.0)\n"
+  "  -t TEMPERATURE  0 takes the likeliest token (0.8)\n"
+  "  -p TOP_P        keep the likeliest tokens of this probability (0.95)\n"
   "  -k TOP_K        keep so many of the likeliest tokens; 0 all (0)\n"
   "  -s SEED         of the random choice (0)\n"
   "  -m DIR          the artefact's folder (.)\n"
@@ -134,17 +134,19 @@ static void print_token(const cdr_tokenizer *t, int32_t id, cdr_utf8 *u)
   fflush(stdout);
 }
 
-/* The ids of the prompt.  Nothing to go by: the end of a text, after which any other begins. */
-static int32_t *prompt_ids(const session *s, const char *prompt, size_t *count)
+/* Prints the prompt and gives its ids.  A new document begins with the token that ends the one before. */
+static int32_t *prompt_ids(const session *s, const options *o, size_t *count)
 {
-  size_t size = strlen(prompt);
-  char *text = strcmp(prompt, "-") == 0 ? read_all(stdin, &size) : NULL;
-  const char *from = text ? text : prompt;
-  int32_t *ids = malloc((size + 1) * sizeof *ids);
-  if (ids && cdr_encode(s->tokenizer, from, size, ids, count) != CDR_OK) *count = 0;
-  if (ids && *count == 0) {
-    int32_t eot = cdr_tokenizer_eot(s->tokenizer);
-    ids[(*count)++] = eot >= 0 ? eot : 0;
+  size_t size = strlen(o->prompt), first = 0;
+  char *text = strcmp(o->prompt, "-") == 0 ? read_all(stdin, &size) : NULL;
+  const char *from = text ? text : o->prompt;
+  int32_t *ids = malloc((size + 1) * sizeof *ids), eot = cdr_tokenizer_eot(s->tokenizer);
+  if (ids) {
+    if (!o->load && eot >= 0) ids[first++] = eot;
+    if (cdr_encode(s->tokenizer, from, size, ids + first, count) != CDR_OK) *count = 0;
+    *count += first;
+    if (*count == 0) ids[(*count)++] = eot >= 0 ? eot : 0; /* nothing to go by */
+    fwrite(from, 1, size, stdout);
   }
   free(text);
   return ids;
@@ -154,7 +156,7 @@ static int32_t *prompt_ids(const session *s, const char *prompt, size_t *count)
 static int generate(session *s, options *o)
 {
   size_t count = 0;
-  int32_t vocab = cdr_vocab(s->model), *ids = prompt_ids(s, o->prompt, &count);
+  int32_t vocab = cdr_vocab(s->model), *ids = prompt_ids(s, o, &count);
   cdr_candidate *room = malloc((size_t)vocab * sizeof *room);
   cdr_utf8 u = {{0}, 0, 0};
   char rest[8];
@@ -213,7 +215,7 @@ static int run(session *s, options *o)
 
 int main(int argc, char **argv)
 {
-  options o = {".", NULL, NULL, NULL, 200, {1.0, 1.0, 0, 0}, NULL, 0};
+  options o = {".", NULL, NULL, NULL, 200, {0.8, 0.95, 0, 0}, NULL, 0};
   session s = {NULL, NULL, NULL, NULL};
   if (!parse(&o, argc, argv)) {
     fputs(usage, stderr);

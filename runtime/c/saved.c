@@ -168,7 +168,7 @@ static uint64_t payload(const cdr_layout *layout)
   return size;
 }
 
-static void put_state(stream *s, const cdr_layout *layout, const void *state)
+static void put_all(stream *s, const cdr_layout *layout, const void *state)
 {
   static const float zeros[256];
   put(s, magic, sizeof magic);
@@ -223,7 +223,7 @@ int cdr_saved_write(const cdr_layout *layout, const void *state, const char *pat
   int fd, code = temporary(name, path, &fd);
   if (code != CDR_OK) return code;
   begin(&s, fd);
-  put_state(&s, layout, state);
+  put_all(&s, layout, state);
   int failed = s.failed | (fsync(fd) != 0);
   failed |= close(fd) != 0;
   if (failed || rename(name, path) != 0) {
@@ -253,7 +253,7 @@ static int get_header(stream *s, const cdr_layout *layout, uint64_t *tokens)
 }
 
 /* Passes the payload, and puts it into `state` unless that is NULL. */
-static int get_state(stream *s, const cdr_layout *layout, void *state)
+static int get_all(stream *s, const cdr_layout *layout, void *state)
 {
   float passed[256];
   for (int i = 0; i < layout->count; i++) {
@@ -283,7 +283,7 @@ static int get_state(stream *s, const cdr_layout *layout, void *state)
 static int get_file(stream *s, const cdr_layout *layout, void *state, uint64_t *tokens)
 {
   int code = get_header(s, layout, tokens);
-  return code == CDR_OK ? get_state(s, layout, state) : code;
+  return code == CDR_OK ? get_all(s, layout, state) : code;
 }
 
 int cdr_saved_read(const cdr_layout *layout, void *state, const char *path)

@@ -50,13 +50,13 @@ op mix(x: [D]) -> [D] {
   errno' = x
   exp_ = NULL @ x
   volatile_2 = exp_ + errno
-  part INT_MAX: asm
+  part INT_MAX: put
   return INT_MAX("""
     + " + ".join(n for n in NAMES if n not in ("NULL", "errno"))
     + """ + volatile_2)
 }
 
-op asm(static: [D]) -> [D] {
+op put(static: [D]) -> [D] {
   param auto: [D] ~ 0
   state const: [D] = 0.5
   const' = const*0.5 + static
@@ -157,7 +157,9 @@ def models() -> list[Model]:
 
 @needs_compiler
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
-@pytest.mark.parametrize("flags", [("-O0", "-DCDR_NO_MMAP", "-DCDR_PLAIN"), ("-O2",), ("-O3", "-march=native")], ids=" ".join)
+@pytest.mark.parametrize(
+    "flags", [("-O0", "-DCDR_NO_MMAP", "-DCDR_PLAIN"), ("-O2",), ("-O3", "-march=native")], ids=" ".join
+)
 def test_no_compiler_warns(compiler: str, flags: tuple[str, ...], tmp_path: Path) -> None:
     found = shutil.which(compiler)
     if found is None:
@@ -193,6 +195,14 @@ def test_templates_use_exactly_the_keys_they_are_given() -> None:
         tree = jinja2.Environment(autoescape=False).parse((folder / template).read_text(encoding="utf-8"))
         assert jinja2.meta.find_undeclared_variables(tree) == keys, template
     assert set(rendered) == {path.name for path in folder.glob("*.j2")}
+
+
+def test_no_function_of_the_runtime_is_named_as_a_cells_struct() -> None:
+    """They share a file with `put_state`, `put_weights`, … of an op `put`."""
+    for path in (SPEC.parent / "runtime" / "c").glob("*.[ch]"):
+        for name in re.findall(r"\b[a-z]\w*\b", re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)):
+            if not name.startswith("cdr_"):
+                assert not re.fullmatch(r"(cell|start)_\w+|\w+_(weights|state|scratch|weights_at)", name), (path, name)
 
 
 def test_every_op_of_the_table_has_a_rule() -> None:
