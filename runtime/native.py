@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_size_t, c_void_p
+from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class NativeEngine:
             ("cdr_state_size", c_size_t, [c_void_p]),
             ("cdr_state_init", c_int, [c_void_p, c_void_p]),
             ("cdr_prefill", c_int, [c_void_p, c_void_p, POINTER(c_int32), c_size_t, _FLOATS]),
+            ("cdr_state_tokens", c_uint64, [c_void_p, c_void_p]),
             ("cdr_state_save", c_int, [c_void_p, c_void_p, c_char_p]),
             ("cdr_state_load", c_int, [c_void_p, c_void_p, c_char_p]),
             ("cdr_state_read", c_int, [c_void_p, c_void_p, c_char_p, _FLOATS]),
@@ -109,7 +110,7 @@ class NativeEngine:
             if slot["kind"] == "history":
                 banks = tuple(slot.get("banks", ()))
                 found[slot["path"] + ".count"] = self._slot(state, slot["path"] + ".count", banks)
-        found["pos"] = self._slot(state, "pos", ())
+        found["pos"] = np.array(self._lib.cdr_state_tokens(self._handle(), state.pointer))
         return found
 
     def _slot(self, state: NativeState, path: str, shape: tuple[int, ...]) -> np.ndarray:
