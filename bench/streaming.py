@@ -8,7 +8,7 @@ weights a token needs against the rate at which a loop of sums reads memory, and
 a product of matrices.
 
 Both run in this process, on one thread, and take turns; the figures are medians over the rounds, those of ratios and
-shares of each round's own.  Time is the process's own CPU time, for machines that others use; wall time is told beside it.
+shares of each round's own.  Time is the process's own CPU time, for machines that others use; wall time stands last.
 """
 
 from __future__ import annotations

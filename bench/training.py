@@ -39,6 +39,7 @@ from cdrmix.compiler import lower
 from cdrmix.ir.cost import cost
 from cdrmix.train.config import OptimConfig
 from cdrmix.train.loop import build_module
+from cdrmix.train.memory import keep_freed_memory
 from cdrmix.train.optimiser import make_optimiser
 
 SPEC = Path(__file__).parents[1] / "spec"
@@ -71,7 +72,7 @@ class Run:
         logits, _ = self.module(ids[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
         aux = self.module.training_values()["aux"]  # type: ignore[operator]
-        sum(aux.values(), loss).backward()
+        torch.stack([loss, *aux.values()]).sum().backward()
         return float(loss.detach())
 
     def step(self) -> None:
@@ -187,6 +188,7 @@ def main() -> None:
     if native.kernels() is None:
         raise SystemExit("the CPU kernels cannot be built here")
     torch.set_num_threads(1)
+    keep_freed_memory()
     print(
         "| case | kernel, tokens/s | chunked | loop | kernel : loop | kernel : chunked | share of FLOPs "
         "| a step's time | gradients differ |\n|---|---|---|---|---|---|---|---|---|"

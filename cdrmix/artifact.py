@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cdrmix.compiler import Lowered, emit, quoting
 from cdrmix.diagnose import UserError
 from cdrmix.ir.initial import initial_tensor
 from cdrmix.ir.layout import slots
 from cdrmix.ir.nodes import Model
+from cdrmix.runtime.session import FORMAT
+from cdrmix.runtime.tokens import Tokenizer, TokenizerError
 from cdrmix.weights import atomic, check_weights, find_weights, owners, write_weights
 
-FORMAT = 1
 MANIFEST = "manifest.json"
 
 
@@ -29,7 +31,7 @@ def write_artifact(
     target: str,
     out: Path,
     checkpoint: Path | None = None,
-    tokenizer: Path | None = None,
+    tokenizer: Path | Literal["bytes"] | None = None,
     seed: int = 0,
     overrides: Mapping[str, str] | None = None,
 ) -> list[Path]:
@@ -42,13 +44,16 @@ def write_artifact(
     source = find_weights(checkpoint) if checkpoint else None
     if source:
         check_weights(model, source)
-    tokenizer = tokenizer or beside(source, "tokenizer.json")
+    tokens = _tokenizer(model, tokenizer) if tokenizer else _checkpoints(model, beside(source, "tokenizer.json"))
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file", "give a folder to write to")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()) and not _is_ours(out / MANIFEST):
+            raise UserError(f"{out} holds other files than an artefact", "give a new folder, or an artefact's")
     except OSError as e:
-        raise UserError(f"cannot make {out}: {e.strerror}", "give a folder that can be written") from e
+        raise UserError(f"cannot write to {out}: {e.strerror}", "give a folder that can be written") from e
+    write_manifest(out, {"format": "unfinished"})  # what is cut short from here on does not pass for an artefact
     written = []
     for name, content in files.items():
         path = out / name
@@ -66,17 +71,51 @@ def write_artifact(
         with source.open("rb") as given, atomic(weights) as f:
             shutil.copyfileobj(given, f)
     written.append(weights)
-    if tokenizer:
-        if not tokenizer.is_file():
-            raise UserError(f"no tokenizer at {tokenizer}", "give the tokenizer.json that training used")
-        if not ((out / "tokenizer.json").exists() and os.path.samefile(tokenizer, out / "tokenizer.json")):
-            with atomic(out / "tokenizer.json") as f:
-                f.write(tokenizer.read_bytes())
+    if tokens is not None:
+        with atomic(out / "tokenizer.json") as f:
+            f.write(tokens)
         written.append(out / "tokenizer.json")
+    else:
+        (out / "tokenizer.json").unlink(missing_ok=True)  # of the artefact that was here, not of this one
     manifest = describe(lowered, target, "checkpoint" if source else f"init, seed {seed}", overrides or {})
-    manifest["tokenizer"] = tokenizer is not None
+    manifest["tokenizer"] = tokens is not None
     write_manifest(out, manifest)
     return [*written, out / MANIFEST]
+
+
+def _is_ours(manifest: Path) -> bool:
+    """Whether a folder is an artefact's, also one that was cut short, so that its files may be written over."""
+    try:
+        return "format" in json.loads(manifest.read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _tokenizer(model: Model, given: Path | Literal["bytes"]) -> bytes:
+    """The text of the artefact's tokenizer.json: one that can be read, and whose tokens the model has."""
+    if given == "bytes":
+        from cdrmix.train.tokenizer import byte_tokenizer
+
+        text, size = byte_tokenizer().to_str().encode(), 256
+    elif not given.is_file():
+        raise UserError(f"no tokenizer at {given}", "give the tokenizer.json that training used, or `bytes`")
+    else:
+        text, size = given.read_bytes(), Tokenizer.from_file(given).vocab_size
+    if size > model.vocab:
+        raise UserError(
+            f"the tokenizer has {size} tokens, {model.name} a vocabulary of {model.vocab}",
+            "give the tokenizer that the checkpoint was trained with",
+        )
+    return text
+
+
+def _checkpoints(model: Model, given: Path | None) -> bytes | None:
+    """The same for the one beside a checkpoint, which may be of a kind that only training can read."""
+    try:
+        return _tokenizer(model, given) if given else None
+    except TokenizerError as e:
+        warnings.warn(f"the artefact has no tokenizer and can be given tokens only: {e.message}", stacklevel=3)
+        return None
 
 
 def beside(source: Path | None, name: str) -> Path | None:
@@ -105,14 +144,21 @@ def describe(lowered: Lowered, target: str, weights: str, overrides: Mapping[str
             name: str(value) if not isinstance(value, int | float | bool) else value
             for name, value in model.settings.items()
         },
-        "vocab": model.vocab,
-        "width": model.width,
         "dtype": "f32",
         "weights": weights,
+        **layout(model),
+        "notes": list(lowered.notes),
+        "verified": {"how": "not verified"},
+    }
+
+
+def layout(model: Model) -> dict[str, Any]:
+    """What the manifest says of a model's sizes, state and tensors."""
+    return {
+        "vocab": model.vocab,
+        "width": model.width,
         "state": [
             {"path": s.path, "kind": s.kind, "shape": list(s.shape), "banks": list(s.place.banks)} for s in slots(model)
         ],
         "tensors": [{"path": w.path, "shape": list(w.shape)} for w in owners(model)],
-        "notes": list(lowered.notes),
-        "verified": {"how": "not verified"},
     }

@@ -7,6 +7,7 @@ Heavy libraries are imported by the command that needs them, so that `check` sta
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from argparse import Namespace
@@ -38,6 +39,8 @@ def overrides_of(texts: list[str]) -> dict[str, str]:
 
 
 def _load(a: Namespace) -> Model:
+    if a.spec.suffix in (".yaml", ".yml"):
+        raise UserError(f"{a.spec} is a config, not a spec", "give the .cdr file that its `spec` names")
     return load(a.spec, overrides_of(a.set), model=a.model)
 
 
@@ -78,7 +81,8 @@ def run_compile(a: Namespace) -> None:
             print(text)
 
     lowered = lower(_load(a), dump)
-    files = write_artifact(lowered, a.target, a.out, a.checkpoint, a.tokenizer, a.seed, overrides_of(a.set))
+    tokenizer = Path(a.tokenizer) if a.tokenizer and a.tokenizer != "bytes" else a.tokenizer
+    files = write_artifact(lowered, a.target, a.out, a.checkpoint, tokenizer, a.seed, overrides_of(a.set))
     for note in lowered.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"{a.out}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB", file=sys.stderr)
@@ -95,6 +99,10 @@ def run_verify(a: Namespace) -> int:
         for name, error in found["errors"].items():
             print(f"{error:10.2e}  {name}")
         print(f"{found['how']}: {found['tokens']} tokens, worst relative RMS error {found['worst']:.2e}")
+        if not found["within"]:
+            print(f"wrong: the error is above the tolerance of {a.tolerance:g}", file=sys.stderr)
+        if found["unrecorded"]:
+            print(f"note: the result is not in the manifest: {found['unrecorded']}", file=sys.stderr)
     return 0 if found["within"] else 3
 
 
@@ -106,21 +114,30 @@ def run_generate(a: Namespace) -> None:
 
     path = a.artefact / "tokenizer.json"
     if (a.artefact / "manifest.json").is_file() and not path.is_file():
-        raise UserError(f"{a.artefact} has no tokenizer", "compile it with --tokenizer, or from a checkpoint")
+        raise UserError(
+            f"{a.artefact} has no tokenizer", "compile it with --tokenizer FILE or bytes, or from a checkpoint"
+        )
     try:
         sampler = Sampler(Sampling(a.temperature, a.top_p, a.top_k, a.repetition_penalty, a.seed))
     except ValueError as e:
         raise UserError(str(e), "see cdrmix generate --help") from e
     with Session.open(a.artefact) as session:
         tokenizer = Tokenizer.from_file(path)
-        prompt = tokenizer.encode(a.prompt)
+        if tokenizer.vocab_size > session.vocab:
+            raise UserError(
+                f"{path} has {tokenizer.vocab_size} tokens, the model {session.vocab}",
+                "compile the spec again with the tokenizer it was trained with",
+            )
+        text = os.fsencode(a.prompt)  # as it was typed, UTF-8 or not
+        prompt = tokenizer.encode(text)
         if a.load_state:
             session.load(a.load_state)
         elif tokenizer.eot is not None:
             prompt = [tokenizer.eot, *prompt]  # a document begins with the token that ends the one before
+        tokens = generate(session, prompt, a.count, sampler, stop=tokenizer.eot)
+        print(text.decode(errors="replace"), end="", flush=True)
         decoder = StreamDecoder()
-        print(a.prompt, end="", flush=True)
-        for token in generate(session, prompt, a.count, sampler, stop=tokenizer.eot):
+        for token in tokens:
             print(decoder.push(tokenizer.decode([token])), end="", flush=True)
         print(decoder.flush())
         if a.save_state:
@@ -185,6 +202,10 @@ def run_tokenizer_encode(a: Namespace) -> None:
 
     tokenizer = load_tokenizer("bytes" if a.tokenizer == "bytes" else Path(a.tokenizer))
     tokenizer.encode_special_tokens = True
+    try:
+        a.text.encode()
+    except UnicodeEncodeError as e:
+        raise UserError("the text is not UTF-8", "give it in UTF-8") from e
     print(*tokenizer.encode(a.text, add_special_tokens=False).ids)
 
 

@@ -105,7 +105,8 @@ def backend(target: str) -> ModuleType:
     """The backend of a target.  Raises `UserError` with the nearest name for an unknown one."""
     folders = {m.name for m in pkgutil.iter_modules(cdrmix.codegen.__path__)}
     name = TARGETS.get(target, target)
-    if name not in folders:
+    renamed = target not in TARGETS and target in TARGETS.values()  # `c` is `cpu`'s folder and no target
+    if name not in folders or renamed:
         known = sorted(TARGETS)
         raise UserError(f"no target `{target}`", did_you_mean(target, known) or f"the targets are {', '.join(known)}")
     return importlib.import_module(f"cdrmix.codegen.{name}")

@@ -28,9 +28,15 @@ ALIGN = 64
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """A file that appears whole or not at all: written beside its name, synced, renamed."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder", "give a file to write")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as f:
+        file = part.open("wb")
+    except OSError as e:
+        raise UserError(f"cannot write {path}: {e.strerror}", "give a place that can be written") from e
+    try:
+        with file as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
@@ -82,13 +88,16 @@ def check_weights(model: Model, path: Path) -> None:
     """Refuse a file whose tensors are not the model's, and say which."""
     try:
         with safe_open(str(path), framework="numpy") as f:
-            have = {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}  # noqa: SIM118 (not a dict)
+            slices = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
+            have = {name: tuple(x.get_shape()) for name, x in slices.items()}
+            kinds = {name: x.get_dtype() for name, x in slices.items()}
     except (SafetensorError, OSError) as e:
         raise UserError(
             f"{path} is not a readable safetensors file ({e})", "give the checkpoint that training wrote"
         ) from e
     want = {w.path: w.shape for w in owners(model)}
     wrong = [f"{n}: {have[n]} in the file, {s} in the spec" for n, s in want.items() if n in have and have[n] != s]
+    wrong += [f"{n}: {kinds[n]} in the file, not F32" for n in want if kinds.get(n, "F32") != "F32"]
     wrong += [f"{n}: missing in the file" for n in want if n not in have]
     wrong += [f"{n}: not in the spec" for n in have if n not in want]
     if wrong:

@@ -103,12 +103,9 @@ def score() -> None:
     bits = [r["eval_bits"] for r in records if "eval_bits" in r]
     plot_loss(HOME / "run" / "metrics.jsonl", HOME / "loss.png")
     print(f"\ntraining loss {losses[0]:.2f} {sparkline(losses)} {losses[-1]:.2f}")
-    print(
-        f"held-out bits per byte, a part of the text: {bits[0]:.3f} after a tenth of the training, {bits[-1]:.3f} at its end"
-    )
-    print(
-        f"held-out bits per byte, all {len(held_out)} bytes: {found['bits_per_byte']:.3f}; xz -9 on the same: {xz:.3f}"
-    )
+    first, last, whole = bits[0], bits[-1], found["bits_per_byte"]
+    print(f"held-out bits per byte, on a part: {first:.3f} after a tenth of the training, {last:.3f} at its end")
+    print(f"held-out bits per byte, on all {len(held_out)} bytes: {whole:.3f}; xz -9 on the same: {xz:.3f}")
 
 
 def main() -> None:

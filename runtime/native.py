@@ -6,6 +6,7 @@ The library is built by the artefact's own Makefile when it is missing or older 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import shutil
 import subprocess
@@ -23,14 +24,20 @@ _FLOATS = POINTER(c_float)
 
 def build(folder: Path, target: str = LIBRARY) -> Path:
     """Run the artefact's `make` and return what it built."""
+    made, source = folder / target, folder / "model.c"
     if shutil.which("make") is None:
+        if made.is_file() and source.is_file() and made.stat().st_mtime_ns >= source.stat().st_mtime_ns:
+            return made  # a device that was given the built library needs no compiler
         raise ArtifactError("no `make` on this machine", "install make and a C compiler (gcc or clang)")
     done = subprocess.run(["make", "-s", "-C", str(folder), target], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ArtifactError(
-            f"`make {target}` failed in {folder}:\n{done.stderr.strip()[-2000:]}", "install a C compiler (gcc or clang)"
-        )
-    return folder / target
+        remedy = "compile the spec again"
+        if shutil.which(os.environ.get("CC", "cc")) is None:
+            remedy = "install a C compiler (gcc or clang)"
+        elif not os.access(folder, os.W_OK):
+            remedy = "copy the artefact to where it can be built, or run `make` in it as who can write there"
+        raise ArtifactError(f"`make {target}` failed in {folder}:\n{done.stderr.strip()[-2000:]}", remedy)
+    return made
 
 
 class NativeState:
@@ -53,6 +60,7 @@ class NativeEngine:
         for name, result, arguments in (
             ("cdr_open", c_int, [POINTER(c_void_p), c_char_p]),
             ("cdr_close", None, [c_void_p]),
+            ("cdr_vocab", c_int32, [c_void_p]),
             ("cdr_state_size", c_size_t, [c_void_p]),
             ("cdr_state_init", c_int, [c_void_p, c_void_p]),
             ("cdr_prefill", c_int, [c_void_p, c_void_p, POINTER(c_int32), c_size_t, _FLOATS]),
@@ -68,12 +76,14 @@ class NativeEngine:
         self._check(
             lib.cdr_open(ctypes.byref(self._model), os.fsencode(folder / "weights.safetensors")), "opening the weights"
         )
+        if lib.cdr_vocab(self._model) != self._vocab:
+            raise ArtifactError(f"the manifest of {folder} is not of its program", "compile the spec again")
         self._size: int = lib.cdr_state_size(self._model)
 
-    def _check(self, code: int, doing: str) -> None:
+    def _check(self, code: int, doing: str, remedy: str = "compile the spec again") -> None:
         if code:
             text = self._lib.cdr_error_text(code).decode()
-            raise ArtifactError(f"{doing}: {text}", "compile the spec again, or give the file this artefact wrote")
+            raise ArtifactError(f"{doing}: {text}", remedy)
 
     def _handle(self) -> c_void_p:
         if not self._model:
@@ -104,29 +114,33 @@ class NativeEngine:
     def read(self, state: NativeState) -> dict[str, np.ndarray]:
         """Every slot in the manifest's layout."""
         found: dict[str, np.ndarray] = {}
-        for slot in self._slots:
-            shape = tuple(slot["shape"])
-            found[slot["path"]] = self._slot(state, slot["path"], shape)
-            if slot["kind"] == "history":
-                banks = tuple(slot.get("banks", ()))
-                found[slot["path"] + ".count"] = self._slot(state, slot["path"] + ".count", banks)
+        try:
+            for slot in self._slots:
+                found[slot["path"]] = self._slot(state, slot["path"], tuple(slot["shape"]))
+                if slot["kind"] == "history":
+                    banks = tuple(slot.get("banks", ()))
+                    found[slot["path"] + ".count"] = self._slot(state, slot["path"] + ".count", banks)
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            raise ArtifactError(f"the manifest's `state` is damaged ({e!r})", "compile the spec again") from e
         found["pos"] = np.array(self._lib.cdr_state_tokens(self._handle(), state.pointer))
         return found
 
     def _slot(self, state: NativeState, path: str, shape: tuple[int, ...]) -> np.ndarray:
-        out = np.zeros(shape, np.float32)
-        code = self._lib.cdr_state_read(self._handle(), state.pointer, path.encode(), out.ctypes.data_as(_FLOATS))
+        room = np.zeros(self._size, np.float32)  # more than any piece needs, whatever the manifest says its shape is
+        code = self._lib.cdr_state_read(self._handle(), state.pointer, path.encode(), room.ctypes.data_as(_FLOATS))
         self._check(code, f"reading {path}")
-        return out
+        return room[: math.prod(shape)].reshape(shape).copy()
 
     def save(self, state: NativeState, path: Path) -> None:
         """Write the state to a file."""
-        self._check(self._lib.cdr_state_save(self._handle(), state.pointer, os.fsencode(path)), f"saving {path}")
+        code = self._lib.cdr_state_save(self._handle(), state.pointer, os.fsencode(path))
+        self._check(code, f"saving {path}", "give a file that can be written")
 
     def load(self, path: Path) -> NativeState:
         """A saved state."""
         state = self.start()
-        self._check(self._lib.cdr_state_load(self._handle(), state.pointer, os.fsencode(path)), f"loading {path}")
+        code = self._lib.cdr_state_load(self._handle(), state.pointer, os.fsencode(path))
+        self._check(code, f"loading {path}", "give a state that this artefact saved")
         return state
 
     def close(self) -> None:

@@ -68,14 +68,20 @@ class Sampler:
 def generate(
     session: Session, prompt: Sequence[int], count: int, sampler: Sampler, stop: int | None = None
 ) -> Iterator[int]:
-    """Yield up to `count` tokens after the prompt, ending before `stop`."""
-    seen = list(prompt)
-    logits = session.prefill(prompt)
-    for i in range(count):
+    """Up to `count` tokens after the prompt, ending before `stop`.  The prompt is read by the call itself.
+
+    After the last one the session has read all of them: its state is that of the whole text.
+    """
+    return _draw(session, session.prefill(prompt), list(prompt), count, sampler, stop)
+
+
+def _draw(
+    session: Session, logits: np.ndarray, seen: list[int], count: int, sampler: Sampler, stop: int | None
+) -> Iterator[int]:
+    for _ in range(count):
         token = sampler(logits, seen)
         if token == stop:
             return
         yield token
         seen.append(token)
-        if i + 1 < count:
-            logits = session.step(token)
+        logits = session.step(token)

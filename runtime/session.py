@@ -16,6 +16,10 @@ import numpy as np
 from cdrmix.runtime.errors import ArtifactError
 
 FORMAT = 1
+KEYS: Mapping[str, type] = {
+    "target": str, "model": str, "hash": str, "vocab": int, "spec": dict, "set": dict, "state": list,
+}  # fmt: skip
+"""What a manifest has to hold to be run and verified."""
 ENGINES: Mapping[str, str] = {"cpu": "cdrmix.runtime.native", "torch": "cdrmix.runtime.torch.engine"}
 """The module that runs each target's program; its `open_engine(folder, manifest)` returns an `Engine`."""
 
@@ -54,10 +58,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ArtifactError(
             f"{folder} is not an artefact: no manifest.json", "give a folder `cdrmix compile` wrote"
         ) from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise ArtifactError(f"{path} is damaged: {e}", "compile the spec again") from e
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError(f"{path} is not of format {FORMAT}", "compile the spec again with this version")
+    for key, kind in KEYS.items():
+        if not isinstance(manifest.get(key), kind):
+            raise ArtifactError(f"{path} is damaged: its `{key}` is no {kind.__name__}", "compile the spec again")
     return manifest
 
 

@@ -49,6 +49,12 @@ class IndexVar:
     where: str = ""
 
 
+def made_one(a: AxisVar, b: AxisVar) -> str:
+    """How to say that two axes of one size are meant to be one."""
+    one, other = (a.name, b.name) if a.name.isidentifier() else (b.name, a.name)
+    return f"write `{one}` for both" if other.isdigit() else f"say `dim {one} = {other}`"
+
+
 def is_one(a: AxisVar, b: AxisVar) -> bool:
     """Whether two axes are known to be one."""
     return a.root is b.root
@@ -107,10 +113,6 @@ class Products:
                 nested = [self.splits(f, (*above, axis.root)) for f in factors]
                 found += [sum(parts, ()) for parts in _first(product(*nested))]
         return _distinct(found)
-
-    def is_split(self, axis: AxisVar) -> bool:
-        """Whether a product is declared for the axis."""
-        return len(self.splits(axis)) > 1
 
     def readings(self, axes: Sequence[AxisVar], count: int) -> list[tuple[AxisVar, ...]]:
         """The ways to read a value of these axes with `count` indices."""

@@ -214,4 +214,3 @@ def _check_states(frame: Frame) -> None:
         else:
             frame.draft.error("E0402", local.span, f"`{name}'` is written but `{name}` is not declared a state",
                               f"declare `state {name}: […]`")  # fmt: skip
-

@@ -125,9 +125,7 @@ def declare_state(symbol: Stored, frame: Frame) -> nodes.State:
     return nodes.State(symbol.name, indices, init, symbol.dtype, stmt.span)
 
 
-def _start(
-    expr: ast.Expr | None, axes: Sequence[AxisVar], indices: Sequence[Index], r: Reading, w: Writing
-) -> Node:
+def _start(expr: ast.Expr | None, axes: Sequence[AxisVar], indices: Sequence[Index], r: Reading, w: Writing) -> Node:
     """A state's value before a document's first token: a constant, or a param."""
     if expr is None:
         return build.const(0.0)
@@ -136,9 +134,7 @@ def _start(
         return build.const(float(found.const), expr.span)
     finish(r)
     slots = [build.index(i, expr.span) for i in indices]
-    if found.place is None or found.shape and (
-        len(found.shape) != len(axes) or not all(map(unite, found.shape, axes))
-    ):
+    if found.place is None or found.shape and (len(found.shape) != len(axes) or not all(map(unite, found.shape, axes))):
         if found.shape and found.place is not None:
             message = f"state `{r.target}` is {names(axes)}, `{quote(expr)}` is {names(found.shape)}"
             r.draft.fail("E0303", expr.span, message, "start from a param of its axes")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from cdrmix.check.axes import AxisVar, declare_one, names, unite
+from cdrmix.check.axes import AxisVar, declare_one, made_one, names, unite
 from cdrmix.check.frame import Frame, Names, factors
 from cdrmix.check.mentions import nodes
 from cdrmix.check.quote import quote
@@ -233,7 +233,7 @@ def check_axes(frame: Frame, formal: ast.Formal, given: Sequence[AxisVar], span:
                 one, two = axis.root.name, want.root.name
                 message = f"`{formal.name}` of `{frame.decl.name}`: [{one}] and [{two}] have one size, {axis.size}, " \
                           "but are not one axis"  # fmt: skip
-                frame.draft.fail("E0304", span, message, f"if they are meant to be, say `dim {one} = {two}`")
+                frame.draft.fail("E0304", span, message, f"if they are meant to be, {made_one(axis.root, want.root)}")
             _mismatch(frame, formal, given, span)
 
 

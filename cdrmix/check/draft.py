@@ -220,4 +220,3 @@ class Definition(Unit):
         axes = (*(v.axis for v in self.indices if v.axis is not None), *self.value.shape)
         value = self.value
         return stored(Place(ref, lead, True, self), axes, self.dtype, value.varies, value.into, span)
-

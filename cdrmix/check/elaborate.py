@@ -68,6 +68,7 @@ class Elaborator:
         self.cells: dict[str, Cell] = {}
         self._built: dict[tuple[object, ...], list[_Built]] = {}
         self._busy: list[tuple[object, ...]] = []
+        self._begun: list[str] = []
 
     def cell(self, op: OpValue, inputs: Sequence[Sequence[Axis]], context: Context) -> str | None:
         """The name of the op's cell for inputs of these sizes."""
@@ -120,6 +121,7 @@ class Elaborator:
         cell = None
         with draft.attempt():
             cell = _Body(frame, sizes).elaborate(self._unique(op.op.name))
+        self._begun.pop()
         if cell is None or draft.failed:
             return _Built(asked, None)
         self.cells[cell.name] = cell
@@ -127,9 +129,10 @@ class Elaborator:
 
     def _unique(self, name: str) -> str:
         found, count = name, 1
-        while found in self.cells:
+        while found in self.cells or found in self._begun:
             count += 1
             found = f"{name}_{count}"
+        self._begun.append(found)
         return found
 
 
@@ -329,4 +332,3 @@ class _Body:
             elif not self.draft.failed:
                 self.draft.error("E0507", symbol.span, f"{what} `{name}` is never {use} here",
                                  "declare it inside the `when` that uses it")  # fmt: skip
-

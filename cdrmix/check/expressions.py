@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cdrmix.check import stores, tensors
-from cdrmix.check.axes import AxisVar, names, unite
+from cdrmix.check.axes import AxisVar, made_one, names, unite
 from cdrmix.check.dims import axis_of
 from cdrmix.check.draft import Definition
 from cdrmix.check.quote import dims, quote
@@ -161,9 +161,7 @@ def _(expr: ast.Compose, r: Reading) -> Value:
     r.draft.fail("E0216", expr.span, "a chain `>>` is no value", "call one op on the other's value: `g(f(x))`")
 
 
-def apply(
-    op: str, symbol: str, operands: Sequence[Value], texts: Sequence[ast.Expr], span: Span, r: Reading
-) -> Value:
+def apply(op: str, symbol: str, operands: Sequence[Value], texts: Sequence[ast.Expr], span: Span, r: Reading) -> Value:
     """An elementwise row of operands that are not all known."""
     for operand, text in zip(operands, texts, strict=True):
         check_number(operand, symbol, text, r)
@@ -230,7 +228,7 @@ def meet(
         one, two = clash
         r.draft.fail("E0304", span, f"{one.name} = {one.size} and {two.name} = {two.size} have one size but are not "
                      f"one axis: `{quote(left_text)}` is {names(left)}, `{quote(right_text)}` is {names(right)}",
-                     f"if they are meant to be, say `dim {two.name} = {one.name}`")  # fmt: skip
+                     f"if they are meant to be, {made_one(two, one)}")  # fmt: skip
     r.draft.fail("E0303", span, f"axes differ: `{quote(left_text)}` is {names(left)}, `{quote(right_text)}` is "
                  f"{names(right)}", f"they meet at `{symbol}`, where axes must be the same")  # fmt: skip
 
@@ -315,4 +313,3 @@ def is_function(name: str, r: Reading) -> bool:
     """Whether a name is a function of the language here, and not hidden by a name of the text."""
     known_ = name in FUNCTIONS or name in REDUCTIONS or name in ("softmax", "top", "carried")
     return known_ and not r.frame.own(name) and name not in r.indices
-

@@ -132,4 +132,3 @@ def _history(expr: ast.Index, symbol: Stored, r: Reading) -> Value:
                      f"`state {name.lower()}{age.const}: [{rest}]`, written from this token's value")  # fmt: skip
     r.draft.fail("E0404", first.span, f"`{name}` is a history: read it as `{name}[t, …]`, `t` a lone index",
                  "with `t` reduced over: `sum[t]`, `softmax[t]`, …")  # fmt: skip
-

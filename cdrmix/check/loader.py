@@ -74,13 +74,23 @@ class Loader:
     _stack: list[tuple[str, str]] = field(default_factory=list)
 
     def root(self, path: Path) -> File | None:
-        """The first file.  Raises `UserError` when it cannot be read."""
+        """The first file, or the one of that name in the library.  Raises `UserError` when it cannot be read."""
+        path = self._in_library(path) or path
         try:
             text = read_source(path, path.name)
+        except FileNotFoundError as error:
+            near = did_you_mean(path.name, [*_specs(path.parent), *_specs(self.library)])
+            raise UserError(f"cannot read {path}: no such file, here or in the library", near) from error
         except (OSError, ValueError) as error:
-            near = did_you_mean(path.name, _specs(path.parent))
-            raise UserError(f"cannot read {path}: {_why(error)}", near) from error
+            raise UserError(f"cannot read {path}: {_why(error)}") from error
         return self._load(path, path.name, text)
+
+    def _in_library(self, path: Path) -> Path | None:
+        """The library's file for a path that is not there: `tiny.cdr`, or `spec/tiny.cdr` as in the source tree."""
+        if _is_file(path) or path.is_absolute() or ".." in path.parts:
+            return None
+        within = self.library.joinpath(*(path.parts[1:] if path.parts[:1] == ("spec",) else path.parts))
+        return within if _is_file(within) else None
 
     def text(self, text: str, name: str) -> File | None:
         """The same for a text that is no file; what it uses comes from the library, or is given."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdrmix.check import tensors
-from cdrmix.check.axes import AxisVar, IndexVar, names, unite
+from cdrmix.check.axes import AxisVar, IndexVar, made_one, names, unite
 from cdrmix.check.draft import Draft, Unit, Writing
 from cdrmix.check.expressions import store
 from cdrmix.check.indexing import item_value
@@ -213,7 +213,7 @@ def _bind_axes(call: _Call, given: Sequence[Value]) -> dict[str, AxisVar]:
                     call.r.draft.fail(
                         "E0304", call.expr.span, f"{one} = {had.size} and {two} = {had.size} have one size but are not "
                         f"one axis, and both are {dim.id} of `{call.op.name}`",
-                        f"if they are meant to be, say `dim {two} = {one}`",
+                        f"if they are meant to be, {made_one(axis.root, had.root)}",
                     )  # fmt: skip
     return bound
 

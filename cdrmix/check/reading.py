@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from typing import Literal
 
-from cdrmix.check.axes import AxisVar, IndexVar, is_one, names, unite
+from cdrmix.check.axes import AxisVar, IndexVar, is_one, made_one, names, unite
 from cdrmix.check.draft import Draft
 from cdrmix.check.frame import Frame, Names
 from cdrmix.check.scope import Scope
@@ -120,7 +120,7 @@ def _named(axis: AxisVar) -> str:
 
 
 def _one_size(a: AxisVar, b: AxisVar) -> str:
-    return f"; if they are meant to be one, say `dim {a.name} = {b.name}`" if a.size == b.size else ""
+    return f"; if they are meant to be one, {made_one(a, b)}" if a.size == b.size else ""
 
 
 @singledispatch

@@ -106,4 +106,3 @@ def _check_windows(found: Value, text: ast.Expr, r: Reading) -> None:
     if over or any(a.root.window for a in found.shape):
         r.draft.fail("E0406", text.span, f"`{quote(text)}` runs over the tokens of a history",
                      "reduce over them in an equation of the op, and use its value here")  # fmt: skip
-

@@ -12,7 +12,7 @@ from functools import singledispatch
 from math import prod
 
 from cdrmix.ir import build
-from cdrmix.ir.nodes import Access, Apply, Axis, Cell, Def, Given, Index, Node, Ref, Stmt, Top
+from cdrmix.ir.nodes import Access, Apply, Axis, Cell, Def, Index, Node, Ref, Stmt, Top
 from cdrmix.ir.ops import OPS
 
 
@@ -207,14 +207,6 @@ def _(stmt: Top, fn: Callable[[Node], Node]) -> Stmt:
 def _(stmt: Apply, fn: Callable[[Node], Node]) -> Stmt:
     select = fn(stmt.select) if stmt.select is not None else None
     return stmt if select is stmt.select else replace(stmt, select=select)
-
-
-def map_statement_refs(stmt: Stmt, by: Mapping[Ref, Ref]) -> Stmt:
-    """The statement reading other names of the same axes; what it defines keeps its name."""
-    stmt = map_roots(stmt, lambda n: rename_refs(n, by))
-    if isinstance(stmt, Apply):
-        return replace(stmt, inputs=tuple(Given(by.get(g.ref, g.ref), g.lead) for g in stmt.inputs))
-    return stmt
 
 
 # --- cells ---------------------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def _partner(
         return None
     own = left[0]
     for other in left[1:]:
-        if not any(deps[ref] & set(own) for ref in other):
+        if any(ref.kind == "history" for ref in other) or not any(deps[ref] & set(own) for ref in other):
             continue
         edge = {ref: found | {other[0]} if ref == own[0] else found for ref, found in deps.items()}
         together = next(members for members in graph.components(edge) if own[0] in members)

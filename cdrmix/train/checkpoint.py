@@ -30,11 +30,12 @@ def save_checkpoint(
     about: dict[str, Any],
     keep: int,
 ) -> Path:
-    """Write the checkpoint of a step, point `last` at it and drop all but the newest `keep`."""
+    """Write the checkpoint of a step, point `last` at it and keep `keep`: this one and the newest before it."""
     folder = run / "checkpoints"
     home = folder / f"step-{step:08d}"
     part = folder / f".{home.name}.{os.getpid()}.part"
-    shutil.rmtree(part, ignore_errors=True)
+    for left in folder.glob(".step-*.part"):  # of a save that was killed
+        shutil.rmtree(left)
     part.mkdir(parents=True)
     names = {p: name for name, p in module.named_parameters()}
     save_file({n: x.detach().contiguous() for n, x in module.state_dict().items()}, str(part / "weights.safetensors"))
@@ -47,17 +48,19 @@ def save_checkpoint(
     save_file(moments, str(part / "optimizer.safetensors"))
     (part / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     (part / "trainer.json").write_text(json.dumps({"step": step, **about}, indent=1), encoding="utf-8")
-    for file in part.iterdir():
+    for file in (*part.iterdir(), part):
         _sync(file)
     shutil.rmtree(home, ignore_errors=True)
     part.rename(home)
+    _sync(folder)
     link = run / f".{LAST}.{os.getpid()}.part"
     link.unlink(missing_ok=True)
     link.symlink_to(home.relative_to(run))
     link.replace(run / LAST)
     _sync(run)
-    _sync(folder)
-    for old in sorted(folder.glob("step-*"))[:-keep]:
+    # a run that was resumed from an older checkpoint has later ones that are not its own
+    before = sorted(old for old in folder.glob("step-*") if old.name < home.name)
+    for old in before[: max(0, len(before) - keep + 1)]:
         shutil.rmtree(old)
     return home
 
@@ -71,6 +74,8 @@ def read_about(run: Path) -> dict[str, Any]:
         raise UserError(f"nothing to resume in {run}: no checkpoint", "leave --resume out to start") from e
     except ValueError as e:
         raise UserError(f"{path} is damaged: {e}", f"point {run / LAST} at an older checkpoint") from e
+    if not isinstance(about, dict) or not {"step", "hash", "config", "data"} <= about.keys():
+        raise UserError(f"{path} is damaged: it lacks what a run goes on from", "point `last` at an older checkpoint")
     return about
 
 

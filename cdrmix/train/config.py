@@ -130,11 +130,13 @@ Config = TypeVar("Config", TrainConfig, EvalConfig)
 
 def read_config(kind: type[Config], path: Path, overrides: Iterable[str] = ()) -> Config:
     """Read a config file and apply `key=value` overrides (dotted keys, YAML values).  Raises `UserError`."""
+    if path.suffix == ".cdr":
+        raise UserError(f"{path} is a spec, not a config", "a config names it as its `spec`; see configs/")
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as e:
+    except FileNotFoundError as e:
         raise UserError(f"no config at {path}", "configs/ holds worked examples") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
+    except (yaml.YAMLError, ValueError, RecursionError) as e:  # ValueError: not UTF-8, or a date that is none
         raise UserError(f"{path} is not YAML: {e}", "see configs/ for worked examples") from e
     if not isinstance(data, dict):
         raise UserError(f"{path} is not a mapping of settings", "see configs/ for worked examples")
@@ -162,7 +164,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
             )
     try:
         place[last] = yaml.load(text, _Loader)
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise UserError(f"--set {override}: the value is not YAML", "quote it") from e
 
 
@@ -172,7 +174,13 @@ def _explain(kind: type[BaseModel], error: Mapping[str, Any]) -> str:
         models: dict[str, type[BaseModel]] = {"optim": OptimConfig, "data": DataConfig}
         known = models.get(str(error["loc"][0]), kind) if len(error["loc"]) > 1 else kind
         hint = did_you_mean(str(error["loc"][-1]), known.model_fields)
+        if not hint and len(error["loc"]) == 1:
+            other, command = (EvalConfig, "eval") if kind is TrainConfig else (TrainConfig, "train")
+            there = where in other.model_fields
+            hint = f"`cdrmix {command}` has it" if there else f"a setting of the spec is `set.{where}`"
         return f"  {where}: no such setting{' — ' + hint if hint else ''}"
     if error["type"] == "missing":
         return f"  {where}: missing"
+    if error["type"] in ("model_type", "dict_type"):
+        return f"  {where}: a group of settings is expected (it is {error['input']!r})"
     return f"  {where}: {error['msg'][:1].lower()}{error['msg'][1:]} (it is {error['input']!r})"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cdrmix.diagnose import UserError
-from cdrmix.train.sources import JSONL, TEXT, Document, documents
+from cdrmix.train.sources import JSONL, TEXT, Document, documents, files_of
 from cdrmix.weights import atomic
 
 
@@ -38,7 +38,8 @@ def from_directory(
 ) -> Collected:
     """Write every text file below `tree` as one line of `out/shard-….jsonl`: its text, and its path as `source`.
 
-    Files that are empty or not UTF-8 are left out and listed.  Lines of .jsonl files are documents of their own.
+    Files that are empty or not UTF-8 are left out and listed, and so are lines of tokens.  Lines of .jsonl files are
+    documents of their own.  `out` may lie below `tree`.
     `exclude` names files and folders to pass over; `only` keeps these suffixes.
     """
     if not tree.is_dir():
@@ -47,7 +48,7 @@ def from_directory(
         raise UserError(f"{out} holds shards already", "remove them, or give another folder")
     done = Collected()
     out.mkdir(parents=True, exist_ok=True)
-    stream = _records(tree, done, frozenset(exclude), frozenset(only) or TEXT | JSONL)
+    stream = _records(tree, out.resolve(), done, frozenset(exclude), frozenset(only) or TEXT | JSONL)
     for number, first in enumerate(stream):
         path = out / f"shard-{number:05d}.jsonl"
         with atomic(path) as f:
@@ -69,15 +70,19 @@ def _fill(f: BinaryIO, first: bytes, stream: Iterator[bytes], limit: int, done: 
             return
 
 
-def _records(tree: Path, done: Collected, exclude: frozenset[str], suffixes: frozenset[str]) -> Iterator[bytes]:
-    for path in _walk(tree, exclude):
+def _records(
+    tree: Path, out: Path, done: Collected, exclude: frozenset[str], suffixes: frozenset[str]
+) -> Iterator[bytes]:
+    for path in _walk(tree, out, exclude):
         suffix = path.suffix.lower()
         if suffix not in suffixes:
             continue
-        if suffix in JSONL:
+        if suffix in JSONL and path.stat().st_size:
             for doc in documents([path]):
                 if isinstance(doc.content, str):
                     yield _line(doc.content, f"{path.relative_to(tree)}:{doc.line}")
+                else:
+                    done.skipped.append((path, f"line {doc.line} holds tokens, not text"))
             continue
         try:
             text = path.read_bytes().decode("utf-8")
@@ -92,13 +97,17 @@ def _records(tree: Path, done: Collected, exclude: frozenset[str], suffixes: fro
                 done.skipped.append((path, "empty"))
 
 
-def _walk(folder: Path, exclude: frozenset[str]) -> Iterator[Path]:
-    """Files below a folder in name order, one folder's names in memory at a time; links to folders are not followed."""
+def _walk(folder: Path, out: Path, exclude: frozenset[str]) -> Iterator[Path]:
+    """Files below a folder in name order, one folder's names in memory at a time; links to folders are not followed.
+
+    What is being written to `out` is passed over.
+    """
     for path in sorted(folder.iterdir()):
         if path.name in exclude:
             continue
         if path.is_dir() and not path.is_symlink():
-            yield from _walk(path, exclude)
+            if path.resolve() != out:
+                yield from _walk(path, out, exclude)
         elif path.is_file():
             yield path
 
@@ -115,6 +124,10 @@ def split(paths: list[Path], out: Path, ratio: float, field: str = "text") -> di
     if not 0 < ratio < 1:
         raise UserError(f"--ratio {ratio} is not between 0 and 1", "0.1 puts a tenth of the documents in eval")
     counts = {"train": 0, "eval": 0}
+    given = {file.resolve() for file in files_of(paths)}
+    for side in counts:
+        if (out / f"{side}.jsonl").resolve() in given:
+            raise UserError(f"{out / side}.jsonl is part of the data", "give another folder with -o")
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         files = {side: stack.enter_context(atomic(out / f"{side}.jsonl")) for side in counts}

@@ -21,9 +21,11 @@ from cdrmix.diagnose import UserError
 from cdrmix.ir.nodes import Model
 from cdrmix.runtime.torch.load import load_module
 from cdrmix.train.batches import IGNORE, Batch, Batches
-from cdrmix.train.checkpoint import load_checkpoint, read_about, save_checkpoint
+from cdrmix.train.checkpoint import LAST, load_checkpoint, read_about, save_checkpoint
 from cdrmix.train.config import TrainConfig
 from cdrmix.train.evaluate import evaluate
+from cdrmix.train.interrupt import asked_to_stop
+from cdrmix.train.memory import keep_freed_memory
 from cdrmix.train.optimiser import make_optimiser, rate, set_rate
 from cdrmix.train.progress import Bar, Metrics
 from cdrmix.train.store import TokenStore, open_store
@@ -66,6 +68,7 @@ class Trainer:
             )
         if config.threads:
             torch.set_num_threads(config.threads)
+        keep_freed_memory()
         model = load(config.spec, config.set)
         lowered = lower(model)
         self.notes = lowered.notes
@@ -79,14 +82,20 @@ class Trainer:
             )
         self._about = {"hash": lowered.program.hash, "config": config.model_dump(mode="json")}
         self.step = self._resume_step(resume)
-        config.out.mkdir(parents=True, exist_ok=True)
+        if config.out.exists() and not config.out.is_dir():
+            raise UserError(f"`out` is {config.out}, a file", "give a folder for the run")
         self.train_data = self._store(config.data.train, model.vocab)
         self.eval_data = self._store(config.data.eval, model.vocab) if config.data.eval else None
         self._batches = Batches(self.train_data, config.batch, self.context, config.seed)
         self.module = build_module(lowered, config.out / "module", config.seed)
         self.module.train()
         self.optimiser = make_optimiser(self.module, config.optim)
+        self._about["data"] = self.train_data.digest
         if resume:
+            if read_about(config.out)["data"] != self.train_data.digest:
+                raise UserError(
+                    f"the data or the tokenizer is not what {config.out} was trained with", "resume with the same files"
+                )
             load_checkpoint(config.out, self.module, self.optimiser)
 
     def _store(self, paths: list[Path], vocab: int) -> TokenStore:
@@ -96,7 +105,7 @@ class Trainer:
     def _resume_step(self, resume: bool) -> int:
         run = self.config.out
         if not resume:
-            if (run / "checkpoints").exists():
+            if (run / LAST).exists():
                 raise UserError(f"{run} holds a run already", "go on with --resume, or give another `out`")
             return 0
         about = read_about(run)
@@ -110,11 +119,11 @@ class Trainer:
         return int(about["step"])
 
     def train(self) -> None:
-        """Run to the last step, writing metrics and checkpoints."""
+        """Run to the last step, writing metrics and checkpoints.  Ctrl-C saves the step in hand and raises."""
         config = self.config
         metrics = Metrics(config.out / "metrics.jsonl", self.step)
         bad, seconds, tokens = 0, 0.0, 0
-        with Bar(config.steps, self.step) as bar:
+        with Bar(config.steps, self.step) as bar, asked_to_stop() as stopped:
             for note in self.notes:
                 bar.say(f"note: {note}")
             while self.step < config.steps:
@@ -125,9 +134,11 @@ class Trainer:
                 bad = 0 if _finite(found) else bad + 1
                 self.step += 1
                 if bad >= BAD_STEPS:
+                    last = config.out / LAST
+                    saved = f"{last} is the checkpoint before" if last.exists() else "nothing was saved yet"
                     raise UserError(
                         f"no finite loss in {BAD_STEPS} steps, the last one step {self.step}",
-                        f"lower optim.lr or optim.clip; {config.out}/last is the checkpoint before",
+                        f"lower optim.lr or optim.clip; {saved}",
                     )
                 line = self.step % config.log_every == 0 or self.step == config.steps
                 if line:
@@ -143,8 +154,12 @@ class Trainer:
                     bar.say(
                         f"step {self.step}: held-out loss {score.loss:.4f}, bits per byte {score.bits_per_byte:.4f}"
                     )
-                if not bad and (self.step % config.save_every == 0 or self.step == config.steps):
+                stop = stopped()
+                if stop or (not bad and (self.step % config.save_every == 0 or self.step == config.steps)):
                     self.save()
+                if stop and self.step < config.steps:
+                    bar.say(f"step {self.step} is saved; --resume goes on from it")
+                    raise KeyboardInterrupt
         metrics.close()
 
     def save(self) -> Path:

@@ -16,7 +16,8 @@ from cdrmix.train.config import OptimConfig
 def make_optimiser(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW; each group's `lr` stands for the peak and is kept as `peak`."""
     groups = module.param_groups(config.lr, config.weight_decay)  # type: ignore[operator]
-    optimiser = torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
+    betas = (config.beta1, config.beta2)
+    optimiser = torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
     for group in optimiser.param_groups:
         group["peak"] = group["lr"]
     return optimiser

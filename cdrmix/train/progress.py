@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cdrmix.weights import atomic
+
 
 class Metrics:
     """`metrics.jsonl`: one JSON object a line, each with its `step`.  Resuming drops what came after the checkpoint."""
@@ -23,9 +25,10 @@ class Metrics:
                     record = json.loads(line)
                 except ValueError:
                     continue  # a line cut short by a kill
-                if record["step"] <= step and step:
+                if isinstance(record, dict) and step and record.get("step", step + 1) <= step:
                     kept.append(line)
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        with atomic(path) as f:
+            f.write("".join(line + "\n" for line in kept).encode())
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
@@ -76,4 +79,4 @@ class Bar:
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)

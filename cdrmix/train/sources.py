@@ -86,13 +86,16 @@ def _lines(file: Path, field: str) -> Iterator[Document]:
 def _parse(raw: bytes, where: str, field: str) -> str | list[int]:
     try:
         record = json.loads(raw)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise UserError(f"{where}: not JSON ({e})", "each line is one JSON object") from e
     if not isinstance(record, dict):
         raise UserError(f"{where}: a JSON {type(record).__name__}, not an object", 'each line is like {"text": "…"}')
     if field in record:
         if isinstance(record[field], str):
-            return str(record[field])
+            text = str(record[field])
+            if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+                raise UserError(f"{where}: half of a surrogate pair, which is no text", "mend it, or leave it out")
+            return text
         raise UserError(f"{where}: `{field}` is not a string", "or name another with data.field")
     if "tokens" in record:
         tokens = record["tokens"]

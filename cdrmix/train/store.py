@@ -27,17 +27,21 @@ _BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class TokenStore:
-    """`tokens` [N] ids; `starts` [docs] places of first tokens; `sizes` [vocab] bytes of a token's text."""
+    """`tokens` [N] ids; `starts` [docs] places of first tokens; `sizes` [vocab] bytes of a token's text.
+
+    `digest` names the tokenizer and the documents' tokens: equal for equal data, wherever it lies.
+    """
 
     tokens: np.ndarray
     starts: np.ndarray
     sizes: np.ndarray
     end: int | None
+    digest: str
 
 
 def open_store(folder: Path, paths: list[Path], field: str, tokenizer: Tokenizer, vocab: int) -> TokenStore:
     """The store of these files under `folder`, tokenised now if it is not there yet."""
-    key = _key(paths, field, tokenizer)
+    key = _key(paths, field, tokenizer, vocab)
     home = folder / key
     if not (home / "meta.json").is_file():
         part = folder / f".{key}.part"
@@ -48,7 +52,8 @@ def open_store(folder: Path, paths: list[Path], field: str, tokenizer: Tokenizer
         part.rename(home)
     meta = json.loads((home / "meta.json").read_text())
     tokens = np.memmap(home / "tokens.bin", dtype=meta["dtype"], mode="r")
-    return TokenStore(tokens, np.load(home / "starts.npy"), _sizes(tokenizer, vocab), tokenizer.token_to_id(END))
+    starts, end = np.load(home / "starts.npy"), tokenizer.token_to_id(END)
+    return TokenStore(tokens, starts, _sizes(tokenizer, vocab), end, meta["digest"])
 
 
 def _sizes(tokenizer: Tokenizer, vocab: int) -> np.ndarray:
@@ -60,8 +65,8 @@ def _sizes(tokenizer: Tokenizer, vocab: int) -> np.ndarray:
     return sizes
 
 
-def _key(paths: list[Path], field: str, tokenizer: Tokenizer) -> str:
-    seen = hashlib.sha256(tokenizer.to_str().encode() + field.encode())
+def _key(paths: list[Path], field: str, tokenizer: Tokenizer, vocab: int) -> str:
+    seen = hashlib.sha256(f"{tokenizer.to_str()}\0{field}\0{vocab}\0".encode())
     for file in files_of(paths):
         stat = file.stat()
         seen.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
@@ -72,18 +77,20 @@ def _write(folder: Path, docs: Iterable[Document], tokenizer: Tokenizer, vocab: 
     tokenizer.encode_special_tokens = True  # `<|endoftext|>` inside a document is text, not a document's end
     end = tokenizer.token_to_id(END)
     dtype = "<u2" if vocab <= 1 << 16 else "<u4"
-    starts, at = [], 0
+    starts, at, digest = [], 0, hashlib.sha256(tokenizer.to_str().encode())
     with (folder / "tokens.bin").open("wb") as f:
         for doc, ids in _encoded(docs, tokenizer):
             _check(doc, ids, vocab)
             ids = ids if end is None else [end, *ids]
             starts.append(at)
             at += len(ids)
-            f.write(np.asarray(ids, dtype).tobytes())
+            written = np.asarray(ids, dtype).tobytes()
+            digest.update(len(ids).to_bytes(8, "little") + written)
+            f.write(written)
     if not starts:
         raise UserError("the data holds no documents", "check the `data` paths")
     np.save(folder / "starts.npy", np.asarray(starts, np.int64))
-    (folder / "meta.json").write_text(json.dumps({"dtype": dtype, "tokens": at}))
+    (folder / "meta.json").write_text(json.dumps({"dtype": dtype, "tokens": at, "digest": digest.hexdigest()}))
 
 
 def _encoded(docs: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[Document, list[int]]]:

@@ -271,7 +271,7 @@ class CellWriter:
         nest.open(*stmt.lead)
         weights = f"&wt->{self.shape.weight_members[part.name]}"
         state = f"&st->{self.shape.state_members[part.name]}"
-        if stmt.select is not None:
+        if stmt.select is not None and (inner.weights or inner.state):
             place = nest.scope.name("place")
             nest.line(f"const ptrdiff_t {place} = {nest.expression(stmt.select, 'i').c};")
             if inner.weights:

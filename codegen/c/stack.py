@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
-from cdrmix.codegen.c.cell import c_type, is_number
+from cdrmix.codegen.c.cell import is_number
 from cdrmix.codegen.c.names import Scope, comment, string
 from cdrmix.codegen.c.structs import Shape, padded
 
@@ -90,7 +90,8 @@ def cases(model: Model, shapes: Mapping[str, Shape], order: list[str]) -> Iterat
         given += [f"({shape.state} *)(void *)state"] * bool(shape.state)
         at = 0
         for i in shape.cell.inputs:
-            given.append("token" if is_number(i) else f"in + {at}" if name == first and at else "in")
+            start = f"in + {at}" if name == first and at else "in"
+            given.append("token" if is_number(i) and model.vocab else f"(int32_t)*({start})" if is_number(i) else start)
             at += prod(a.size for a in i.axes)
         given += ["out", *["&b->carry"] * shape.carry, *["pos"] * shape.pos]
         given += [f"&b->scratch.{shape.scratch}"] * bool(shape.scratch)
@@ -187,7 +188,7 @@ def scratch_members(found: list[Call], shapes: Mapping[str, Shape]) -> list[str]
 def line_size(model: Model, found: list[Call]) -> int:
     """The floats of a line: enough for every value between two cells."""
     first = model.cells[found[0].cell].inputs
-    given = 0 if model.vocab else sum(prod(a.size for a in i.axes) for i in first if c_type(i.dtype) == "float")
+    given = 0 if model.vocab else sum(prod(a.size for a in i.axes) for i in first)
     return padded(max(given, *(c.size for c in found)))
 
 

@@ -18,7 +18,7 @@ from . import names as escape
 from .casts import full
 from .scope import Scope, Symbol
 from .statements import emit_def, emit_top, valued
-from .value import Value
+from .value import Value, listed
 
 Uses = Collection[Ref]
 
@@ -127,7 +127,7 @@ def _(stmt: Coupled, scope: Scope, uses: Uses) -> None:
     begins = [initial(scope, s) for s in states]
     begin = None
     if any(b is not None for b in begins):
-        sizes = ", ".join(str(i.axis.size) for i in stmt.indices)
+        sizes = listed(*(str(i.axis.size) for i in stmt.indices))
         filled = [b if b is not None else f"{scope.data}.new_zeros({sizes})" for b in begins]
         begin = scope.let("begin", f"torch.stack([{', '.join(filled)}])")
     after = scope.let(

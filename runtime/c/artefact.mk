@@ -12,8 +12,9 @@ all: cdrmix-run libmodel.so
 cdrmix-run: main.c model.c tokenizer.c model.h tokenizer.h
 	$(CC) $(CHECKED) $(CFLAGS) -o $@ main.c model.c tokenizer.c -lm
 
+# made beside its name: another process may be loading it
 libmodel.so: model.c tokenizer.c model.h tokenizer.h
-	$(CC) $(CHECKED) $(CFLAGS) -fPIC -shared -o $@ model.c tokenizer.c -lm
+	$(CC) $(CHECKED) $(CFLAGS) -fPIC -shared -o $@.$$$$ model.c tokenizer.c -lm && mv -f $@.$$$$ $@
 
 clean:
 	rm -f cdrmix-run libmodel.so

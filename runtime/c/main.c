@@ -11,6 +11,7 @@
 
 static const char usage[] =
   "cdrmix-run [options] PROMPT\n"
+  "Prints PROMPT and what the model of an artefact writes after it.\n"
   "  -n COUNT        tokens to write (200)\n"
   "  -t TEMPERATURE  0 takes the likeliest token (0.8)\n"
   "  -p TOP_P        keep the likeliest tokens of this probability (0.95)\n"
@@ -217,6 +218,10 @@ int main(int argc, char **argv)
 {
   options o = {".", NULL, NULL, NULL, 200, {0.8, 0.95, 0, 0}, NULL, 0};
   session s = {NULL, NULL, NULL, NULL};
+  if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+    fputs(usage, stdout);
+    return 0;
+  }
   if (!parse(&o, argc, argv)) {
     fputs(usage, stderr);
     return 2;

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from cdrmix.runtime.errors import ArtifactError
 from cdrmix.runtime.torch.load import load_module
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 State = dict[str, torch.Tensor]
@@ -25,12 +26,14 @@ class TorchEngine:
         try:
             self._model = load_module(folder / "model.py").Model(init=False)
             self._model.load_state_dict(load_file(str(folder / "weights.safetensors")))
-        except (OSError, RuntimeError, ValueError) as e:
+        except (OSError, RuntimeError, ValueError, SafetensorError) as e:
             raise ArtifactError(f"{folder} cannot be opened: {e}", "compile the spec again") from e
         self._model.eval()
+        self._open = True
 
     def start(self) -> State:
         """A new document's state."""
+        self._check_open()
         state: State = self._model.init_state(1)
         return state
 
@@ -41,6 +44,7 @@ class TorchEngine:
     @torch.no_grad()
     def prefill(self, state: State, tokens: Sequence[int]) -> np.ndarray:
         """The logits after the last token, float32 [vocab]."""
+        self._check_open()
         ids = torch.tensor(list(tokens), dtype=torch.int64)
         if len(ids) == 1:
             logits, after = self._model.step(ids, state)
@@ -64,8 +68,11 @@ class TorchEngine:
                 f.flush()
                 os.fsync(f.fileno())
             part.replace(path)
+        except OSError as e:
+            raise ArtifactError(f"cannot write {path}: {e.strerror}", "give a place that can be written") from e
         finally:
-            part.unlink(missing_ok=True)
+            if part.exists():
+                part.unlink()
 
     def load(self, path: Path) -> State:
         """A saved state."""
@@ -73,17 +80,23 @@ class TorchEngine:
         try:
             with np.load(path, allow_pickle=False) as file:
                 found = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, KeyError, BadZipFile) as e:
+        # TypeError: one array, which numpy reads too; NotImplementedError: packed in a way that zipfile lacks
+        except (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, BadZipFile) as e:
             raise ArtifactError(f"{path} is not a saved state ({e})", "give a file that `save` wrote") from e
         if str(found.pop("__hash__", "")) != self._hash:
             raise ArtifactError(f"{path} is the state of another model", "load it with the artefact that saved it")
-        if {n: x.shape for n, x in found.items()} != {n: tuple(x.shape) for n, x in want.items()}:
+        kinds = {n: (x.shape, x.dtype) for n, x in found.items()}
+        if kinds != {n: (tuple(x.shape), x.numpy().dtype) for n, x in want.items()}:
             raise ArtifactError(f"{path} is damaged: its tensors are not this model's", "save the state again")
-        return {name: torch.from_numpy(x).to(want[name].dtype) for name, x in found.items()}
+        return {name: torch.from_numpy(x) for name, x in found.items()}
 
     def close(self) -> None:
         """Let go of the weights."""
-        del self._model
+        self._open, self._model = False, None
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise ArtifactError("the session is closed", "open the artefact again")
 
 
 def open_engine(folder: Path, manifest: Mapping[str, Any]) -> TorchEngine:

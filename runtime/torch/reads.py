@@ -78,7 +78,7 @@ def read_after(
 
 
 def _through(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """(q keysᵀ) values, of every token; with one key elementwise, as products of 1 x 1 matrices take several times that."""
+    """(q keysᵀ) values of every token; with one key elementwise, products of so small matrices being slower."""
     if keys.shape[-2] == 1:
         return (q * keys).sum(-1, keepdim=True) * values
     return (q @ keys.mT) @ values

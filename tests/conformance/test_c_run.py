@@ -106,6 +106,13 @@ def test_wrong_options_show_how(arguments: tuple[str, ...], folder: Path) -> Non
     assert b"PROMPT" in run(folder, *arguments, code=2)
 
 
+def test_help_is_no_mistake(folder: Path) -> None:
+    shown = run(folder, "-n", "x", "p", code=2)
+    for option in ("--help", "-h"):
+        done = subprocess.run([str(folder / "cdrmix-run"), option], capture_output=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, shown, b"")
+
+
 def test_what_is_wrong_is_said(folder: Path, tmp_path: Path) -> None:
     assert b"outside the vocabulary" in run(folder, "--logits", "999", code=1)
     shutil.copytree(folder, tmp_path / "a")

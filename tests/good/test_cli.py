@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cdrmix.cli import main, make_parser
+from cdrmix.arguments import make_parser
+from cdrmix.cli import main
 from cdrmix.commands import PASSES
 from tests.small import SPEC, TEXT, write_spec
 

@@ -1,0 +1,204 @@
+"""The command line's arguments: every command, its options and what its help teaches.
+
+Input: none.  Output: the parser; parsed arguments hold `run`, the function of `commands` that does the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cdrmix import commands
+
+_ABOUT = """A compiler for streaming language models.  Write what happens to one token (.cdr), train it, stream it.
+
+  cdrmix check spec/tiny.cdr                               is the spec right?
+  cdrmix inspect spec/tiny.cdr                             what does it cost, how is each state computed?
+  cdrmix data split TEXT -o DATA                           documents to train on, documents to hold out
+  cdrmix tokenizer train DATA/train.jsonl -o tokenizer.json
+  cdrmix train configs/train-tiny.yaml                     a checkpoint from text; --resume goes on
+  cdrmix eval configs/eval-tiny.yaml                       bits per byte of held-out text
+  cdrmix compile spec/tiny.cdr --target cpu --checkpoint RUN -o DIR
+  cdrmix verify DIR                                        the artefact against the definition
+  cdrmix generate DIR --prompt "def "                      stream from the artefact"""
+
+_EXITS = """exit codes: 0 done, 1 a mistake in a spec, config, data or artefact, 2 a command line that cannot be read,
+3 verify found the artefact wrong, 130 interrupted"""
+
+
+def _at_least(least: float, kind: type[int] | type[float] = int) -> Callable[[str], float]:
+    """The type of an option that is a number from `least` on."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not value >= least:
+            raise argparse.ArgumentTypeError(f"{text}: give {least} or more")
+        return value
+
+    number.__name__ = kind.__name__  # argparse shows it for what is no number
+    return number
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Every command and option."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("cdrmix", description=_ABOUT, epilog=_EXITS, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"cdrmix {version('cdrmix')}")
+    todo = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, help: str, example: str, among: Any = todo, front: str = "run_") -> argparse.ArgumentParser:
+        about = help[:1].upper() + help[1:].rstrip(".") + "."
+        epilog = f"example: {example}"
+        made: argparse.ArgumentParser = among.add_parser(
+            name, help=help, description=about, epilog=epilog, formatter_class=raw
+        )
+        made.set_defaults(run=getattr(commands, front + name.replace("-", "_")))
+        return made
+
+    def spec(p: argparse.ArgumentParser) -> None:
+        p.add_argument("spec", type=Path, help="a .cdr file, or a name in the installed spec folder")
+        p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of the spec")
+        p.add_argument("--model", help="the model to take, where a file has several (default: the last)")
+
+    def artefact(p: argparse.ArgumentParser) -> None:
+        p.add_argument("artefact", type=Path, help="a folder that `cdrmix compile` wrote")
+
+    def config(p: argparse.ArgumentParser) -> None:
+        p.add_argument("config", type=Path, help="a YAML file like those in configs/; docs/training.md has every key")
+        change = "change the config: optim.lr=1e-3; the spec's settings as set.layers=8"
+        p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=change)
+
+    def data(p: argparse.ArgumentParser) -> None:
+        p.add_argument("data", type=Path, nargs="+", help="text and .jsonl files, or folders of them")
+        p.add_argument("--field", default="text", help="the field of a .jsonl line that holds the text (%(default)s)")
+
+    def machine(p: argparse.ArgumentParser) -> None:
+        p.add_argument("--json", action="store_true", help="print JSON, for machines")
+
+    p = command("check", "Check a spec and say every mistake in it.", "cdrmix check spec/tiny.cdr --set layers=8")
+    spec(p)
+    machine(p)
+
+    p = command(
+        "inspect",
+        "Show a model: parameters, bytes, state, FLOPs a token, and the class of every state.",
+        "cdrmix inspect spec/1b.cdr",
+    )
+    spec(p)
+    p.add_argument("--ops", action="store_true", help="also each op, and how its states run over a sequence")
+    machine(p)
+
+    p = command(
+        "compile",
+        "Compile a spec to an artefact: a folder that runs by itself.",
+        "cdrmix compile spec/tiny.cdr --target cpu --checkpoint runs/tiny -o build/tiny",
+    )
+    spec(p)
+    p.add_argument("--target", required=True, help="torch, or cpu (one C file)")
+    p.add_argument(
+        "--checkpoint", type=Path, help="weights: a run, a checkpoint or a .safetensors file (default: the spec's init)"
+    )
+    p.add_argument("--tokenizer", help="a tokenizer.json, or `bytes` (default: the checkpoint's)")
+    p.add_argument("--seed", type=_at_least(0), default=0, help="of the init, without a checkpoint (%(default)s)")
+    p.add_argument("--dump-after", metavar="PASS", help=f"print the IR after a pass: {', '.join(commands.PASSES)}")
+    p.add_argument("-o", "--out", type=Path, required=True, help="the folder to write: new, empty, or an artefact's")
+
+    p = command(
+        "verify", "Run an artefact against the float64 interpreter and print the errors.", "cdrmix verify build/tiny"
+    )
+    artefact(p)
+    p.add_argument("--tokens", type=_at_least(1), default=64, help="how many random tokens to run (%(default)s)")
+    p.add_argument(
+        "--tolerance",
+        type=_at_least(0.0, float),
+        default=1e-4,
+        help="largest relative RMS error of logits and states (%(default)s)",
+    )
+    machine(p)
+
+    p = command(
+        "generate",
+        "Stream text from an artefact.",
+        'cdrmix generate build/tiny --prompt "def " -n 200 --temperature 0.8',
+    )
+    artefact(p)
+    p.add_argument("--prompt", required=True, help="the text to continue")
+    p.add_argument("-n", "--count", type=_at_least(0), default=200, help="tokens to make at most (%(default)s)")
+    p.add_argument("--temperature", type=float, default=0.8, help="0 always takes the likeliest (%(default)s)")
+    p.add_argument(
+        "--top-p", type=float, default=0.95, help="keep the likeliest tokens of this probability (%(default)s)"
+    )
+    p.add_argument("--top-k", type=int, default=0, help="keep so many of the likeliest tokens; 0: all (%(default)s)")
+    p.add_argument(
+        "--repetition-penalty", type=float, default=1.0, help="above 1: tokens seen before get rarer (%(default)s)"
+    )
+    p.add_argument("--seed", type=_at_least(0), default=0, help="of the random choice (%(default)s)")
+    p.add_argument("--load-state", type=Path, metavar="FILE", help="begin from a saved state instead of a new document")
+    p.add_argument("--save-state", type=Path, metavar="FILE", help="write the state at the end")
+
+    p = command("train", "Train a model.", "cdrmix train configs/train-tiny.yaml --set steps=200")
+    config(p)
+    p.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+
+    p = command(
+        "eval",
+        "Perplexity and bits per byte of a trained model on held-out text.",
+        "cdrmix eval configs/eval-tiny.yaml --set checkpoint=runs/tiny",
+    )
+    config(p)
+    machine(p)
+
+    p = todo.add_parser("tokenizer", help="Train a tokenizer, or look at what one does.")
+    sub = p.add_subparsers(dest="what", metavar="WHAT", required=True)
+    p = command(
+        "train",
+        "a byte-level BPE from text",
+        "cdrmix tokenizer train data/train.jsonl --vocab 4096 -o tokenizer.json",
+        sub,
+        "run_tokenizer_",
+    )
+    data(p)
+    p.add_argument("--vocab", type=int, default=4096, help="how many tokens it has (%(default)s)")
+    p.add_argument("-o", "--out", type=Path, required=True, help="the tokenizer.json to write")
+    p = command(
+        "encode",
+        "print the token ids of a text",
+        'cdrmix tokenizer encode tokenizer.json "def "',
+        sub,
+        "run_tokenizer_",
+    )
+    p.add_argument("tokenizer", help="a tokenizer.json, or `bytes`")
+    p.add_argument("text")
+
+    p = todo.add_parser("data", help="Collect and divide text.")
+    sub = p.add_subparsers(dest="what", metavar="WHAT", required=True)
+    p = command(
+        "from-directory",
+        "a tree of text files to .jsonl shards",
+        "cdrmix data from-directory src data/shards --only .py --exclude tests",
+        sub,
+        "run_data_",
+    )
+    p.add_argument("tree", type=Path, help="the folder to collect")
+    p.add_argument("out", type=Path, help="the folder to write shard-….jsonl to")
+    p.add_argument("--shard-mb", type=_at_least(1), default=256, help="about how large a shard is (%(default)s)")
+    p.add_argument("--exclude", action="append", default=[], metavar="NAME", help="a file or folder name to pass over")
+    p.add_argument(
+        "--only", action="append", default=[], metavar="SUFFIX", help="keep these suffixes, for instance .py"
+    )
+    machine(p)
+    p = command(
+        "split",
+        "disjoint train.jsonl and eval.jsonl, by content",
+        "cdrmix data split data/shards --ratio 0.1 -o data",
+        sub,
+        "run_data_",
+    )
+    data(p)
+    p.add_argument("--ratio", type=float, default=0.1, help="the share of documents in eval (%(default)s)")
+    p.add_argument("-o", "--out", type=Path, help="the folder to write (default: beside the data, with -split)")
+    machine(p)
+    return parser
