@@ -213,7 +213,8 @@ def run_data_from_directory(a: Namespace) -> None:
     """`cdrmix data from-directory`."""
     from cdrmix.train.corpus import from_directory
 
-    done = from_directory(a.tree, a.out, a.shard_mb << 20, a.exclude, a.only)
+    only = [suffix if suffix.startswith(".") else f".{suffix}" for suffix in a.only]
+    done = from_directory(a.tree, a.out, a.shard_mb << 20, a.exclude, only)
     if a.json:
         skipped = [{"file": str(p), "why": why} for p, why in done.skipped]
         report: dict[str, Any] = {

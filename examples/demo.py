@@ -40,7 +40,7 @@ def cdrmix(*arguments: object) -> str:
 
 
 def collect() -> None:
-    """The standard library's .py files, a tenth of them held out, by file."""
+    """The standard library's .py files, a twentieth of them held out, by file."""
     if not (HOME / "data" / "train.jsonl").is_file():
         library = sysconfig.get_path("stdlib")
         if not any((HOME / "text").glob("shard-*")):
@@ -84,7 +84,7 @@ def stream() -> None:
     """Compile to C, build, and let the C program write."""
     artefact = HOME / "tiny-cpu"
     cdrmix("compile", "spec/tiny.cdr", "--target", "cpu", "--checkpoint", HOME / "run", "-o", artefact)
-    print(f"\n$ make -C {artefact} && {artefact}/cdrmix-run -n 200 'def '\n", flush=True)
+    print(f"\n$ make -C {artefact} && {artefact}/cdrmix-run -m {artefact} -n 200 'def '\n", flush=True)
     subprocess.run(["make", "-s", "-C", str(artefact)], check=True)
     subprocess.run([str(artefact / "cdrmix-run"), "-m", str(artefact), "-n", "200", "def "], check=True)
 

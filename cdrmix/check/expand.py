@@ -70,6 +70,7 @@ class Expander:
     carried: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _writers: dict[str, tuple[int | None, str]] = field(default_factory=dict)
     _paths: dict[str, Span] = field(default_factory=dict)
+    _repeats: dict[str, Span] = field(default_factory=dict)
     _wrong: set[int] = field(default_factory=set)
     _told: set[tuple[str, Span]] = field(default_factory=set)
     _steps: int = 0
@@ -162,6 +163,10 @@ class Expander:
         count = whole(evaluate(repeat.count, block.env, self.report), what, repeat.count.span, self.report)
         if not 0 <= count <= MAX_LINES:
             self._fail("E0713", repeat.count.span, f"{what} is {count}", f"it runs from 0 to {MAX_LINES}")
+        label = block.prefix + repeat.name
+        if label in self._paths:
+            self._same(repeat.name, repeat.span, self._paths[label])
+        self._repeats.setdefault(label, repeat.span)
         for i in range(count):
             self._step(repeat.span)
             prefix = f"{block.prefix}{repeat.name}.{i}."
@@ -190,9 +195,7 @@ class Expander:
                 self.stream = before if line.residual and begun else None
                 return
             self._depth(cell, op, expr.span, block)
-            args = dict(op.args)
-            layer, layers = args.get("layer", block.layer or 0), args.get("layers", block.layers or 1)
-            made.append(Instance(where, cell.name, layer, layers))  # type: ignore[arg-type]  # bound as ints
+            made.append(Instance(where, cell.name, block.layer or 0, block.layers or 1))
             self.stream = cell.out_axes
         self._check_inside(line, made)
         if line.residual:
@@ -264,8 +267,10 @@ class Expander:
     # ---- checks of a line
     def _check_paths(self, line: ast.Line, paths: Sequence[str]) -> None:
         for path in paths:
+            label = path.rpartition(".")[2]
+            if path in self._repeats:
+                self._same(label, line.span, self._repeats[path])
             if path in self._paths:
-                label = path.rpartition(".")[2]
                 first = self._paths[path]
                 if first == line.span and paths.count(path) > 1:
                     what, help = f"two ops of the line are both named `{label}`", "give one a line of its own"
@@ -273,6 +278,10 @@ class Expander:
                     what, help = f"two lines are both named `{label}`", f"label one: `other_{label}: …`"
                 self._fail("E0704", line.span, f"{what} (first at {first.line}:{first.col})", help)
             self._paths[path] = line.span
+
+    def _same(self, name: str, span: Span, first: Span) -> None:
+        self._fail("E0704", span, f"`{name}` names a line and a `repeat` (first at {first.line}:{first.col})",
+                   f"label the line: `{name}_in: …`")  # fmt: skip
 
     def _check_inside(self, line: ast.Line, made: Sequence[Instance]) -> None:
         """An op before the last must not sit where the last one keeps something of its own."""

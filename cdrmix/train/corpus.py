@@ -55,7 +55,8 @@ def from_directory(
             _fill(f, first, stream, shard_bytes, done)
         done.shards.append(path)
     if not done.shards:
-        raise UserError(f"{tree} holds no text", f"text is {' '.join(sorted(TEXT)[:8])} … and .jsonl")
+        kinds = ", ".join(only) if only else f"{' '.join(sorted(TEXT)[:8])} … and .jsonl"
+        raise UserError(f"{tree} holds no text to keep", f"what is kept: {kinds}; --only names other suffixes")
     return done
 
 

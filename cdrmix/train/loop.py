@@ -72,6 +72,9 @@ class Trainer:
         model = load(config.spec, config.set)
         lowered = lower(model)
         self.notes = lowered.notes
+        if config.optim.warmup >= config.steps:
+            warmup = f"optim.warmup is {config.optim.warmup} of {config.steps} steps"
+            self.notes += (f"{warmup}: the learning rate does not reach optim.lr",)
         self.context = context_of(config, model)
         self._tokenizer = load_tokenizer(config.tokenizer)
         size = self._tokenizer.get_vocab_size()

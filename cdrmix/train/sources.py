@@ -18,6 +18,7 @@ TEXT = frozenset(
     | {".py", ".pyi", ".cdr", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".rs", ".go", ".java", ".js", ".ts", ".css"}
     | {".html", ".sh", ".sql", ".lua", ".rb", ".pl", ".r", ".jl", ".hs", ".ml", ".scala", ".swift", ".kt", ".cs"}
 )
+FIELD = "name the field that holds the text: `data.field` in a config, --field in a command"
 JSONL = frozenset({".jsonl", ".ndjson"})
 
 
@@ -96,10 +97,10 @@ def _parse(raw: bytes, where: str, field: str) -> str | list[int]:
             if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
                 raise UserError(f"{where}: half of a surrogate pair, which is no text", "mend it, or leave it out")
             return text
-        raise UserError(f"{where}: `{field}` is not a string", "or name another with data.field")
+        raise UserError(f"{where}: `{field}` is not a string", FIELD)
     if "tokens" in record:
         tokens = record["tokens"]
         if isinstance(tokens, list) and all(type(t) is int and t >= 0 for t in tokens):
             return tokens
         raise UserError(f"{where}: `tokens` is not a list of token ids", "ids are integers from 0")
-    raise UserError(f"{where}: no `{field}` and no `tokens`", "name the field that holds the text with data.field")
+    raise UserError(f"{where}: no `{field}` and no `tokens`", FIELD)

@@ -89,6 +89,8 @@ def _write(folder: Path, docs: Iterable[Document], tokenizer: Tokenizer, vocab: 
             f.write(written)
     if not starts:
         raise UserError("the data holds no documents", "check the `data` paths")
+    if at == len(starts):
+        raise UserError("every document is one token: there is nothing to predict", "give longer documents")
     np.save(folder / "starts.npy", np.asarray(starts, np.int64))
     (folder / "meta.json").write_text(json.dumps({"dtype": dtype, "tokens": at, "digest": digest.hexdigest()}))
 

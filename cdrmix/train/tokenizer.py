@@ -53,15 +53,18 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def load_tokenizer(source: Path | Literal["bytes"]) -> Tokenizer:
-    """A `tokenizer.json`, or the bytes."""
+    """A byte-level `tokenizer.json`, or the bytes.  Others lose text, and what a token's bytes are is not known."""
     if source == "bytes":
         return byte_tokenizer()
     if not source.is_file():
         raise UserError(f"no tokenizer at {source}", "`cdrmix tokenizer train` makes one; `bytes` needs none")
     try:
-        return Tokenizer.from_file(str(source))
+        tokenizer = Tokenizer.from_file(str(source))
     except Exception as e:  # the library raises bare Exception
         raise UserError(f"{source} is not a tokenizer.json: {e}", "`cdrmix tokenizer train` makes one") from e
+    if not tokenizer.get_vocab().keys() >= set(visible_bytes()):
+        raise UserError(f"{source} is not byte-level: some text it cannot hold", "`cdrmix tokenizer train` makes one")
+    return tokenizer
 
 
 def _byte_level(tokenizer: Tokenizer) -> Tokenizer:

@@ -13,8 +13,10 @@ from math import log
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import TOKENS, Index, Node
 from cdrmix.ir.ops import OPS as TABLE
+from cdrmix.ir.walk import nodes
 
 from .casts import tensor, to_bool, to_exact, to_float, to_int
+from .choices import guarded, whole_power
 from .products import count, sum_of
 from .reads import emit_read
 from .scope import Scope
@@ -127,15 +129,11 @@ def _operands(n: Node, scope: Scope, args: Sequence[Node]) -> list[Value]:
 def _unless_absent(n: Node, p: int, v: Value, scope: Scope) -> Value:
     """One in place of a token that is not there, where zero has no value or no gradient."""
     absent = [d for d in v.dims if d in scope.here]
-    if SINGULAR.get(n.op) != p or not absent or v.type != "float" or _whole_power(n):
+    if SINGULAR.get(n.op) != p or not absent or v.type != "float" or whole_power(n):
         return v
     for i in absent:
         v = replace(v, code=f"torch.where({fit(scope.mask(i), v.dims).code}, {v.code}, 1.0)", level=ATOM)
     return replace(v, absent_is_zero=False)
-
-
-def _whole_power(n: Node) -> bool:
-    return n.op == "pow" and n.args[1].op == "const" and n.args[1].arg >= 1
 
 
 def _folded(n: Node, values: Sequence[Value]) -> Value | None:
@@ -262,7 +260,12 @@ def _not(n: Node, scope: Scope) -> Value:
 @rule("select")
 def _select(n: Node, scope: Scope) -> Value:
     cond = emit(n.args[0], scope)
-    values = _operands(n, scope, n.args[1:])
+    branches = list(n.args[1:])
+    if scope.mode != "init" and cond.type != "number":
+        branches = [guarded(b, n.args[0], taken) for b, taken in zip(branches, (True, False), strict=True)]
+        if any(TABLE[m.op].kind == "reduce" for m in nodes(n.args[0])):  # guards ask it again
+            cond = replace(cond, code=scope.shared("condition", cond.code), level=ATOM)
+    values = _operands(n, scope, branches)
     folded = _folded(n, [cond, *values])
     if folded is not None:
         return folded

@@ -117,6 +117,7 @@ class _Writer:
         self.model = model
         self.classes = classes
         self.blocks: dict[object, Block] = {}
+        self.made: set[tuple[str, ...]] = set()
         names = escape.Names({*escape.MODULE_NAMES, "x", "y", "tokens", "state", "reset", "block", "layer", "layers"})
         declared = [c.name for line in model.lines for i in line.chain for c in self.cell(i).carries]
         self.local = {name: names.of(name, name) for name in dict.fromkeys(declared)}
@@ -132,7 +133,7 @@ class _Writer:
 
     def place(self, lines: Sequence[Line], root: str, skip: int, at: str | None = None) -> list[str]:
         """The fields that hold the lines' cells; the last op of a chain first, since it holds the others."""
-        found, made = [], set()
+        found, made = [], set[tuple[str, ...]]() if at is not None else self.made
         for line in lines:
             for instance in reversed(line.chain):
                 parts = instance.path.split(".")[skip:]
@@ -140,7 +141,7 @@ class _Writer:
                     outer = tuple(parts[:n])
                     if outer not in made:
                         made.add(outer)
-                        found.append(f"{_member(root, outer)} = nn.Module()")
+                        found.append(_set(root, outer, "nn.Module()"))
                 made.add(tuple(parts))
                 path = escape.text(".".join(instance.path.split(".")[skip:]) + ".")
                 path = path if at is None else f"{at} + {path}"
@@ -148,7 +149,7 @@ class _Writer:
                 if at is None and (instance.layer, instance.layers) == (0, 1):
                     place = ""
                 args = ", ".join(a for a in (path, place) if a)
-                found.append(f"{_member(root, parts)} = {self.classes[instance.cell]}({args})")
+                found.append(_set(root, parts, f"{self.classes[instance.cell]}({args})"))
         return found
 
     def call(self, lines: Sequence[Line], root: str, skip: int, method: str) -> list[str]:
@@ -212,6 +213,14 @@ class _Writer:
 
 def _below(path: str) -> str:
     return path.split(".", 2)[2]
+
+
+def _set(root: str, parts: Sequence[str], made: str) -> str:
+    """Code that puts a module below `root`; an inner repeat's number is no attribute."""
+    *outer, last = (escape.attribute(p) for p in parts)
+    if last.isidentifier():
+        return f"{_member(root, parts)} = {made}"
+    return f"{_member(root, parts[: len(outer)])}.add_module({last!r}, {made})"
 
 
 def _member(root: str, parts: Sequence[str]) -> str:

@@ -89,7 +89,8 @@ class Streaming(nn.Module):
         batch, T = tokens.shape[:2]
         if state is None:
             start = self.init_state(batch)
-            state = {p: x for p, x in start.items() if f"{p}.count" not in start and not p.endswith(".count")}
+            held = {p for p in start if f"{p}.count" in start}  # histories are None while they hold nothing
+            state = {p: x for p, x in start.items() if p not in held and p.removesuffix(".count") not in held}
         return Stream.over(state, T, reset, Log() if self.training else None)
 
     def close(self, stream: Stream) -> State:

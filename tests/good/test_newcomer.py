@@ -118,6 +118,13 @@ def test_a_checkpoint_with_a_tokenizer_of_another_kind_compiles_without(
     assert not (tmp_path / "out" / "tokenizer.json").exists()
 
 
+def test_a_tokenizer_that_loses_text_is_refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bits per byte would be those of another text."""
+    Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")).save(str(tmp_path / "words.json"))
+    out, words = f"out={tmp_path / 'run'}", f"tokenizer={tmp_path / 'words.json'}"
+    assert "is not byte-level" in said(capsys, "train", home / "c.yaml", "--set", words, "--set", out)
+
+
 def test_an_interrupted_compile_leaves_no_artefact(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,6 +156,14 @@ def test_the_first_ctrl_c_saves_the_step(home: Path, tmp_path: Path) -> None:
     assert "--resume goes on from it" in shown and "Traceback" not in shown
     step = json.loads((run / "last" / "trainer.json").read_text())["step"]
     assert main(["train", str(home / "c.yaml"), "--resume", *command[5:], "--set", f"steps={step + 1}"]) == 0
+
+
+def test_data_with_nothing_to_predict_has_no_score(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.txt").write_text("x")
+    (tmp_path / "e.yaml").write_text(f"{{spec: {home}/small.cdr, checkpoint: {home}/made, data: {tmp_path}/one.txt}}")
+    assert "nothing to predict" in said(capsys, "eval", tmp_path / "e.yaml")
 
 
 # ---- files that cannot be written
