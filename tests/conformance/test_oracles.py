@@ -12,12 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cdrmix.runtime.session import Session
 
+from cdrmix.artifact import write_artifact
 from cdrmix.check import load
+from cdrmix.compiler import lower
 from cdrmix.ir.initial import random_weights
 from cdrmix.ir.interp import Interpreter
 from cdrmix.ir.nodes import Model
 from cdrmix.ir.verify import verify
+from cdrmix.weights import write_weights
 
 SPECS = Path(__file__).parents[2] / "spec"
 DATA = Path(os.environ.get("CDRMIX_DATA", SPECS.parent.parent / "shared" / "data"))
@@ -141,7 +145,8 @@ def read_trained(path: Path) -> Arrays:
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the trained weights are not here: set CDRMIX_DATA")
-def test_trained_weights_give_their_logits() -> None:
+def test_trained_weights_give_their_logits(tmp_path: Path) -> None:
+    """Through the interpreter, the torch module and the C program."""
     theirs = read_trained(DATA / "tiny-rwkv-7v0-834K-FP32.bin")
     want = np.fromfile(DATA / "expected-logits-7v0-834K.bin", "<f4")
     model = load(SPECS / "rwkv7.cdr", {"layers": "12", "head_size": "64"})
@@ -158,3 +163,9 @@ def test_trained_weights_give_their_logits() -> None:
     weights = {path: value.reshape(shapes[path]) for path, value in weights.items()}
     run = Interpreter(model, weights).run(list(b'"in'))
     close(run.logits[-1], want, 1e-5)
+    lowered, checkpoint = lower(model), tmp_path / "trained.safetensors"
+    write_weights(checkpoint, shapes, weights.__getitem__)
+    for target in ("torch", "cpu"):
+        write_artifact(lowered, target, tmp_path / target, checkpoint)
+        with Session.open(tmp_path / target) as session:
+            close(session.prefill(list(b'"in')), want, 1e-5)
