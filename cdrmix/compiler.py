@@ -6,6 +6,7 @@
 | resolve | syntax trees of a file and its `use`s, `--set` | ops with every `with` applied, settings | `check` |
 | check, expand | ops, settings, the stack | `ir.nodes.Model`: one `Cell` a distinct op, instances by path | `check` |
 | verify | model | the same model, or a compiler bug named | `ir/verify.py`, between all passes |
+| routes | model | nothing, or the calls of banks that advance an instance twice | `passes/routes.py` |
 | simplify | cell | cell with constants folded | `passes/simplify.py` |
 | precision | model | model with the working type written in | `passes/precision.py` |
 | classify | cell | groups of states and their class (delay, diagonal, delta, …) | `passes/classify.py` |
@@ -38,6 +39,7 @@ from cdrmix.ir.text import to_text
 from cdrmix.ir.verify import verify
 from cdrmix.passes.hoist import hoist
 from cdrmix.passes.precision import decide_precision
+from cdrmix.passes.routes import check_routes
 from cdrmix.passes.sequence import sequence_form
 from cdrmix.passes.simplify import simplify
 from cdrmix.passes.step import step_form
@@ -89,6 +91,7 @@ def _lower(model: Model, dump: Dump) -> Lowered:
         return model
 
     model = checked("check", model)
+    check_routes(model)
     digest = model_hash(model)
     model = checked("simplify", over_cells(model, simplify))
     model = checked("precision", decide_precision(model))

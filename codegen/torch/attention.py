@@ -161,7 +161,8 @@ def _bias(a: Attend, heads: Sequence[Index], scope: Scope) -> str:
     begin(scope, (*heads, a.t), [a.bias])
     v = valued(scope, a.bias, (*heads, a.t))
     if v.lead:
-        raise refuse("E0904", a.span, "the bias of an attention depends on the token")
+        message = "the bias of an attention depends on the token"
+        raise refuse("E0904", a.span, message, "give the softmax an equation of its own")
     code = full(v, (*heads, a.t), scope, lead=False)
     sizes = [i.axis.size for i in (*heads, a.t)]
     return reshaped(atom(code), sizes, [prod(sizes[:-1]), sizes[-1]])

@@ -37,7 +37,8 @@ def emit_bank(
     name = scope.names.fresh(a.name)
     if a.select.op == "index":
         if a.lead != (a.select.arg,):
-            raise refuse("E0903", a.span, f"bank `{a.part}` is called over more than its own index")
+            message = f"bank `{a.part}` is called over more than its own index"
+            raise refuse("E0903", a.span, message, "give each instance all of its values at once, and index the result")
         inputs = [given(g, a.lead, *formal, scope) for g, formal in zip(a.inputs, formals, strict=True)]
         listed = ", ".join(f"({code}, {front > 0})" for code, front in inputs)
         scope.line(f"{name} = run_every({bank}, {path}, [{listed}], stream)")
@@ -45,9 +46,8 @@ def emit_bank(
         _emit_rows(a, part, formals, scope, bank, name)
     else:
         if len(a.lead) != 1:
-            raise refuse(
-                "E0903", a.span, f"bank `{a.part}` has state, and one token chooses from it along several indices"
-            )
+            message = f"bank `{a.part}` has state, and is not chosen from along one index"
+            raise refuse("E0903", a.span, message, f"choose along one: `sum[k]({a.part}[pick[k]](…)[d])`")
         pick = full(valued(scope, a.select, a.lead), a.lead, scope, place=True)
         inputs = [given(g, a.lead, *formal, scope) for g, formal in zip(a.inputs, formals, strict=True)]
         listed = ", ".join(f"({code}, {front > 0})" for code, front in inputs)

@@ -80,7 +80,8 @@ def emit_part(a: Apply, formals: Sequence[tuple[int, bool]], scope: Scope) -> No
     """One advance of a part; `formals` are each input's number of axes and whether it is a place."""
     scope.say(a.span)
     if a.lead:
-        raise refuse("E0903", a.span, f"part `{a.part}` is called at every place of an index")
+        message = f"part `{a.part}` is called at every place of an index"
+        raise refuse("E0903", a.span, message, f"make it a bank over that index: `bank {a.part}: [i < n] of …`")
     inputs = [given(g, (), axes, place, scope)[0] for g, (axes, place) in zip(a.inputs, formals, strict=True)]
     method = {"forward": "", "step": ".step", "rows": ".routed", "init": ""}[scope.mode]
     context = "rows" if scope.mode == "rows" else "stream"
