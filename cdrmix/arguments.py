@@ -42,6 +42,16 @@ def _at_least(least: float, kind: type[int] | type[float] = int) -> Callable[[st
     return number
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """The type of an option that is a list of names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    """The type of an option that is a list of numbers from 1 on."""
+    return tuple(sorted({_at_least(1)(part) for part in text.split(",")}))  # type: ignore[misc]
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Every command and option."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -97,7 +107,16 @@ def make_parser() -> argparse.ArgumentParser:
         "cdrmix compile spec/tiny.cdr --target cpu --checkpoint runs/tiny -o build/tiny",
     )
     spec(p)
-    p.add_argument("--target", required=True, help="torch, or cpu (one C file)")
+    p.add_argument("--target", required=True, help="torch, cpu (one C file), cuda or rocm (kernels and a C runner)")
+    p.add_argument(
+        "--quant",
+        choices=("f32", "f16", "bf16", "i8"),
+        default="f32",
+        help="how matrices are stored; values and state stay f32 (%(default)s; cuda and rocm read all of them)",
+    )
+    p.add_argument("--arch", type=_names, metavar="A,B", help="GPUs: sm_90,gfx942 … (default: all known)")
+    p.add_argument("--batch", type=_counts, metavar="N,N", help="sessions stepped at once, on GPUs (1,8)")
+    p.add_argument("--block", type=_counts, metavar="N,N", help="sizes of a prompt's blocks, on GPUs (64,8)")
     p.add_argument(
         "--checkpoint", type=Path, help="weights: a run, a checkpoint or a .safetensors file (default: the spec's init)"
     )

@@ -10,15 +10,20 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
-from cdrmix.compiler import Lowered, emit, quoting
+import numpy as np
+from safetensors import safe_open
+
+from cdrmix.compiler import Lowered, emit, packs, quoting
 from cdrmix.diagnose import UserError
 from cdrmix.ir.initial import initial_tensor
 from cdrmix.ir.layout import slots
 from cdrmix.ir.nodes import Model
+from cdrmix.packing import pack, start, stored
 from cdrmix.runtime.session import FORMAT
 from cdrmix.runtime.tokens import Tokenizer, TokenizerError
 from cdrmix.weights import atomic, check_weights, find_weights, owners, write_weights
@@ -34,13 +39,14 @@ def write_artifact(
     tokenizer: Path | Literal["bytes"] | None = None,
     seed: int = 0,
     overrides: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write the folder `out` and return its files.  Without a checkpoint the weights are the spec's init at `seed`.
 
-    `overrides` are the `--set` options the program was checked with; `verify` needs them to check it again.
+    `overrides` are the `--set` options the program was checked with; `verify` needs them to check it again.  `options`
+    are those of the target (`compiler.options_of`).
     """
     model = lowered.program.model
-    files = emit(lowered, target)
     source = find_weights(checkpoint) if checkpoint else None
     if source:
         check_weights(model, source)
@@ -53,6 +59,8 @@ def write_artifact(
             raise UserError(f"{out} holds other files than an artefact", "give a new folder, or an artefact's")
     except OSError as e:
         raise UserError(f"cannot write to {out}: {e.strerror}", "give a folder that can be written") from e
+    files = emit(lowered, target, options)  # after all that can be refused at once: it may take minutes
+    own = json.loads(files.pop(MANIFEST, b"{}"))
     write_manifest(out, {"format": "unfinished"})  # what is cut short from here on does not pass for an artefact
     written = []
     for name, content in files.items():
@@ -61,16 +69,7 @@ def write_artifact(
         with atomic(path) as f:
             f.write(content)
         written.append(path)
-    weights = out / "weights.safetensors"
-    if source is None:
-        by_path = {w.path: w for w in owners(model)}
-        shapes = {path: w.shape for path, w in by_path.items()}
-        with quoting(model):
-            write_weights(weights, shapes, lambda path: initial_tensor(by_path[path], seed))
-    elif not (weights.exists() and os.path.samefile(source, weights)):
-        with source.open("rb") as given, atomic(weights) as f:
-            shutil.copyfileobj(given, f)
-    written.append(weights)
+    written.append(_write_weights(lowered, target, out / "weights.safetensors", source, seed))
     if tokens is not None:
         with atomic(out / "tokenizer.json") as f:
             f.write(tokens)
@@ -79,8 +78,28 @@ def write_artifact(
         (out / "tokenizer.json").unlink(missing_ok=True)  # of the artefact that was here, not of this one
     manifest = describe(lowered, target, "checkpoint" if source else f"init, seed {seed}", overrides or {})
     manifest["tokenizer"] = tokens is not None
-    write_manifest(out, manifest)
+    write_manifest(out, manifest | own)
     return [*written, out / MANIFEST]
+
+
+def _write_weights(lowered: Lowered, target: str, path: Path, source: Path | None, seed: int) -> Path:
+    """The weights: a checkpoint's or the spec's init, as they are or packed for the target."""
+    model = lowered.program.model
+    by_path = {w.path: w for w in owners(model)}
+    with ExitStack() as stack:
+        stack.enter_context(quoting(model))
+        if source is None:
+            make: Callable[[str], np.ndarray] = lambda path: initial_tensor(by_path[path], seed)  # noqa: E731
+        else:
+            make = stack.enter_context(safe_open(str(source), framework="numpy")).get_tensor
+        if packs(target):
+            pack(path, model, make)
+        elif source is None:
+            write_weights(path, {name: w.shape for name, w in by_path.items()}, make)
+        elif not (path.exists() and os.path.samefile(source, path)):
+            with source.open("rb") as given, atomic(path) as f:
+                shutil.copyfileobj(given, f)
+    return path
 
 
 def _is_ours(manifest: Path) -> bool:
@@ -145,6 +164,7 @@ def describe(lowered: Lowered, target: str, weights: str, overrides: Mapping[str
             for name, value in model.settings.items()
         },
         "dtype": "f32",
+        "stored": lowered.stored,
         "weights": weights,
         **layout(model),
         "notes": list(lowered.notes),
@@ -158,7 +178,14 @@ def layout(model: Model) -> dict[str, Any]:
         "vocab": model.vocab,
         "width": model.width,
         "state": [
-            {"path": s.path, "kind": s.kind, "shape": list(s.shape), "banks": list(s.place.banks)} for s in slots(model)
+            {
+                "path": s.path,
+                "kind": s.kind,
+                "shape": list(s.shape),
+                "banks": list(s.place.banks),
+                "start": start(s),
+            }
+            for s in slots(model)
         ],
-        "tensors": [{"path": w.path, "shape": list(w.shape)} for w in owners(model)],
+        "tensors": [{"path": w.path, "shape": list(w.shape), "stored": stored(w)} for w in owners(model)],
     }

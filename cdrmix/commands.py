@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdrmix.check import load
-from cdrmix.compiler import PASSES, TARGETS, lower
+from cdrmix.compiler import PASSES, TARGETS, lower, options_of
 from cdrmix.diagnose import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -80,9 +80,10 @@ def run_compile(a: Namespace) -> None:
         if name == a.dump_after:
             print(text)
 
-    lowered = lower(_load(a), dump)
+    options = options_of(a.target, {name: getattr(a, name) for name in ("arch", "batch", "block")}, a.quant)
+    lowered = lower(_load(a), dump, a.quant)
     tokenizer = Path(a.tokenizer) if a.tokenizer and a.tokenizer != "bytes" else a.tokenizer
-    files = write_artifact(lowered, a.target, a.out, a.checkpoint, tokenizer, a.seed, overrides_of(a.set))
+    files = write_artifact(lowered, a.target, a.out, a.checkpoint, tokenizer, a.seed, overrides_of(a.set), options)
     for note in lowered.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"{a.out}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB", file=sys.stderr)

@@ -18,6 +18,9 @@
 
 A backend is one folder of `codegen/`, reached by the target's name.  It exports `emit(program)`, `runtime_files()`
 and `OPS`, the primitives it has emission rules for; a primitive it lacks is an error here, with the spec's place.
+It may export `OPTIONS`, what `emit` takes besides and its defaults; `STORED`, the types of weights it reads (f32 when
+it says nothing; see `packing.py`); `require(target, options)`, which refuses at once what would fail after long
+work; and its own keys of the manifest as an emitted `manifest.json`.
 """
 
 from __future__ import annotations
@@ -29,12 +32,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
+from typing import Any
 
 import cdrmix.codegen
 from cdrmix.diagnose import CompileError, Report, UserError, did_you_mean
 from cdrmix.ir import walk
 from cdrmix.ir.forms import Program
-from cdrmix.ir.nodes import Cell, Model, Node
+from cdrmix.ir.nodes import Cell, Model, Node, Stored
 from cdrmix.ir.text import to_text
 from cdrmix.ir.verify import verify
 from cdrmix.passes.hoist import hoist
@@ -59,6 +63,7 @@ class Lowered:
 
     program: Program
     notes: tuple[str, ...]
+    stored: Stored = "f32"
 
 
 def model_hash(model: Model) -> str:
@@ -75,13 +80,16 @@ def quoting(model: Model) -> Iterator[None]:
         raise CompileError(error.diagnostics, {**model.sources, **error.sources}, error.paths) from None
 
 
-def lower(model: Model, dump: Dump = lambda name, text: None) -> Lowered:
-    """Run every pass.  Raises `CompileError` for what no pass can handle, `InvalidIR` for a compiler bug."""
+def lower(model: Model, dump: Dump = lambda name, text: None, weights: Stored = "f32") -> Lowered:
+    """Run every pass; `weights` is how matrices are to be stored.
+
+    Raises `CompileError` for what no pass can handle, `InvalidIR` for a compiler bug.
+    """
     with quoting(model):
-        return _lower(model, dump)
+        return _lower(model, dump, weights)
 
 
-def _lower(model: Model, dump: Dump) -> Lowered:
+def _lower(model: Model, dump: Dump, weights: Stored) -> Lowered:
     def over_cells(model: Model, change: Callable[[Cell], Cell]) -> Model:
         return replace(model, cells={name: change(cell) for name, cell in model.cells.items()})
 
@@ -94,14 +102,14 @@ def _lower(model: Model, dump: Dump) -> Lowered:
     check_routes(model)
     digest = model_hash(model)
     model = checked("simplify", over_cells(model, simplify))
-    model = checked("precision", decide_precision(model))
+    model = checked("precision", decide_precision(model, weights=weights))
     sequence = {name: sequence_form(cell) for name, cell in model.cells.items()}
     dump("sequence", to_text(Program(model, {}, sequence, digest)))
     hoisted = checked("hoist", over_cells(model, hoist))
     step = {name: step_form(cell) for name, cell in hoisted.cells.items()}
     dump("step", to_text(Program(model, step, {}, digest)))
     notes = tuple(dict.fromkeys(note for form in sequence.values() for note in form.notes))
-    return Lowered(Program(model, step, sequence, digest), notes)
+    return Lowered(Program(model, step, sequence, digest), notes, weights)
 
 
 def backend(target: str) -> ModuleType:
@@ -139,15 +147,55 @@ def _nodes(cell: Cell) -> Iterator[Node]:
         yield from walk.nodes(root)
 
 
-def emit(lowered: Lowered, target: str) -> dict[str, bytes]:
-    """The program's files for a target, by relative name."""
+def options_of(target: str, given: Mapping[str, Any], weights: Stored = "f32") -> dict[str, Any]:
+    """What a target's backend is asked for: its defaults and what the user gave.  Refuses what it has no use for."""
     module = backend(target)
+    known: Mapping[str, Any] = getattr(module, "OPTIONS", {})
+    asked = {name: value for name, value in given.items() if value is not None}
+    for name in asked:
+        if name not in known:
+            others = [t for t in TARGETS if name in getattr(backend(t), "OPTIONS", {})]
+            raise UserError(
+                f"--{name} means nothing to target {target}", f"it is for {', '.join(others) or 'no target'}"
+            )
+    readable = getattr(module, "STORED", {"f32"})
+    if weights not in readable:
+        others = [t for t in TARGETS if weights in getattr(backend(t), "STORED", {"f32"})]
+        raise UserError(f"target {target} reads no {weights} weights", f"these do: {', '.join(others)}")
+    options = {**known, **asked}
+    if hasattr(module, "require"):
+        module.require(target, options)
+    return options
+
+
+def packs(target: str) -> bool:
+    """Whether a target's artefacts hold their weights packed for it (`packing.py`)."""
+    return hasattr(backend(target), "STORED")
+
+
+def emit(lowered: Lowered, target: str, options: Mapping[str, Any] | None = None) -> dict[str, bytes]:
+    """The program's files for a target, by relative name; `options` are those that `options_of` found."""
+    module = backend(target)
+    options = options_of(target, {}) if options is None else options
     files: dict[str, bytes] = dict(module.runtime_files())
     with quoting(lowered.program.model):
         check_target(lowered.program.model, target)
-        for name, content in module.emit(lowered.program).items():
+        emitted = module.emit(lowered.program, target, options) if options else module.emit(lowered.program)
+        for name, content in emitted.items():
             files[name] = content.encode() if isinstance(content, str) else content
     return files
 
 
-__all__ = ["PASSES", "TARGETS", "CompileError", "Lowered", "backend", "check_target", "emit", "lower", "model_hash"]
+__all__ = [
+    "PASSES",
+    "TARGETS",
+    "CompileError",
+    "Lowered",
+    "backend",
+    "check_target",
+    "emit",
+    "lower",
+    "model_hash",
+    "options_of",
+    "packs",
+]

@@ -6,10 +6,14 @@ from typing import Any
 
 from cdrmix.ir.cost import Cost, cost
 from cdrmix.ir.layout import slots
-from cdrmix.ir.nodes import Model
+from cdrmix.ir.nodes import Model, Stored
 from cdrmix.ir.text import to_text
 from cdrmix.passes.classify import classify
+from cdrmix.passes.precision import decide_precision
 from cdrmix.passes.simplify import simplify
+
+STORED: tuple[Stored, ...] = ("f32", "bf16", "i8")
+"""The ways to store weights that are shown."""
 
 
 def describe_json(model: Model) -> dict[str, Any]:
@@ -22,12 +26,17 @@ def describe_json(model: Model) -> dict[str, Any]:
         "settings": {k: v for k, v in model.settings.items() if isinstance(v, int | float | str)},
         "parameters": found.total.stored,
         "active_parameters": found.total.active,
-        "weight_bytes": {work: found.total.weight_bytes(work) for work in ("f32", "bf16")},
+        "weight_bytes": {stored: weight_bytes(model, stored) for stored in STORED},
         "state_bytes": found.total.state_bytes(),
         "flops_per_token": found.total.flops,
         "lines": [{"path": x.path, "parameters": x.amount.stored, "active": x.amount.active} for x in found.lines],
         "states": classes(model),
     }
+
+
+def weight_bytes(model: Model, stored: Stored) -> int:
+    """Bytes of an artefact's weights when its matrices are stored so."""
+    return cost(decide_precision(model, weights=stored)).total.weight_bytes()
 
 
 def classes(model: Model) -> dict[str, list[str]]:
@@ -46,7 +55,7 @@ def describe(model: Model, ops: bool = False) -> str:
     lines = [
         f"{model.name}: {len(model.lines)} lines, width {model.width}, vocabulary {model.vocab}",
         f"  parameters    {count(total.stored)}, active for a token {count(total.active)}",
-        f"  weights       {size(total.weight_bytes('f32'))} in f32, {size(total.weight_bytes('bf16'))} in bf16",
+        f"  weights       {', '.join(f'{size(weight_bytes(model, stored))} in {stored}' for stored in STORED)}",
         f"  state         {size(total.state_bytes())} a stream, in {len(slots(model))} pieces",
         f"  arithmetic    {count(total.flops)} FLOPs a token",
         "",

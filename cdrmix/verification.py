@@ -7,16 +7,18 @@ piece of its final state; the manifest then says what was found, and how.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from cdrmix.artifact import layout, write_manifest
 from cdrmix.check import load_sources
-from cdrmix.compiler import model_hash
+from cdrmix.compiler import model_hash, packs
 from cdrmix.diagnose import UserError
 from cdrmix.ir.interp import Interpreter
-from cdrmix.ir.nodes import Model
+from cdrmix.ir.nodes import Model, Stored
+from cdrmix.packing import read_values
+from cdrmix.passes.precision import decide_precision
 from cdrmix.runtime.session import Session, read_manifest
 from cdrmix.weights import read_weights
 
@@ -45,6 +47,9 @@ def spec_of(manifest: dict[str, Any]) -> Model:
         raise UserError(
             "the artefact's hash is not its spec's", "it was made by another version, or edited: compile it again"
         )
+    if manifest["stored"] not in get_args(Stored):
+        raise UserError(f"no type of weights `{manifest['stored']}`", "the manifest was edited: compile the spec again")
+    model = decide_precision(model, weights=manifest["stored"])
     wrong = [key for key, value in layout(model).items() if manifest.get(key) != value]
     if wrong:
         raise UserError(f"the manifest's `{wrong[0]}` is not its spec's", "it was edited: compile the spec again")
@@ -57,7 +62,8 @@ def verify_artifact(folder: Path, tokens: int, tolerance: float) -> dict[str, An
         raise UserError(f"--tokens {tokens}: nothing to run", "give 1 or more")
     manifest = read_manifest(folder)
     model = spec_of(manifest)
-    interpreter = Interpreter(model, read_weights(model, folder / "weights.safetensors"))
+    read = read_values if packs(manifest["target"]) else read_weights
+    interpreter = Interpreter(model, read(model, folder / "weights.safetensors"))
     ids = np.random.default_rng(0).integers(0, model.vocab, tokens).tolist()
     errors: dict[str, float] = {}
     with Session.open(folder) as session:

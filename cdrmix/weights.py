@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,22 +51,41 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A tensor of a safetensors file."""
+
+    shape: tuple[int, ...]
+    dtype: str = "F32"
+
+
+STORAGE: Mapping[str, str] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "<i1"}
+"""The numpy type of each; bf16 is held by its bits."""
+
+
 def write_weights(path: Path, shapes: Mapping[str, tuple[int, ...]], make: Callable[[str], np.ndarray]) -> None:
     """Write float32 tensors, in the order of `shapes`, one in memory at a time."""
+    write_tensors(path, {name: Entry(shape) for name, shape in shapes.items()}, make)
+
+
+def write_tensors(path: Path, entries: Mapping[str, Entry], make: Callable[[str], np.ndarray]) -> None:
+    """Write tensors, in the order of `entries` (types with the most bytes first), one in memory at a time."""
     header: dict[str, object] = {}
     at = 0
-    for name, shape in shapes.items():
-        size = 4 * math.prod(shape)
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [at, at + size]}
+    order = sorted(entries, key=lambda name: -np.dtype(STORAGE[entries[name].dtype]).itemsize)  # keeps all aligned
+    for name in order:
+        entry = entries[name]
+        size = np.dtype(STORAGE[entry.dtype]).itemsize * math.prod(entry.shape)
+        header[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(len(text) + 8) % ALIGN)
     with atomic(path) as f:
         f.write(struct.pack("<Q", len(text)) + text)
-        for name, shape in shapes.items():
-            tensor = np.asarray(make(name), dtype="<f4", order="C")
-            if tensor.shape != shape:
-                raise ValueError(f"{name}: made {tensor.shape}, declared {shape}")
+        for name in order:
+            tensor = np.asarray(make(name), dtype=STORAGE[entries[name].dtype], order="C")
+            if tensor.shape != entries[name].shape:
+                raise ValueError(f"{name}: made {tensor.shape}, declared {entries[name].shape}")
             f.write(tensor.tobytes())
 
 
@@ -85,25 +105,29 @@ def find_weights(checkpoint: Path) -> Path:
 
 
 def check_weights(model: Model, path: Path) -> None:
-    """Refuse a file whose tensors are not the model's, and say which."""
+    """Refuse a file whose tensors are not the model's in float32, and say which."""
+    check_tensors(path, {w.path: Entry(w.shape) for w in owners(model)}, model.name)
+
+
+def check_tensors(path: Path, want: Mapping[str, Entry], name: str) -> None:
+    """Refuse a file whose tensors are not these, and say which."""
     try:
         with safe_open(str(path), framework="numpy") as f:
-            slices = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
-            have = {name: tuple(x.get_shape()) for name, x in slices.items()}
-            kinds = {name: x.get_dtype() for name, x in slices.items()}
+            slices = {n: f.get_slice(n) for n in f.keys()}  # noqa: SIM118 (not a dict)
+            have = {n: Entry(tuple(x.get_shape()), x.get_dtype()) for n, x in slices.items()}
     except (SafetensorError, OSError) as e:
         raise UserError(
             f"{path} is not a readable safetensors file ({e})", "give the checkpoint that training wrote"
         ) from e
-    want = {w.path: w.shape for w in owners(model)}
-    wrong = [f"{n}: {have[n]} in the file, {s} in the spec" for n, s in want.items() if n in have and have[n] != s]
-    wrong += [f"{n}: {kinds[n]} in the file, not F32" for n in want if kinds.get(n, "F32") != "F32"]
+    shared = [(n, have[n], entry) for n, entry in want.items() if n in have]
+    wrong = [f"{n}: {h.shape} in the file, {w.shape} in the spec" for n, h, w in shared if h.shape != w.shape]
+    wrong += [f"{n}: {h.dtype} in the file, not {w.dtype}" for n, h, w in shared if h.dtype != w.dtype]
     wrong += [f"{n}: missing in the file" for n in want if n not in have]
     wrong += [f"{n}: not in the spec" for n in have if n not in want]
     if wrong:
         more = f"\n  … and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise UserError(
-            f"{path} does not fit {model.name}:\n  " + "\n  ".join(wrong[:8]) + more,
+            f"{path} does not fit {name}:\n  " + "\n  ".join(wrong[:8]) + more,
             "use the spec and the --set options the checkpoint was trained with",
         )
 

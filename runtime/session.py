@@ -18,6 +18,7 @@ from cdrmix.runtime.errors import ArtifactError
 FORMAT = 1
 KEYS: Mapping[str, type] = {
     "target": str, "model": str, "hash": str, "vocab": int, "spec": dict, "set": dict, "state": list,
+    "stored": str,
 }  # fmt: skip
 """What a manifest has to hold to be run and verified."""
 ENGINES: Mapping[str, str] = {"cpu": "cdrmix.runtime.native", "torch": "cdrmix.runtime.torch.engine"}

@@ -16,10 +16,10 @@ from math import prod
 
 from cdrmix.ir import walk
 from cdrmix.ir.build import FLOATS
-from cdrmix.ir.nodes import Apply, Cell, DType, Index, Model, Node, Ref
+from cdrmix.ir.nodes import Apply, Cell, DType, Index, Model, Node, Ref, Stored
 from cdrmix.ir.ops import OPS
 
-BYTES = {"f32": 4, "bf16": 2, "f16": 2}
+BYTES = {"f32": 4, "bf16": 2, "f16": 2, "i8": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Amount:
     stored: int = 0
     active: int = 0
     flops: int = 0
-    weights: tuple[tuple[DType, int], ...] = ()
+    weights: tuple[tuple[DType | Stored, int], ...] = ()
     state: tuple[tuple[DType, int], ...] = ()
 
     def weight_bytes(self, work: str = "f32") -> int:
@@ -80,19 +80,20 @@ def _elements(indices: Iterable[Index]) -> int:
     return prod(i.axis.size for i in set(indices))
 
 
-def _bytes(elements: Iterable[tuple[DType, int]], work: str) -> int:
+def _bytes(elements: Iterable[tuple[DType | Stored, int]], work: str) -> int:
     return sum(BYTES[work if dtype == "work" else dtype] * n for dtype, n in elements)
 
 
 def _sum(amounts: Iterable[Amount]) -> Amount:
     stored = active = spent = 0
-    weights: dict[DType, int] = {}
+    weights: dict[DType | Stored, int] = {}
     state: dict[DType, int] = {}
     for a in amounts:
         stored, active, spent = stored + a.stored, active + a.active, spent + a.flops
-        for into, counts in ((weights, a.weights), (state, a.state)):
-            for dtype, n in counts:
-                into[dtype] = into.get(dtype, 0) + n
+        for held, n in a.weights:
+            weights[held] = weights.get(held, 0) + n
+        for dtype, n in a.state:
+            state[dtype] = state.get(dtype, 0) + n
     return Amount(stored, active, spent, tuple(sorted(weights.items())), tuple(sorted(state.items())))
 
 
@@ -117,13 +118,15 @@ class _Counter:
         """`instances` of a cell, of which one token runs `runs`."""
         touched = self.touched(cell)
         stored = active = 0
-        weights: list[tuple[DType, int]] = []
+        weights: list[tuple[DType | Stored, int]] = []
         for p in cell.params:
             size = prod(i.axis.size for i in p.indices)
             active += runs * min(size, touched.get(p.name, 0))
             if f"{path}.{p.name}" not in ties:
                 stored += instances * size
-                weights.append((p.dtype, instances * size))
+                weights.append((p.dtype if p.stored == "f32" else p.stored, instances * size))
+                if p.stored == "i8":
+                    weights.append(("f32", instances * size // p.indices[-1].axis.size))  # a scale a row
         weights += [(b.dtype, instances * prod(i.axis.size for i in b.indices)) for b in cell.buffers]
         state = [(s.dtype, instances * prod(i.axis.size for i in s.indices)) for s in cell.states]
         state += [(h.dtype, instances * (h.window.size - 1) * prod(a.size for a in h.axes)) for h in cell.histories]

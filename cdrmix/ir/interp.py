@@ -9,7 +9,7 @@ A bank's capacity acts in training only; here no token is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from cdrmix.ir import interp_training, layout
 from cdrmix.ir.interp_cell import Banks, Program, Recording, Site, Token
 from cdrmix.ir.interp_expr import Array, Frame, expression
+from cdrmix.ir.layout import Slot
 from cdrmix.ir.nodes import Buffer, Cell, Instance, Model, Param, Ref
 
 State = dict[str, Array]
@@ -35,6 +36,16 @@ class Run:
     def __iter__(self) -> Iterator[Any]:
         """As the pair `logits, state`."""
         return iter((self.logits, self.state))
+
+
+def first_value(slot: Slot, params: Callable[[Banks], Mapping[Ref, Array]]) -> Array:
+    """What a state begins with; `params` gives its cell's parameters at a place in the banks around it."""
+    decl = next(s for s in slot.place.cell.states if s.name == slot.decl.name)
+    value = expression(decl.init, order=decl.indices)
+    first = np.zeros(slot.shape)
+    for at in np.ndindex(*slot.place.banks):
+        first[at] = value(Frame(dict(params(at))))
+    return first
 
 
 class Interpreter:
@@ -68,11 +79,7 @@ class Interpreter:
             if slot.kind == "history":
                 state[f"{slot.path}.count"] = np.zeros(banks, np.int64)
                 continue
-            decl = next(s for s in slot.place.cell.states if s.name == slot.decl.name)
-            value = expression(decl.init, order=decl.indices)
-            for at in np.ndindex(*banks):
-                params = self._weights_of(slot.place.path, slot.place.cell, at)
-                state[slot.path][at] = value(Frame(dict(params)))
+            state[slot.path] = first_value(slot, lambda at, s=slot: self._weights_of(s.place.path, s.place.cell, at))
         return state
 
     def step(self, token: Fed, state: Mapping[str, Array]) -> tuple[Array, State]:

@@ -26,6 +26,11 @@ DType = Literal["work", "f32", "bf16", "f16", "int", "bool", "pick"]
 a comparison (0 or 1 when used as a number); `pick` is a place on an axis chosen at run time."""
 
 
+Stored = Literal["f32", "f16", "bf16", "i8"]
+"""How an artefact holds a parameter: `i8` are whole numbers with one f32 scale a row (the last axis).  The precision
+pass decides; what is computed has the type that `DType` says."""
+
+
 @dataclass(frozen=True, slots=True)
 class Axis:
     """A nominal axis: two axes of one size are not one axis."""
@@ -186,6 +191,7 @@ class Param:
     lr: float = 1.0
     decay: float | None = None
     span: Span = field(default=NOWHERE, compare=False)
+    stored: Stored = "f32"
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,6 +142,7 @@ def declaration(d: Any, known: Known) -> str:
 def _(d: Param, known: Known) -> str:
     marks = f" !lr({d.lr:g})" if d.lr != 1 else ""
     marks += f" !decay({d.decay:g})" if d.decay is not None else ""
+    marks += f" stored {d.stored}" if d.stored != "f32" else ""
     return f"param {d.name}: {_shape(d.dtype, d.indices)} ~ {_init(d.init, known)}{marks}"
 
 

@@ -1,6 +1,8 @@
-"""Decide the working type: `work` becomes a concrete float everywhere.
+"""Decide the types: `work` becomes a concrete float everywhere, and each parameter gets the form it is stored in.
 
-Input: a checked model.  Output: the same model with no `work` left but in literals.  A declared f16 or bf16 becomes the
+Input: a checked model.  Output: the same model with no `work` left but in literals.  Weights narrower than f32 are
+matrices whose type the spec left open; vectors, what the spec declares f32 (a router), and what a state begins with
+stay f32, and so do all values and sums.  A declared f16 or bf16 becomes the
 working type where that is wider, so a target that computes in f32 never narrows a value it need not.  Raises
 `CompileError` for a number that the working type would make infinite, or zero.
 """
@@ -11,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from cdrmix.diagnose import Report
-from cdrmix.ir import walk
-from cdrmix.ir.nodes import Cell, DType, Model, Node
+from cdrmix.ir import layout, walk
+from cdrmix.ir.nodes import Cell, DType, Model, Node, Param, Stored
 
 _WIDTH: dict[str, int] = {"f16": 1, "bf16": 1, "f32": 2}
 _RANGE: dict[str, tuple[float, float]] = {
@@ -23,12 +25,37 @@ _RANGE: dict[str, tuple[float, float]] = {
 """The least positive number and the largest of each type."""
 
 
-def decide_precision(model: Model, work: DType = "f32") -> Model:
-    """The model with `work` (a float type) written in."""
+def decide_precision(model: Model, work: DType = "f32", weights: Stored = "f32") -> Model:
+    """The model with `work` (a float type) written in, and `weights` as the type its matrices are stored in."""
     report = Report()
-    decided = replace(model, cells={name: _cell(cell, work, report) for name, cell in model.cells.items()})
+    cells = {name: _cell(_stored(cell, weights), work, report) for name, cell in model.cells.items()}
+    decided = _tied(replace(model, cells=cells))
     report.raise_if_any()
     return decided
+
+
+def _stored(cell: Cell, weights: Stored) -> Cell:
+    starts = {m.arg.ref.name for state in cell.states for m in walk.reads(state.init)}
+
+    def narrow(p: Param) -> bool:
+        return p.dtype == "work" and len(p.indices) > 1 and p.name not in starts
+
+    return replace(cell, params=tuple(replace(p, stored=weights) if narrow(p) else p for p in cell.params))
+
+
+def _tied(model: Model) -> Model:
+    """Tensors of one storage are stored in one type: f32 where any of them has to be."""
+    while True:
+        params = [w for w in layout.weights(model) if isinstance(w.decl, Param)]
+        wide = {w.owner for w in params if isinstance(w.decl, Param) and w.decl.stored == "f32"}
+        f32 = {(w.place.cell.name, w.decl.name) for w in params if w.owner in wide}
+        cells = {
+            name: replace(c, params=tuple(replace(p, stored="f32") if (name, p.name) in f32 else p for p in c.params))
+            for name, c in model.cells.items()
+        }
+        if cells == dict(model.cells):
+            return model
+        model = replace(model, cells=cells)  # a cell stands at several places, each with ties of its own
 
 
 def _dtype(dtype: DType, work: DType) -> DType:

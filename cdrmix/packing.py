@@ -1,0 +1,135 @@
+"""The weights of an artefact in the types they are stored in, one tensor in memory at a time.
+
+Input: a model whose precision is decided, and a function that gives a tensor in f32 by its path.  Output: what
+`weights.safetensors` holds, and the f32 values it stands for.  An `i8` tensor is whole numbers from -127 to 127 and,
+as `<path>.scale`, one f32 a row; `<slot>.start` is what a state begins with, where that is made of parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+from cdrmix.ir import walk
+from cdrmix.ir.interp import first_value
+from cdrmix.ir.layout import Slot, Weight, slots, weights
+from cdrmix.ir.nodes import Model, Param, Ref, State, Stored
+from cdrmix.weights import Entry, check_tensors, owners, write_tensors
+
+Make = Callable[[str], np.ndarray]
+
+DTYPES: Mapping[Stored, str] = {"f32": "F32", "f16": "F16", "bf16": "BF16", "i8": "I8"}
+"""How safetensors names them."""
+
+
+def stored(w: Weight) -> Stored:
+    """The type a tensor is stored in; buffers are f32."""
+    return w.decl.stored if isinstance(w.decl, Param) else "f32"
+
+
+def entries(model: Model) -> dict[str, Entry]:
+    """Every tensor of the file, in order."""
+    found: dict[str, Entry] = {}
+    for w in owners(model):
+        found[w.path] = Entry(w.shape, DTYPES[stored(w)])
+        if stored(w) == "i8":
+            found[f"{w.path}.scale"] = Entry(w.shape[:-1], "F32")
+    for slot in slots(model):
+        if isinstance(start(slot), str):
+            found[str(start(slot))] = Entry(slot.shape, "F32")
+    return found
+
+
+def start(slot: Slot) -> float | str:
+    """What a piece of state begins with: one number, or the name of a tensor."""
+    if not isinstance(slot.decl, State):
+        return 0.0
+    init = slot.decl.init
+    return float(init.arg) if init.op == "const" else f"{slot.path}.start"
+
+
+def pack(path: Path, model: Model, make: Make) -> None:
+    """Write the file.  `make(path)` gives an owner's tensor in f32."""
+    write_tensors(path, entries(model), _Packer(model, make).tensor)
+
+
+class _Packer:
+    """Makes stored tensors by name, one f32 tensor in memory at a time."""
+
+    def __init__(self, model: Model, make: Make):
+        self.make = make
+        self.owners = {w.path: w for w in owners(model)}
+        self.owner_of = {w.path: w.owner for w in weights(model)}
+        self.starts = {str(start(s)): s for s in slots(model)}
+
+    def tensor(self, name: str) -> np.ndarray:
+        if name in self.starts:
+            return self.start(self.starts[name])
+        owner = name if name in self.owners else name.removesuffix(".scale")
+        return narrow(self.make(owner), stored(self.owners[owner]))[name.removeprefix(owner)]
+
+    def start(self, slot: Slot) -> np.ndarray:
+        """A state's first value, by the interpreter, from the few parameters it reads."""
+        assert isinstance(slot.decl, State)
+        names = {m.arg.ref.name for m in walk.reads(slot.decl.init)}
+        params = {name: np.asarray(self.make(self.owner_of[f"{slot.place.path}.{name}"]), np.float64) for name in names}
+        value = first_value(slot, lambda at: {Ref("param", name): x[at] for name, x in params.items()})
+        return value.astype(np.float32)
+
+
+def narrow(x: np.ndarray, to: Stored) -> dict[str, np.ndarray]:
+    """A tensor in a stored type, by the suffix of its name; to the nearest, ties to even."""
+    x = np.ascontiguousarray(x, np.float32)
+    match to:
+        case "f32":
+            return {"": x}
+        case "f16":
+            return {"": np.clip(x, -65504, 65504).astype(np.float16)}
+        case "bf16":
+            bits = x.view(np.uint32)
+            rounded = ((bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+            return {"": np.where(np.isnan(x), np.uint16(0x7FC0), rounded)}
+        case "i8":
+            scale = np.max(np.abs(x), axis=-1) / np.float32(127)
+            rows = x / np.where(scale == 0, 1, scale)[..., None]
+            return {"": np.rint(rows).astype(np.int8), ".scale": scale.astype(np.float32)}
+
+
+def widen(x: np.ndarray, of: Stored, scale: np.ndarray | None = None) -> np.ndarray:
+    """The f32 values a stored tensor stands for; bf16 as its bits."""
+    match of:
+        case "bf16":
+            return (x.astype(np.uint32) << 16).view(np.float32)
+        case "i8":
+            assert scale is not None
+            return x.astype(np.float32) * scale[..., None]
+        case _:
+            return x.astype(np.float32)
+
+
+def read_stored(model: Model, path: Path) -> dict[str, np.ndarray]:
+    """Every tensor of an artefact's file as it is stored; bf16 as its bits in uint16."""
+    want = entries(model)
+    check_tensors(path, want, model.name)
+    return dict(_read(path, want))
+
+
+def _read(path: Path, want: Mapping[str, Entry]) -> Iterator[tuple[str, np.ndarray]]:
+    for name, entry in want.items():
+        if entry.dtype == "BF16":  # numpy has no such type
+            import torch
+
+            with safe_open(str(path), framework="pt") as f:
+                yield name, f.get_tensor(name).view(torch.uint16).numpy()
+        else:
+            with safe_open(str(path), framework="numpy") as f:
+                yield name, f.get_tensor(name)
+
+
+def read_values(model: Model, path: Path) -> dict[str, np.ndarray]:
+    """The f32 values of an artefact's weights, by owner path: what its program computes with."""
+    found = read_stored(model, path)
+    return {w.path: widen(found[w.path], stored(w), found.get(f"{w.path}.scale")) for w in owners(model)}
