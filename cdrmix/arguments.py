@@ -22,6 +22,7 @@ _ABOUT = """A compiler for streaming language models.  Write what happens to one
   cdrmix train configs/train-tiny.yaml                     a checkpoint from text; --resume goes on
   cdrmix eval configs/eval-tiny.yaml                       bits per byte of held-out text
   cdrmix compile spec/tiny.cdr --target cpu --checkpoint RUN -o DIR
+  cdrmix doctor                                            what do the targets need on this machine?
   cdrmix verify DIR                                        the artefact against the definition
   cdrmix generate DIR --prompt "def "                      stream from the artefact"""
 
@@ -124,6 +125,10 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=_at_least(0), default=0, help="of the init, without a checkpoint (%(default)s)")
     p.add_argument("--dump-after", metavar="PASS", help=f"print the IR after a pass: {', '.join(commands.PASSES)}")
     p.add_argument("-o", "--out", type=Path, required=True, help="the folder to write: new, empty, or an artefact's")
+
+    p = command("doctor", "Say what each target needs on this machine, and how to get it.", "cdrmix doctor cuda")
+    p.add_argument("target", nargs="*", help="targets (default: all)")
+    machine(p)
 
     p = command(
         "verify", "Run an artefact against the float64 interpreter and print the errors.", "cdrmix verify build/tiny"

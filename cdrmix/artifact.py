@@ -24,6 +24,7 @@ from cdrmix.ir.initial import initial_tensor
 from cdrmix.ir.layout import slots
 from cdrmix.ir.nodes import Model
 from cdrmix.packing import pack, start, stored
+from cdrmix.runtime.checksum import checksum, file_checksum
 from cdrmix.runtime.session import FORMAT
 from cdrmix.runtime.tokens import Tokenizer, TokenizerError
 from cdrmix.weights import atomic, check_weights, find_weights, owners, write_weights
@@ -78,6 +79,10 @@ def write_artifact(
         (out / "tokenizer.json").unlink(missing_ok=True)  # of the artefact that was here, not of this one
     manifest = describe(lowered, target, "checkpoint" if source else f"init, seed {seed}", overrides or {})
     manifest["tokenizer"] = tokens is not None
+    manifest["files"] = {
+        str(path.relative_to(out)): {"bytes": path.stat().st_size, "checksum": file_checksum(path)}
+        for path in sorted(written)
+    }
     write_manifest(out, manifest | own)
     return [*written, out / MANIFEST]
 
@@ -143,10 +148,25 @@ def beside(source: Path | None, name: str) -> Path | None:
     return found if found and found.is_file() else None
 
 
-def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
-    """Write `manifest.json` atomically."""
+def write_manifest(out: Path, manifest: Mapping[str, Any]) -> None:
+    """Write `manifest.json` atomically.  Its last line is the checksum of all before it."""
+    text = _json({key: value for key, value in manifest.items() if key != "checksum"}).removesuffix("\n}") + ","
     with atomic(out / MANIFEST) as f:
-        f.write((json.dumps(manifest, indent=1, ensure_ascii=True) + "\n").encode())
+        f.write(f'{text}\n "checksum": "{checksum([text.encode()])}"\n}}\n'.encode())
+
+
+def _json(value: Any, indent: int = 1) -> str:
+    """JSON with short values on one line, so that a table of launches reads as a table."""
+    line = json.dumps(value, ensure_ascii=True)
+    if not isinstance(value, dict | list) or (len(line) < 110 - indent and indent > 1) or not value:
+        return line
+    if isinstance(value, dict):
+        rows = [f"{json.dumps(key)}: {_json(x, indent + 1)}" for key, x in value.items()]
+    else:
+        rows = [_json(x, indent + 1) for x in value]
+    left, right = "{}" if isinstance(value, dict) else "[]"
+    pad = "\n" + " " * indent
+    return left + pad + ("," + pad).join(rows) + "\n" + " " * (indent - 1) + right
 
 
 def describe(lowered: Lowered, target: str, weights: str, overrides: Mapping[str, str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,18 @@ def run_compile(a: Namespace) -> None:
     for note in lowered.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"{a.out}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB", file=sys.stderr)
+
+
+def run_doctor(a: Namespace) -> int:
+    """`cdrmix doctor`."""
+    from cdrmix.doctor import examine, tell
+
+    found = examine(a.target or TARGETS)
+    if a.json:
+        print(json.dumps([asdict(f) for f in found], indent=1))
+    else:
+        print(tell(found))
+    return 1 if any(f.missing for f in found) else 0
 
 
 def run_verify(a: Namespace) -> int:

@@ -85,6 +85,15 @@ class UserError(Exception):
         super().__init__(message)
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something that is not on this machine: `what`, `why` it is needed, and the `command` that installs it."""
+
+    what: str
+    why: str
+    command: str
+
+
 @dataclass(slots=True)
 class Report:
     """Collects diagnostics; the same mistake at the same place is kept once."""

@@ -1,0 +1,32 @@
+"""What `cdrmix doctor` says of a machine where tools are missing, and where none are."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cdrmix.cli import main
+
+
+def test_a_machine_with_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "torch", "cpu"]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [["torch", "ready"], ["cpu", "ready"]]
+
+
+def test_what_is_missing_is_named_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    assert main(["doctor", "cpu"]) == 1
+    told = capsys.readouterr().out
+    assert "a C compiler" in told and "run: apt-get install gcc" in told and "run: apt-get install make" in told
+    main(["doctor", "cpu", "--json"])
+    (found,) = json.loads(capsys.readouterr().out)
+    assert [need["what"] for need in found["missing"]] == ["make", "a C compiler"]
+
+
+def test_an_unknown_target_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "cuba"]) == 1
+    assert "no target `cuba`" in capsys.readouterr().err
