@@ -1,4 +1,4 @@
-"""The one error of the runtime."""
+"""The errors of the runtime."""
 
 from __future__ import annotations
 
@@ -9,3 +9,7 @@ class ArtifactError(Exception):
     def __init__(self, message: str, help: str = ""):
         self.message, self.help = message, help
         super().__init__(message)
+
+
+class NoDevice(ArtifactError):
+    """This machine has no device, or no driver, that the artefact's program could run on."""

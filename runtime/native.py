@@ -53,6 +53,8 @@ class NativeState:
 class NativeEngine:
     """`cdr_*` of model.h over ctypes."""
 
+    how = "executed"
+
     def __init__(self, folder: Path, manifest: Mapping[str, Any]):
         lib = self._lib = ctypes.CDLL(str(build(folder).resolve()))
         self._slots: list[dict[str, Any]] = manifest["state"]

@@ -28,6 +28,9 @@ ENGINES: Mapping[str, str] = {"cpu": "cdrmix.runtime.native", "torch": "cdrmix.r
 class Engine(Protocol):
     """A loaded program and its weights.  States are the engine's own; a session only hands them back."""
 
+    how: str
+    """`executed` on the device it was made for, or what stands for that here, in the words of the README's table."""
+
     def start(self) -> Any:
         """A new document's state."""
 
@@ -75,6 +78,7 @@ class Session:
     def __init__(self, engine: Engine, manifest: Mapping[str, Any], state: Any, tokens: int = 0):
         self._engine, self.manifest, self._state = engine, manifest, state
         self.vocab: int = manifest["vocab"]
+        self.how = engine.how
         self.tokens = tokens
         """How many tokens this document has so far."""
 

@@ -41,7 +41,9 @@ class AxisVar:
 
 @dataclass(eq=False, slots=True)
 class IndexVar:
-    """An index variable of the text; `where` is the position that fixed its range, for messages."""
+    """An index variable of the text; `where` is for messages: the position that fixed its range, or, while it has none,
+    the reduction that binds it.
+    """
 
     name: str
     span: Span
@@ -120,10 +122,14 @@ class Products:
         return _distinct([flat for parts in ways if len(flat := sum(parts, ())) == count])
 
     def same_elements(self, a: Sequence[AxisVar], b: Sequence[AxisVar]) -> bool:
-        """Whether two lists of axes are the same elements in the same order."""
-        ours = [sum(parts, ()) for parts in _first(product(*map(self.splits, a)))]
-        theirs = [sum(parts, ()) for parts in _first(product(*map(self.splits, b)))]
+        """Whether two lists of axes are the same elements in the same order; an axis written `1` counts for nothing."""
+        ours = [sum(parts, ()) for parts in _first(product(*map(self.splits, filter(_counts, a))))]
+        theirs = [sum(parts, ()) for parts in _first(product(*map(self.splits, filter(_counts, b))))]
         return any(len(x) == len(y) and all(map(_may_be_one, x, y)) for x in ours for y in theirs)
+
+
+def _counts(axis: AxisVar) -> bool:
+    return axis.root.name != "1"
 
 
 def _may_be_one(a: AxisVar, b: AxisVar) -> bool:

@@ -103,7 +103,7 @@ class Reading:
                 self.draft.fail("E0409", span, f"`{var.name}` runs over {a} ({had.size} tokens) and {b} ({now.size})",
                                 "give both histories one window")  # fmt: skip
             both = f"{_named(had)} ({var.where}) and over {_named(now)} ({where})"
-            help = f"one index, one axis{_one_size(had, now)}"
+            help = f"one index, one axis{_one_size(had, now) or _first_places(var, had, now)}"
             self.draft.fail("E0305", span, f"index `{var.name}` runs over {both}", help)
 
 
@@ -121,6 +121,12 @@ def _named(axis: AxisVar) -> str:
 
 def _one_size(a: AxisVar, b: AxisVar) -> str:
     return f"; if they are meant to be one, {made_one(a, b)}" if a.size == b.size else ""
+
+
+def _first_places(var: IndexVar, had: AxisVar, now: AxisVar) -> str:
+    """How to read a part of a longer axis: arithmetic on an index is checked by its range, not by its axis."""
+    fits = had.size < now.size and not had.window and not now.window
+    return f"; `0 + {var.name}` reads the first {had.size} places of {now.name}" if fits else ""
 
 
 @singledispatch
@@ -154,8 +160,9 @@ def finish(r: Reading) -> None:
             )  # fmt: skip
     for var in waiting.indices:
         if var.axis is None:
+            at = var.where or r.target  # a reduction binds it, or the left side
             r.draft.fail("E0307", var.span, f"index `{var.name}` has no range",
-                         f"declare it where it stands: `{r.target}[{var.name} < …]`" if r.target else
+                         f"declare it where it stands: `{at}[{var.name} < …]`" if at else
                          f"declare it: `{var.name} < …`")  # fmt: skip
     for item, check in waiting.checks:
         if waiting.outer is not None and any(v.axis is None for v in item.free):

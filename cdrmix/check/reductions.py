@@ -92,6 +92,8 @@ def call_bracketed(name: str, items: Sequence[ast.Expr], expr: ast.Call, r: Read
     bound: dict[str, IndexVar] = {}
     for item in items:
         var = _bind(item, r.under(bound))
+        if var.axis is None:
+            var.where = name
         bound[var.name] = var
     inner = value(body, r.under(bound))
     check_number(inner, name, body, r)

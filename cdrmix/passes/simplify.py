@@ -147,6 +147,15 @@ def _reduce_what_does_not_vary(n: Node) -> Node | None:
     return rest
 
 
+def _read_a_part(n: Node) -> Node | None:
+    """`v[0 + i]` for an `i` that runs over fewer places than `v` has stays arithmetic: an index alone means a whole axis."""
+    args = tuple(
+        build.add(a, build.const(0), a.span) if a.op == "index" and a.arg.axis.size != axis.size else a
+        for a, axis in zip(n.args, n.arg.view, strict=True)
+    )
+    return None if args == n.args else replace(n, args=args)
+
+
 RULES: dict[str, tuple[Rule, ...]] = {row.name: (_fold,) for row in OPS.values() if row.kind == "elementwise"}
 RULES |= {row.name: (_reduce_what_does_not_vary,) for row in OPS.values() if row.kind == "reduce"}
 RULES |= {
@@ -160,4 +169,5 @@ RULES |= {
     "select": (_fold, _choose),
     "and": (_fold, _decide),
     "or": (_fold, _decide),
+    "read": (_read_a_part,),
 }

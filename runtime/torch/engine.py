@@ -21,6 +21,8 @@ State = dict[str, torch.Tensor]
 class TorchEngine:
     """The generated module with its weights; states are its dicts, with a batch of one."""
 
+    how = "executed"
+
     def __init__(self, folder: Path, manifest: Mapping[str, Any]):
         self._hash: str = manifest["hash"]
         try:
