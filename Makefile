@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint setup toolchain clean
 
 demo: $(READY)
 	$(BIN)/python -m examples.demo
@@ -21,11 +21,16 @@ lint: $(READY)
 
 setup: $(READY)
 
+# Debian's part of what the GPU targets compile with; without it their tests are skipped
+toolchain:
+	@dpkg -s libllvm19 lld-19 >/dev/null 2>&1 \
+		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends libllvm19 lld-19; }
+
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'cdrmix needs Python 3.11 or newer: make PYTHON=python3.11'; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,gpu]'
 	touch $@
 
 clean:

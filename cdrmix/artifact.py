@@ -20,6 +20,7 @@ from safetensors import safe_open
 
 from cdrmix.compiler import Lowered, emit, packs, quoting
 from cdrmix.diagnose import UserError
+from cdrmix.ir.cost import cost
 from cdrmix.ir.initial import initial_tensor
 from cdrmix.ir.layout import slots
 from cdrmix.ir.nodes import Model
@@ -69,6 +70,8 @@ def write_artifact(
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as f:
             f.write(content)
+        if content.startswith(b"\x7fELF"):
+            path.chmod(0o755)
         written.append(path)
     written.append(_write_weights(lowered, target, out / "weights.safetensors", source, seed))
     if tokens is not None:
@@ -172,6 +175,7 @@ def _json(value: Any, indent: int = 1) -> str:
 def describe(lowered: Lowered, target: str, weights: str, overrides: Mapping[str, str]) -> dict[str, Any]:
     """The manifest: what the folder holds, for people and for the runtime."""
     model: Model = lowered.program.model
+    total = cost(model).total
     return {
         "format": FORMAT,
         "target": target,
@@ -182,6 +186,11 @@ def describe(lowered: Lowered, target: str, weights: str, overrides: Mapping[str
         "settings": {
             name: str(value) if not isinstance(value, int | float | bool) else value
             for name, value in model.settings.items()
+        },
+        "cost": {
+            "weight_bytes_read": total.read_bytes(),
+            "state_bytes": total.state_bytes(),
+            "flops": total.flops,
         },
         "dtype": "f32",
         "stored": lowered.stored,

@@ -48,7 +48,7 @@ from cdrmix.passes.sequence import sequence_form
 from cdrmix.passes.simplify import simplify
 from cdrmix.passes.step import step_form
 
-TARGETS: Mapping[str, str] = {"torch": "torch", "cpu": "c"}
+TARGETS: Mapping[str, str] = {"torch": "torch", "cpu": "c", "cuda": "tinygrad", "rocm": "tinygrad"}
 """Target names and the folder of `codegen/` that serves each."""
 
 Dump = Callable[[str, str], None]

@@ -82,7 +82,7 @@ class _Packer:
 
 def narrow(x: np.ndarray, to: Stored) -> dict[str, np.ndarray]:
     """A tensor in a stored type, by the suffix of its name; to the nearest, ties to even."""
-    x = np.ascontiguousarray(x, np.float32)
+    x = np.asarray(x, np.float32, order="C")  # keeps a scalar a scalar
     match to:
         case "f32":
             return {"": x}

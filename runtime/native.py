@@ -19,14 +19,14 @@ import numpy as np
 from cdrmix.runtime.errors import ArtifactError
 
 LIBRARY = "libmodel.so"
-_FLOATS = POINTER(c_float)
+FLOATS = POINTER(c_float)
 
 
-def build(folder: Path, target: str = LIBRARY) -> Path:
-    """Run the artefact's `make` and return what it built."""
-    made, source = folder / target, folder / "model.c"
+def build(folder: Path, target: str = LIBRARY, source: str = "model.c") -> Path:
+    """Run the artefact's `make` and return what it built from `source`."""
+    made, of = folder / target, folder / source
     if shutil.which("make") is None:
-        if made.is_file() and source.is_file() and made.stat().st_mtime_ns >= source.stat().st_mtime_ns:
+        if made.is_file() and of.exists() and made.stat().st_mtime_ns >= of.stat().st_mtime_ns:
             return made  # a device that was given the built library needs no compiler
         raise ArtifactError("no `make` on this machine", "install make and a C compiler (gcc or clang)")
     done = subprocess.run(["make", "-s", "-C", str(folder), target], capture_output=True, text=True, check=False)
@@ -55,32 +55,35 @@ class NativeEngine:
 
     how = "executed"
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any]):
-        lib = self._lib = ctypes.CDLL(str(build(folder).resolve()))
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], library: ctypes.CDLL | None = None):
+        lib = self._lib = library or ctypes.CDLL(str(build(folder).resolve()))
+        self._model = c_void_p()
         self._slots: list[dict[str, Any]] = manifest["state"]
         self._vocab: int = manifest["vocab"]
-        for name, result, arguments in (
+        self._declare(
             ("cdr_open", c_int, [POINTER(c_void_p), c_char_p]),
             ("cdr_close", None, [c_void_p]),
             ("cdr_vocab", c_int32, [c_void_p]),
             ("cdr_state_size", c_size_t, [c_void_p]),
             ("cdr_state_init", c_int, [c_void_p, c_void_p]),
-            ("cdr_prefill", c_int, [c_void_p, c_void_p, POINTER(c_int32), c_size_t, _FLOATS]),
+            ("cdr_prefill", c_int, [c_void_p, c_void_p, POINTER(c_int32), c_size_t, FLOATS]),
             ("cdr_state_tokens", c_uint64, [c_void_p, c_void_p]),
             ("cdr_state_save", c_int, [c_void_p, c_void_p, c_char_p]),
             ("cdr_state_load", c_int, [c_void_p, c_void_p, c_char_p]),
-            ("cdr_state_read", c_int, [c_void_p, c_void_p, c_char_p, _FLOATS]),
+            ("cdr_state_read", c_int, [c_void_p, c_void_p, c_char_p, FLOATS]),
             ("cdr_error_text", c_char_p, [c_int]),
-        ):
-            function = getattr(lib, name)
-            function.restype, function.argtypes = result, arguments
-        self._model = c_void_p()
+        )
         self._check(
             lib.cdr_open(ctypes.byref(self._model), os.fsencode(folder / "weights.safetensors")), "opening the weights"
         )
         if lib.cdr_vocab(self._model) != self._vocab:
             raise ArtifactError(f"the manifest of {folder} is not of its program", "compile the spec again")
         self._size: int = lib.cdr_state_size(self._model)
+
+    def _declare(self, *signatures: tuple[str, Any, list[Any]]) -> None:
+        for name, result, arguments in signatures:
+            function = getattr(self._lib, name)
+            function.restype, function.argtypes = result, arguments
 
     def _check(self, code: int, doing: str, remedy: str = "compile the spec again") -> None:
         if code:
@@ -109,7 +112,7 @@ class NativeEngine:
         ids = np.asarray(tokens, np.int32)
         logits = np.empty(self._vocab, np.float32)
         pointer = ids.ctypes.data_as(POINTER(c_int32))
-        out = logits.ctypes.data_as(_FLOATS)
+        out = logits.ctypes.data_as(FLOATS)
         self._check(self._lib.cdr_prefill(self._handle(), state.pointer, pointer, len(ids), out), "running the model")
         return logits
 
@@ -128,10 +131,13 @@ class NativeEngine:
         return found
 
     def _slot(self, state: NativeState, path: str, shape: tuple[int, ...]) -> np.ndarray:
-        room = np.zeros(self._size, np.float32)  # more than any piece needs, whatever the manifest says its shape is
-        code = self._lib.cdr_state_read(self._handle(), state.pointer, path.encode(), room.ctypes.data_as(_FLOATS))
+        room = self._room(shape)
+        code = self._lib.cdr_state_read(self._handle(), state.pointer, path.encode(), room.ctypes.data_as(FLOATS))
         self._check(code, f"reading {path}")
         return room[: math.prod(shape)].reshape(shape).copy()
+
+    def _room(self, shape: tuple[int, ...]) -> np.ndarray:
+        return np.zeros(self._size, np.float32)  # more than any piece needs, whatever the manifest says its shape is
 
     def save(self, state: NativeState, path: Path) -> None:
         """Write the state to a file."""

@@ -21,7 +21,12 @@ KEYS: Mapping[str, type] = {
     "stored": str,
 }  # fmt: skip
 """What a manifest has to hold to be run and verified."""
-ENGINES: Mapping[str, str] = {"cpu": "cdrmix.runtime.native", "torch": "cdrmix.runtime.torch.engine"}
+ENGINES: Mapping[str, str] = {
+    "cpu": "cdrmix.runtime.native",
+    "torch": "cdrmix.runtime.torch.engine",
+    "cuda": "cdrmix.runtime.device",
+    "rocm": "cdrmix.runtime.device",
+}
 """The module that runs each target's program; its `open_engine(folder, manifest)` returns an `Engine`."""
 
 

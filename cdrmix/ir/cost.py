@@ -13,11 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
+from typing import TypeVar
 
 from cdrmix.ir import walk
 from cdrmix.ir.build import FLOATS
-from cdrmix.ir.nodes import Apply, Cell, DType, Index, Model, Node, Ref, Stored
+from cdrmix.ir.nodes import Apply, Cell, DType, Index, Model, Node, Param, Ref, Stored
 from cdrmix.ir.ops import OPS
+
+Held = TypeVar("Held", bound=str)
 
 BYTES = {"f32": 4, "bf16": 2, "f16": 2, "i8": 1}
 
@@ -30,11 +33,16 @@ class Amount:
     active: int = 0
     flops: int = 0
     weights: tuple[tuple[DType | Stored, int], ...] = ()
+    read: tuple[tuple[DType | Stored, int], ...] = ()
     state: tuple[tuple[DType, int], ...] = ()
 
     def weight_bytes(self, work: str = "f32") -> int:
         """Bytes of the stored parameters and buffers when the working type is `work`."""
         return _bytes(self.weights, work)
+
+    def read_bytes(self, work: str = "f32") -> int:
+        """Bytes of the parameters that one token reads."""
+        return _bytes(self.read, work)
 
     def state_bytes(self, work: str = "f32") -> int:
         """Bytes of one session's states and histories when the working type is `work`."""
@@ -80,21 +88,35 @@ def _elements(indices: Iterable[Index]) -> int:
     return prod(i.axis.size for i in set(indices))
 
 
+def _elements_held(p: Param, n: int) -> list[tuple[DType | Stored, int]]:
+    """`n` elements of a parameter by the type they are held in; whole numbers have a scale a row besides."""
+    if p.stored == "i8":
+        return [("i8", n), ("f32", n // p.indices[-1].axis.size)]
+    return [(p.dtype if p.stored == "f32" else p.stored, n)]
+
+
 def _bytes(elements: Iterable[tuple[DType | Stored, int]], work: str) -> int:
     return sum(BYTES[work if dtype == "work" else dtype] * n for dtype, n in elements)
 
 
 def _sum(amounts: Iterable[Amount]) -> Amount:
-    stored = active = spent = 0
-    weights: dict[DType | Stored, int] = {}
-    state: dict[DType, int] = {}
-    for a in amounts:
-        stored, active, spent = stored + a.stored, active + a.active, spent + a.flops
-        for held, n in a.weights:
-            weights[held] = weights.get(held, 0) + n
-        for dtype, n in a.state:
-            state[dtype] = state.get(dtype, 0) + n
-    return Amount(stored, active, spent, tuple(sorted(weights.items())), tuple(sorted(state.items())))
+    found = list(amounts)
+    return Amount(
+        sum(a.stored for a in found),
+        sum(a.active for a in found),
+        sum(a.flops for a in found),
+        _gathered(a.weights for a in found),
+        _gathered(a.read for a in found),
+        _gathered(a.state for a in found),
+    )
+
+
+def _gathered(groups: Iterable[Iterable[tuple[Held, int]]]) -> tuple[tuple[Held, int], ...]:
+    counts: dict[Held, int] = {}
+    for group in groups:
+        for dtype, n in group:
+            counts[dtype] = counts.get(dtype, 0) + n
+    return tuple(sorted(counts.items()))
 
 
 class _Counter:
@@ -119,18 +141,19 @@ class _Counter:
         touched = self.touched(cell)
         stored = active = 0
         weights: list[tuple[DType | Stored, int]] = []
+        read: list[tuple[DType | Stored, int]] = []
         for p in cell.params:
             size = prod(i.axis.size for i in p.indices)
-            active += runs * min(size, touched.get(p.name, 0))
+            once = min(size, touched.get(p.name, 0))
+            active += runs * once
+            read += _elements_held(p, runs * once)
             if f"{path}.{p.name}" not in ties:
                 stored += instances * size
-                weights.append((p.dtype if p.stored == "f32" else p.stored, instances * size))
-                if p.stored == "i8":
-                    weights.append(("f32", instances * size // p.indices[-1].axis.size))  # a scale a row
+                weights += _elements_held(p, instances * size)
         weights += [(b.dtype, instances * prod(i.axis.size for i in b.indices)) for b in cell.buffers]
         state = [(s.dtype, instances * prod(i.axis.size for i in s.indices)) for s in cell.states]
         state += [(h.dtype, instances * (h.window.size - 1) * prod(a.size for a in h.axes)) for h in cell.histories]
-        own = Amount(stored, active, runs * self.flops(cell), tuple(weights), tuple(state))
+        own = Amount(stored, active, runs * self.flops(cell), tuple(weights), tuple(read), tuple(state))
         inner = [own]
         for part in cell.parts:
             many = instances * (part.bank.axis.size if part.bank else 1)

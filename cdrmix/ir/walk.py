@@ -72,10 +72,14 @@ def fresh(name: str, taken: Collection[str]) -> str:
     return found
 
 
+class FixedPlace(ValueError):
+    """A softmax is to be read at a place that is no index of its own."""
+
+
 def substitute(n: Node, by: Mapping[Index, Node]) -> Node:
     """`n` with its free indices replaced by expressions; bound ones that would capture are renamed.
 
-    The index of a `softmax` can only become another index, one its body does not use already.
+    The index of a `softmax` can only become another index, one its body does not use already; else `FixedPlace`.
     """
     by = {i: e for i, e in by.items() if i in n.free and e.arg is not i}
     if not by:
@@ -100,7 +104,7 @@ def substitute(n: Node, by: Mapping[Index, Node]) -> Node:
             new = by[n.arg]
             others = set(n.args[0].free) - {n.arg}
             if new.op != "index" or new.arg in {i for o in others for i in (by[o].free if o in by else (o,))}:
-                raise ValueError(f"softmax[{n.arg.name}] cannot be read at another place: name it first")
+                raise FixedPlace(f"softmax[{n.arg.name}] cannot be read at another place: name it first")
             arg = new.arg
         case _:
             pass

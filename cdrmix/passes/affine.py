@@ -134,11 +134,10 @@ def max_plus(leaves: Leaves, update: Def) -> tuple[str, Node, Node] | None:
     """(combine, decay, addend) when s' = combine(s + decay, addend), combine being `max` or `logaddexp`."""
     root = update.value
     while root.op == "read" and root.arg.ref not in leaves.leaves and leaves.depends(root):
-        stmt = leaves.source[root.arg.ref]
-        sizes = [a.size for a in root.arg.view]
-        if not isinstance(stmt, Def) or [i.axis.size for i in stmt.indices] != sizes:
+        written = leaves.written(root)
+        if written is None:
             return None
-        root = walk.substitute(stmt.value, dict(zip(stmt.indices, root.args, strict=True)))
+        root = written
     if root.op not in ("max", "logaddexp"):
         return None
     moved, free = [], []

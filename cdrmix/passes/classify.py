@@ -71,21 +71,21 @@ def derive(cell: Cell) -> Derivation:
 
 
 def _shared(d: Derivation) -> list[Stmt]:
-    """The statements with sums that are free of state named where they stand in one that is not.
+    """The statements with sums and softmaxes that are free of state named where they stand in one that is not.
 
-    The algebra puts such a factor into every term of a product of sums; it is still computed once.
+    The algebra puts such a factor into every term of a product of sums; it is still computed once.  And a softmax can
+    only be read at another place by its name.
     """
     states = [Ref("state", s.name) for s in d.cell.states]
     leaves = d.leaves(*states)
     out: list[Stmt] = []
 
     def visit(owner: str, over_window: set[Index], n: Node) -> Node:
-        if not leaves.depends(n) and any(OPS[m.op].kind == "reduce" for m in walk.nodes(n)):
-            if graph.is_small(n) and not over_window & set(n.free):
-                name = d.fresh.name(f"{owner}_given")
-                out.append(Def(Ref("def", name), n.free, n, n.dtype, n.span))
-                return build.read(Ref("def", name), [i.axis for i in n.free], n.free, n.dtype, n.span)
-            return n
+        summed = not leaves.depends(n) and any(OPS[m.op].kind in ("reduce", "normalise") for m in walk.nodes(n))
+        if summed and graph.is_small(n) and not over_window & set(n.free):
+            name = d.fresh.name(f"{owner}_given")
+            out.append(Def(Ref("def", name), n.free, n, n.dtype, n.span))
+            return build.read(Ref("def", name), [i.axis for i in n.free], n.free, n.dtype, n.span)
         return walk.rebuild(n, tuple(visit(owner, over_window, a) for a in n.args))
 
     for stmt in d.stmts:

@@ -100,9 +100,12 @@ def survey(stmts: Sequence[Stmt], cell: Cell, states: Sequence[str], leaves: Lea
     `leaves` are the states before and after the token.
     """
     reads: list[Read] = []
+    sizes = {s.name: [i.axis.size for i in s.indices] for s in cell.states}
 
     def note(owner: Ref, t: Term) -> Node:
         assert t.read is not None
+        if [a.size for a in t.read.arg.view] != sizes[t.read.arg.ref.name]:
+            raise Whole(Culprit(t.read, "is read under other axes than it is declared with"))
         places = {p: touched(t, p) for p in contractible(t)}
         if not places:
             raise Whole(Culprit(t.read, "is read whole"))

@@ -148,7 +148,7 @@ def _reduce_what_does_not_vary(n: Node) -> Node | None:
 
 
 def _read_a_part(n: Node) -> Node | None:
-    """`v[0 + i]` for an `i` that runs over fewer places than `v` has stays arithmetic: an index alone means a whole axis."""
+    """`v[0 + i]` for an `i` of fewer places than `v` has stays arithmetic: an index alone means a whole axis."""
     args = tuple(
         build.add(a, build.const(0), a.span) if a.op == "index" and a.arg.axis.size != axis.size else a
         for a, axis in zip(n.args, n.arg.view, strict=True)

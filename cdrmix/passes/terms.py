@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from cdrmix.ir import build, walk
 from cdrmix.ir.nodes import Def, Index, Node, Ref, Stmt
 from cdrmix.passes.product import factors, invert, product
+from cdrmix.passes.views import Move, move
 
 MOST_TERMS = 256
 """An expansion with more terms than this is given up."""
@@ -146,6 +147,15 @@ class Leaves:
             self._terms[ref] = self.expand(stmt.value)
         return self._terms[ref]
 
+    def written(self, n: Node) -> Node | None:
+        """What a read's definition says at the places that it reads; None where that cannot be written down."""
+        stmt = self.source[n.arg.ref]
+        to = move(stmt.indices, n.arg.view, n.args, self.fresh.index) if isinstance(stmt, Def) else None
+        try:
+            return to and walk.substitute(to(stmt.value), to.places)
+        except walk.FixedPlace:
+            return None
+
     def _read(self, n: Node) -> list[Term]:
         ref = n.arg.ref
         if any(self.depends(a) for a in n.args):
@@ -156,10 +166,20 @@ class Leaves:
         if not isinstance(stmt, Def) or ref.kind == "history":
             what = "a history" if ref.kind == "history" else f"`{ref.name}`"
             return [_bad(n, f"goes through {what}, which is not affine in the state")]
-        if [a.size for a in n.arg.view] != [i.axis.size for i in stmt.indices]:
+        try:
+            return self._read_through(n, stmt)
+        except walk.FixedPlace:
+            return [_bad(n, "is read at another place along a softmax")]
+
+    def _read_through(self, n: Node, stmt: Def) -> list[Term]:
+        ref = n.arg.ref
+        if [a.size for a in n.arg.view] == [i.axis.size for i in stmt.indices]:
+            found, by = self.terms(ref), dict(zip(stmt.indices, n.args, strict=True))
+        elif to := move(stmt.indices, n.arg.view, n.args, self.fresh.index):
+            found, by = [_moved(t, to) for t in self.terms(ref)], to.places
+        else:
             return [_bad(n, "is read under other axes than those it was written with")]
-        by = dict(zip(stmt.indices, n.args, strict=True))
-        return [self._renamed(t, by) for t in self.terms(ref)]
+        return [self._renamed(t, by) for t in found]
 
     def _renamed(self, t: Term, by: Mapping[Index, Node]) -> Term:
         """The term at other places, its bound indices fresh."""
@@ -215,6 +235,10 @@ def _guard(cond: Node, coef: tuple[Node, ...], first: bool) -> tuple[Node, ...]:
 
     kept = [choose(f, one) if f.op != "const" and set(cond.free) <= set(f.free) else f for f in coef]
     return (choose(one, zero), *kept)
+
+
+def _moved(t: Term, to: Move) -> Term:
+    return replace(t, coef=tuple(map(to, t.coef)), read=t.read and to(t.read))
 
 
 def _scaled(t: Term, *by: Node) -> Term:

@@ -85,7 +85,7 @@ def emit(program: Program) -> dict[str, str | bytes]:
         "outputs": found[-1].size,
     }
     source = {
-        "identity": "{" + ", ".join(map(str, stack.model_hash(model, program.hash))) + "}",
+        "identity": "{" + ", ".join(map(str, stack.model_hash(program.hash))) + "}",
         "tensor_count": len(stack.tensors(model)),
         "pointer_count": len(layout.weights(model)),
         "call_count": len(found),

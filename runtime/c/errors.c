@@ -37,6 +37,18 @@ static const char *const texts[CDR_LAST_ERROR] = {
   [CDR_TOKENIZER_TOKEN] = "a token of the tokenizer is not byte-level, or its id is wrong",
   [CDR_TOKENIZER_BYTES] = "the tokenizer's vocabulary lacks a byte",
   [CDR_TOKENIZER_MERGE] = "a merge of the tokenizer makes or takes a token that is not in the vocabulary",
+  [CDR_MANIFEST] = "the manifest is malformed, or not of this program",
+  [CDR_FILE_DAMAGED] = "a file of the artefact is missing, cut short or changed",
+  [CDR_DRIVER_MISSING] = "the GPU's driver library cannot be loaded",
+  [CDR_DEVICE_MISSING] = "there is no GPU",
+  [CDR_CODE_MISSING] = "the artefact holds no code for this GPU",
+  [CDR_DRIVER_OLD] = "the GPU's driver is too old",
+  [CDR_DRIVER_CALL] = "a call of the GPU's driver failed",
+  [CDR_DEVICE_MEMORY] = "the GPU has too little memory",
+  [CDR_STATE_COPIED] = "the state is a copy of another's bytes; a state on a GPU is copied by cdr_state_fork",
+  [CDR_STATE_BROKEN] = "the GPU failed while this state ran; begin it anew",
+  [CDR_DOCUMENT_LONG] = "a document on a GPU has at most 2147483647 tokens",
+  [CDR_BATCH] = "the artefact holds no program for a batch of this size, or it has no such row",
 };
 
 const char *cdr_error_kind(int code)

@@ -9,13 +9,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* On a GPU the choice among so many is made there, and no logits come back. */
+#if defined(CDR_ON_DEVICE)
+#define TOP_K 64
+#define TOP_K_TEXT "64"
+#else
+#define TOP_K 0
+#define TOP_K_TEXT "0"
+#endif
+
 static const char usage[] =
   "cdrmix-run [options] PROMPT\n"
   "Prints PROMPT and what the model of an artefact writes after it.\n"
   "  -n COUNT        tokens to write (200)\n"
   "  -t TEMPERATURE  0 takes the likeliest token (0.8)\n"
   "  -p TOP_P        keep the likeliest tokens of this probability (0.95)\n"
-  "  -k TOP_K        keep so many of the likeliest tokens; 0 all (0)\n"
+  "  -k TOP_K        keep so many of the likeliest tokens; 0 all (" TOP_K_TEXT ")\n"
   "  -s SEED         of the random choice (0)\n"
   "  -m DIR          the artefact's folder (.)\n"
   "  -l FILE         begin with a saved state\n"
@@ -154,20 +163,36 @@ static int32_t *prompt_ids(const session *s, const options *o, size_t *count)
 }
 
 /* --- running --------------------------------------------------------------------------------------------------- */
+/* Reads a token and chooses the next one. */
+static int choose(session *s, options *o, cdr_candidate *room, int32_t token, int32_t *chosen)
+{
+#if defined(CDR_ON_DEVICE)
+  (void)room;
+  return cdr_generate(s->model, s->state, token, 1, &o->how, chosen);
+#else
+  int code = cdr_step(s->model, s->state, token, s->logits);
+  if (code == CDR_OK) *chosen = cdr_sample(&o->how, s->logits, cdr_vocab(s->model), room);
+  return code;
+#endif
+}
+
 static int generate(session *s, options *o)
 {
   size_t count = 0;
-  int32_t vocab = cdr_vocab(s->model), *ids = prompt_ids(s, o, &count);
-  cdr_candidate *room = malloc((size_t)vocab * sizeof *room);
+  int32_t *ids = prompt_ids(s, o, &count), token = 0, chosen = 0;
+  cdr_candidate *room = malloc((size_t)cdr_vocab(s->model) * sizeof *room);
   cdr_utf8 u = {{0}, 0, 0};
   char rest[8];
-  int code = ids && room ? cdr_prefill(s->model, s->state, ids, count, s->logits) : CDR_NO_MEMORY;
-  for (long n = 0; code == CDR_OK && n < o->count; n++) {
-    int32_t id = cdr_sample(&o->how, s->logits, vocab, room);
-    if (id == cdr_tokenizer_eot(s->tokenizer)) break;
-    print_token(s->tokenizer, id, &u);
-    code = cdr_step(s->model, s->state, id, s->logits);
+  long n = 0;
+  int code = ids && room ? CDR_OK : CDR_NO_MEMORY;
+  if (code == CDR_OK && count > 1) code = cdr_prefill(s->model, s->state, ids, count - 1, NULL);
+  if (code == CDR_OK) token = ids[count - 1];
+  for (; code == CDR_OK && n < o->count; n++, token = chosen) {
+    code = choose(s, o, room, token, &chosen);
+    if (code != CDR_OK || chosen == cdr_tokenizer_eot(s->tokenizer)) break;
+    print_token(s->tokenizer, chosen, &u);
   }
+  if (code == CDR_OK && n == o->count) code = cdr_step(s->model, s->state, token, NULL); /* the last one is read, too */
   fwrite(rest, 1, cdr_utf8_flush(&u, rest), stdout);
   putchar('\n');
   free(ids);
@@ -216,7 +241,7 @@ static int run(session *s, options *o)
 
 int main(int argc, char **argv)
 {
-  options o = {".", NULL, NULL, NULL, 200, {0.8, 0.95, 0, 0}, NULL, 0};
+  options o = {".", NULL, NULL, NULL, 200, {0.8, 0.95, TOP_K, 0}, NULL, 0};
   session s = {NULL, NULL, NULL, NULL};
   if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
     fputs(usage, stdout);
@@ -228,6 +253,7 @@ int main(int argc, char **argv)
   }
   int status = run(&s, &o);
   cdr_tokenizer_close(s.tokenizer);
+  if (s.state) cdr_state_free(s.model, s.state);
   cdr_close(s.model);
   free(s.state);
   free(s.logits);

@@ -3,8 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* splitmix64 (Steele, Lea, Flood 2014): a number in [0, 1) */
-static double draw(uint64_t *state)
+/* splitmix64 (Steele, Lea, Flood 2014) */
+double cdr_draw(uint64_t *state)
 {
   uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
   z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
@@ -49,7 +49,7 @@ int32_t cdr_sample(cdr_sampling *how, const float *logits, int32_t vocab, cdr_ca
   }
   total = sum = 0;
   for (int32_t i = 0; i < count; i++) total += room[i].p;
-  double point = draw(&how->random) * total;
+  double point = cdr_draw(&how->random) * total;
   for (int32_t i = 0; i < count; i++)
     if ((sum += room[i].p) > point) return room[i].id;
   return best;

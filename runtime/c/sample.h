@@ -17,6 +17,9 @@ typedef struct {
   int32_t id;
 } cdr_candidate;
 
+/* The generator's next number, in [0, 1). */
+double cdr_draw(uint64_t *random);
+
 /* `room` has a place a token of the vocabulary. */
 int32_t cdr_sample(cdr_sampling *how, const float *logits, int32_t vocab, cdr_candidate *room);
 

@@ -79,6 +79,15 @@ void cdr_weights_close(cdr_file *file)
   memset(file, 0, sizeof *file);
 }
 
+/* --- types --------------------------------------------------------------------------------------------------- */
+static const char *const dtypes[CDR_DTYPES] = {"F32", "F16", "BF16", "I8", "I32"};
+
+size_t cdr_dtype_size(cdr_dtype dtype)
+{
+  static const unsigned char sizes[CDR_DTYPES] = {4, 2, 2, 1, 4};
+  return sizes[dtype];
+}
+
 /* --- the header ------------------------------------------------------------------------------------------------ */
 typedef struct {
   cdr_span dtype;
@@ -145,16 +154,16 @@ static int position(const cdr_tensor *want, int count, const char *name)
 
 static int check_entry(const cdr_tensor *want, const entry *e, uint64_t room)
 {
-  uint64_t size = 4;
-  if (!cdr_json_is(e->dtype, "F32")) return CDR_TENSOR_DTYPE;
+  uint64_t unit = cdr_dtype_size(want->dtype), size = unit;
+  if (!cdr_json_is(e->dtype, dtypes[want->dtype])) return CDR_TENSOR_DTYPE;
   if (!e->shape_fits) return CDR_TENSOR_SHAPE;
   for (int i = 0; i < want->rank; i++) size *= want->shape[i]; /* the model's own sizes: no overflow */
-  if (e->begin > e->end || e->end - e->begin != size || e->begin % 4) return CDR_TENSOR_RANGE;
+  if (e->begin > e->end || e->end - e->begin != size || e->begin % unit) return CDR_TENSOR_RANGE;
   return e->end > room ? CDR_TENSOR_TRUNCATED : CDR_OK;
 }
 
 static int read_header(cdr_json *j, const unsigned char *data, uint64_t room, const cdr_tensor *want, int count,
-                       const float **found)
+                       const void **found)
 {
   char name[LONGEST_NAME];
   int first = 1, more;
@@ -179,7 +188,7 @@ static int read_header(cdr_json *j, const unsigned char *data, uint64_t room, co
     if (which < 0) continue; /* a tensor of something else */
     if (found[which]) return cdr_error_of(CDR_TENSOR_TWICE, which);
     if ((code = check_entry(&want[which], &e, room)) != CDR_OK) return cdr_error_of(code, which);
-    found[which] = (const float *)(const void *)(data + e.begin);
+    found[which] = data + e.begin;
   }
   if (more < 0 || !cdr_json_done(j)) return CDR_WEIGHTS_HEADER;
   for (int i = 0; i < count; i++)
@@ -187,21 +196,27 @@ static int read_header(cdr_json *j, const unsigned char *data, uint64_t room, co
   return last == room ? CDR_OK : CDR_WEIGHTS_SIZE;
 }
 
-static uint64_t fingerprint(const unsigned char *header, size_t size, const cdr_tensor *want, int count,
-                            const float **found)
+/* Of what the tensors are and a few values of each, so that every target finds the same for the same weights.  What a
+   state begins with is made of other tensors, and only some targets keep it. */
+static uint64_t fingerprint(const cdr_tensor *want, int count, const void **found)
 {
-  uint64_t hash = cdr_fnv(CDR_FNV_START, header, size);
+  static const char made[] = ".start";
+  uint64_t hash = CDR_FNV_START;
   for (int i = 0; i < count; i++) {
+    size_t length = strlen(want[i].name), unit = cdr_dtype_size(want[i].dtype), tail = sizeof made - 1;
     uint64_t n = 1;
+    if (length > tail && strcmp(want[i].name + length - tail, made) == 0) continue;
     for (int k = 0; k < want[i].rank; k++) n *= want[i].shape[k];
-    uint64_t some = n < SAMPLED ? n : SAMPLED;
-    hash = cdr_fnv(hash, found[i], (size_t)some * sizeof(float));
-    hash = cdr_fnv(hash, found[i] + (n - some), (size_t)some * sizeof(float));
+    uint64_t some = n < SAMPLED ? n : SAMPLED, facts[2] = {(uint64_t)want[i].dtype, n};
+    hash = cdr_fnv(hash, want[i].name, length + 1);
+    hash = cdr_fnv(hash, facts, sizeof facts);
+    hash = cdr_fnv(hash, found[i], (size_t)some * unit);
+    hash = cdr_fnv(hash, (const unsigned char *)found[i] + (size_t)(n - some) * unit, (size_t)some * unit);
   }
   return hash;
 }
 
-int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, int count, const float **found)
+int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, int count, const void **found)
 {
   uint64_t header = 0;
   int code = cdr_file_open(file, path);
@@ -216,7 +231,7 @@ int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, i
     cdr_json j = {file->bytes + 8, data};
     code = read_header(&j, data, file->size - 8 - header, want, count, found);
   }
-  if (code == CDR_OK) file->fingerprint = fingerprint(file->bytes + 8, (size_t)header, want, count, found);
+  if (code == CDR_OK) file->fingerprint = fingerprint(want, count, found);
   else cdr_weights_close(file);
   return code;
 }

@@ -7,23 +7,30 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What the numbers of a tensor are.  I32 is of values inside a program, never of the file. */
+typedef enum { CDR_F32, CDR_F16, CDR_BF16, CDR_I8, CDR_I32, CDR_DTYPES } cdr_dtype;
+
 /* A tensor the model wants.  The table of them is sorted by name. */
 typedef struct {
   const char *name;
   int rank;
   const uint64_t *shape;
+  cdr_dtype dtype;
 } cdr_tensor;
 
 typedef struct {
   unsigned char *bytes;
   size_t size;
   int mapped;
-  uint64_t fingerprint; /* of the header and a few values of each tensor */
+  uint64_t fingerprint; /* of the tensors' names and sizes, and of a few values of each */
 } cdr_file;
 
 /* Opens `path` and sets found[i] to the data of want[i].  On an error nothing is left open. */
-int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, int count, const float **found);
+int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, int count, const void **found);
 void cdr_weights_close(cdr_file *file);
+
+/* The bytes of a number. */
+size_t cdr_dtype_size(cdr_dtype dtype);
 
 /* A whole file in memory; the part of the above that is not about tensors. */
 int cdr_file_open(cdr_file *file, const char *path);

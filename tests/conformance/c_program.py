@@ -47,7 +47,7 @@ def sources(model: Model, folder: Path) -> Path:
 def write_weights(weights: Mapping[str, Array], folder: Path) -> Path:
     """weights.safetensors in a folder."""
     path = folder / "weights.safetensors"
-    save_file({k: np.ascontiguousarray(v, np.float32) for k, v in weights.items()}, path)
+    save_file({k: np.array(v, np.float32, order="C") for k, v in weights.items()}, path)
     return path
 
 

@@ -15,7 +15,7 @@ from cdrmix.ir.nodes import Cell, Model
 
 AXES = {"h": "H", "i": "I", "j": "J", "m": "J", "c": "C", "e": "C", "n": "N", "r": "R"}
 SIZES = {"H": 2, "I": 3, "J": 4, "C": 4, "N": 5, "R": 2}
-FUNCTIONS = {"sum", "mean", "exp", "log", "tanh", "sigmoid", "abs", "max", "logaddexp", "center", "normal"}
+FUNCTIONS = {"sum", "mean", "exp", "log", "tanh", "sigmoid", "abs", "max", "logaddexp", "center", "normal", "softmax"}
 WORDS = FUNCTIONS | {"state", "param", "if", "else"}
 
 

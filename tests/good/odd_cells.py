@@ -339,4 +339,40 @@ MORE = {
         """,
         "S: delta/chunk decay=key key=j value=i rank=1 | p: max-plus | n: diagonal/scan decay=value",
     ),
+    "a vector, written by heads": Known(
+        """
+        state s: [H*I]
+        s'[h,i] = sigmoid(g[h])*softmax[i](f[h,i])*s[h,i] + x[h,i] + h
+        y[h,i] = s'[h,i]
+        """,
+        "s: diagonal/scan decay=value",
+    ),
+    "a vector, its maximum by heads": Known(
+        """
+        state p: [H*I]
+        state n: [H, I]
+        q[h,i] = p[h,i] - exp(w[h])
+        p'[h,i] = max(q[h,i], k[h,i])
+        n'[h,i] = exp(q[h,i] - p'[h,i])*n[h,i] + x[h,i]
+        y[h,i] = n'[h,i]/(1 + abs(p[h,i]))
+        """,
+        "p: max-plus | n: diagonal/scan decay=value",
+    ),
+    "a matrix whose rows are split when it is read": Known(
+        """
+        state S: [H*I, J]
+        S'[h,i,j] = sigmoid(g[h])*S[h,i,j] + v[h,i]*softmax[j](k[h,j])
+        y[h,i] = sum[j](S'[h,i,j]*r[h,j])
+        """,
+        "S: diagonal/scan decay=scalar",
+    ),
+    "read at another place along a softmax": Known(
+        """
+        state s: [H, I]
+        z[h,i] = s[h,i]*softmax[i](f[h,i]*g[i])
+        s'[h,i] = z[h,2 - i] + x[h,i]
+        y[h,i] = s'[h,i]
+        """,
+        "s: general",
+    ),
 }

@@ -12,6 +12,7 @@ from cdrmix.ir import layout
 from cdrmix.ir.cost import cost, flops
 from cdrmix.ir.initial import initial_weights
 from cdrmix.ir.interp import Interpreter
+from cdrmix.passes.precision import decide_precision
 from tests.good.handmade import delta_cell, layer_norm
 from tests.small import SPEC
 
@@ -68,3 +69,11 @@ def test_a_large_model_takes_no_time() -> None:
     assert total.stored > 8e9
     assert total.active < total.stored / 2
     assert 1.9 < total.flops / total.active < 2.5
+
+
+def test_what_a_token_reads_is_what_is_active() -> None:
+    model = decide_precision(load(SPECS / "tiny.cdr"))
+    total = cost(model).total
+    assert total.read_bytes() == 4 * total.active
+    small = cost(decide_precision(load(SPECS / "tiny.cdr"), weights="i8")).total.read_bytes()
+    assert total.active < small < 1.3 * total.active

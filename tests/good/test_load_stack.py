@@ -165,6 +165,10 @@ def test_ties_share_storage() -> None:
     assert chained.ties == {"a.w": "c.w", "b.w": "c.w"}
     outer = model(whole("s: scale\nrepeat layer < 2 {\na: scale\ntie a.w = s.w\n}"))
     assert set(outer.ties.values()) == {"s.w"}
+    first = model(whole("repeat layer < 3 {\na: scale\nif layer > 0 {\ntie a.w = layer.0.a.w\n}\n}"))
+    assert first.ties == {"layer.1.a.w": "layer.0.a.w", "layer.2.a.w": "layer.0.a.w"}
+    nested = model(whole("repeat i < 2 {\nrepeat j < 2 {\na: scale\n}\n}\ntie i.0.j.1.a.w = i.1.j.0.a.w"))
+    assert nested.ties == {"i.0.j.1.a.w": "i.1.j.0.a.w"}
     owners = {w.owner for w in weights(outer)}
     assert owners == {"embed.E", "s.w", "head.W"}
 
@@ -208,6 +212,7 @@ def test_ties_share_storage() -> None:
         (whole("if pos == 0 { norm }"), "E0213", "`pos`"),
         (whole("scale(by=layer)"), "E0212", "`layer`"),
         (whole("tie head.w = embed.E"), "E0714", "no parameter `head.w`"),
+        (whole("repeat i < 2 {\na: scale\n}\ntie i.2.a.w = i.0.a.w"), "E0714", "no parameter `i.2.a.w`"),
         (whole("a: norm\ntie head.W = a.w"), "E0708", "tie head.W [8, 4] = a.w [4]: shapes differ"),
         (whole("a: norm\nfp\ntie a.w = fp.w"), "E0708", "types differ"),
         (whole("a: norm\nfp\ntie a.w = fp.b"), "E0714", "is a buffer"),

@@ -31,6 +31,7 @@ TWO_BUFFERS = {
     "two tokens back": {"S"},
     "the state before, kept": {"S"},
     "begins elsewhere": {"p"},
+    "a vector, its maximum by heads": {"p"},
 }
 
 

@@ -1,0 +1,216 @@
+"""A generated program's units as kernels and launches, for one family of devices, with no device at hand.
+
+Input: a folder with `program.py` and `cdrmix_tinygrad/`, the manifest's `schedule`, the (unit, B, T) wanted.
+Output: `Captured`: kernel sources (equal ones once) and a plan for each unit and shape.
+
+tinygrad's device and options are settings of a whole process, so the work is done by `python -m …capture` in child
+processes, each with a clean environment: request and reply are JSON files in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from cdrmix.codegen.tinygrad import internals, toolchain
+from cdrmix.codegen.tinygrad.plan import Arg, Known, Launch, Plan, Unplannable, plan
+
+from cdrmix.diagnose import UserError
+
+MODULE = "cdrmix.codegen.tinygrad.capture"
+ITSELF = "@kernel@"
+"""Stands for a kernel's own name in its source, so that equal kernels have equal texts."""
+
+STORED = {"f32": "float32", "f16": "float16", "bf16": "uint16", "i8": "int8", "i32": "int32"}
+"""How the numbers of the manifest's types are held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A unit at a batch of `b` sessions and a block of `t` tokens."""
+
+    unit: str
+    b: int
+    t: int
+
+    @property
+    def key(self) -> str:
+        """Its name in the manifest."""
+        return f"{self.unit}@{self.b}x{self.t}"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A kernel before it has its final name: text, launch size, and what it moves."""
+
+    name: str
+    text: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    flops: int
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """`units`: a plan by `Wanted.key`; the kernel of a launch is an index into `sources`."""
+
+    sources: tuple[Source, ...]
+    units: dict[str, Plan]
+
+
+def capture(
+    folder: Path, schedule: Mapping[str, Any], wanted: Sequence[Wanted], device: str, jobs: int = 1
+) -> Captured:
+    """Capture every wanted unit in up to `jobs` child processes; the result does not depend on their number."""
+    # A shape stays in one process: units of one shape have kernels in common, and each is lowered once a process.
+    shapes = list(dict.fromkeys((w.b, w.t) for w in wanted))
+    shares = [[w for w in wanted if (w.b, w.t) in shapes[i::jobs]] for i in range(min(jobs, len(shapes)))]
+    with ThreadPoolExecutor(len(shares) or 1) as pool:
+        replies = list(pool.map(lambda share: _in_child(folder, schedule, share, device), shares))
+    found = {key: (reply, unit) for reply in replies for key, unit in reply["units"].items()}
+    numbers: dict[Source, int] = {}
+    units = {}
+    for w in wanted:
+        reply, unit = found[w.key]
+        launches = []
+        for at, args in unit["launches"]:
+            source = _source(reply["sources"][at])
+            launches.append(Launch(numbers.setdefault(source, len(numbers)), tuple(Arg(*a) for a in args)))
+        units[w.key] = Plan(unit["scratch"], tuple(launches))
+    return Captured(tuple(numbers), units)
+
+
+def _source(fields: list[Any]) -> Source:
+    name, text, grid, block, reads, writes, flops = fields
+    return Source(name, text, tuple(grid), tuple(block), tuple(reads), tuple(writes), flops)
+
+
+def _in_child(folder: Path, schedule: Mapping[str, Any], wanted: Sequence[Wanted], device: str) -> dict[str, Any]:
+    request = {
+        "folder": str(folder.resolve()),
+        "units": {w.unit: schedule["units"][w.unit] for w in wanted},
+        "wanted": [[w.unit, w.b, w.t] for w in wanted],
+    }
+    return toolchain.ask_child(MODULE, request, device)
+
+
+# What follows runs in the child.
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Capture what the request names; a unit that cannot be captured is a `UserError` that names it."""
+    internals.check_version()
+    internals.stop_compiling()
+    sys.path.insert(0, request["folder"])
+    program = importlib.import_module("program")
+    numbers: dict[Source, int] = {}
+    units = {}
+    for name, b, t in request["wanted"]:
+        w = Wanted(name, b, t)
+        if name not in program.UNITS:
+            raise UserError(f"the program has no unit `{name}`", f"it has {', '.join(program.UNITS)}")
+        try:
+            sources, found = _capture_unit(program.UNITS[name], request["units"][name], b, t)
+        except (internals.NotAKernel, Unplannable) as e:
+            raise UserError(f"unit `{name}` at {b} x {t} tokens cannot be compiled ahead of time: {e}") from e
+        except Exception as e:
+            e.add_note(f"in unit `{name}` at {b} x {t} tokens")
+            raise
+        launches = []
+        for launch in found.launches:
+            number = numbers.setdefault(sources[launch.kernel], len(numbers))
+            launches.append([number, [[a.kind, a.index, a.offset] for a in launch.args]])
+        units[w.key] = {"scratch": found.scratch, "launches": launches}
+    return {"sources": [[s.name, s.text, s.grid, s.block, s.reads, s.writes, s.flops] for s in numbers], "units": units}
+
+
+def _capture_unit(unit: Any, declared: Mapping[str, Any], b: int, t: int) -> tuple[list[Source], Plan]:
+    try:
+        kernels, known = _record(unit, declared, b, t, settle=False)
+    except (RuntimeError, internals.Race) as e:
+        if not isinstance(e, internals.Race) and "cycle" not in str(e):
+            raise
+        # New values that need other old ones than their own: every one is computed before any is stored.
+        kernels, known = _record(unit, declared, b, t, settle=True)
+    return [_to_source(k) for k in kernels], plan(kernels, known)
+
+
+def _record(
+    unit: Any, declared: Mapping[str, Any], b: int, t: int, settle: bool
+) -> tuple[list[internals.Kernel], dict[Hashable, Known]]:
+    """Run the unit on buffers that hold nothing, and keep the kernels it would have run."""
+    from tinygrad import Tensor, dtypes
+
+    known: dict[Hashable, Known] = {}
+
+    def given(kind: str, index: int, name: str, shape: Sequence[int], dtype: str) -> Any:
+        tensor = Tensor.empty(*shape, dtype=getattr(dtypes, STORED[dtype])).realize()
+        lies = internals.storage(tensor)
+        assert lies is not None
+        known[lies.buffer] = Known(kind, index, lies.nbytes, name)
+        return tensor
+
+    x = given("x", 0, "x", (b, t, *declared["x"]), declared["x_dtype"])
+    w = {n: given("w", i, n, shape, d) for i, (n, shape, d) in enumerate(declared["weights"])}
+    s = {n: given("s", i, n, (b, *shape), d) for i, (n, shape, d) in enumerate(declared["states"])}
+    c = {n: given("r", i, n, (b, t, *shape), "f32") for i, (n, shape) in enumerate(declared["reads"])}
+    with internals.recording() as recorder:
+        result = unit.run(x, w, dict(s), c)
+        # A returned tensor may be one of the state's own, which the stores below are about to change.
+        result = replace(
+            result,
+            out=None if result.out is None else Tensor(result.out.uop),
+            carries={n: Tensor(v.uop) for n, v in result.carries.items()},
+            states={n: Tensor(v.uop) for n, v in result.states.items() if v is not None},
+        )
+        _store(s, result.states, settle)
+        wanted = [("out", 0, "out", result.out, declared["out"])] if result.out is not None else []
+        wanted += [("c", i, n, result.carries[n], shape) for i, (n, shape) in enumerate(declared["writes"])]
+        made: list[Any] = []
+        for _, _, name, tensor, shape in wanted:
+            if prod(tensor.shape) != b * t * prod(shape):
+                raise Unplannable(f"`{name}` has shape {tensor.shape}, declared is {(b, t, *shape)}")
+            tensor = tensor.cast(dtypes.int32 if dtypes.is_int(tensor.dtype) else dtypes.float32)
+            # An output is a buffer of its own: what only is a view of another buffer is copied.
+            base = internals.stands_on(tensor)
+            taken = base in known or (base is not None and any(base is internals.stands_on(m) for m in made))
+            made.append(tensor.clone() if taken else tensor)
+        Tensor.realize(*made, *s.values())
+        for (kind, index, name, _, _), tensor in zip(wanted, made, strict=True):
+            lies = internals.storage(tensor)
+            if lies is None or not lies.whole or lies.buffer in known:
+                lies = internals.storage(tensor.clone().realize())
+            assert lies is not None and lies.whole
+            known[lies.buffer] = Known(kind, index, lies.nbytes, name)
+    return internals.lower(recorder), known
+
+
+def _store(s: Mapping[str, Any], values: Mapping[str, Any], settle: bool) -> None:
+    """New values into the state buffers; those not named were written in place by the unit."""
+    from tinygrad import Tensor
+
+    changed = {n: v.cast(s[n].dtype).reshape(s[n].shape) for n, v in values.items()}
+    if settle and changed:
+        changed = {n: v.clone() for n, v in changed.items()}
+        Tensor.realize(*changed.values())
+    for name, value in changed.items():
+        s[name].assign(value)
+
+
+def _to_source(kernel: internals.Kernel) -> Source:
+    text = re.sub(rf"\b{re.escape(kernel.name)}\b", ITSELF, kernel.source)
+    reads, writes = tuple(o.read for o in kernel.operands), tuple(o.written for o in kernel.operands)
+    return Source(kernel.name, text, kernel.grid, kernel.block, reads, writes, kernel.flops)
+
+
+if __name__ == "__main__":
+    toolchain.answer_parent(answer)

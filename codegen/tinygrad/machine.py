@@ -1,0 +1,141 @@
+"""From kernel sources to one code object for one arch.
+
+Input: kernels by name (CUDA C, or LLVM IR one module a kernel).  Output: the readable text that keeps them all, and
+the machine code: a cubin or PTX by nvrtc; for AMD objects by LLVM, linked by lld.  The tools run in a child process.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cdrmix.codegen.tinygrad import internals, toolchain
+from cdrmix.codegen.tinygrad.toolchain import Arch, Vendor
+
+from cdrmix.diagnose import UserError
+
+MODULE = "cdrmix.codegen.tinygrad.machine"
+MARKER = "; ---- kernel "
+"""Begins the line before each module of a `.ll` text; the kernel's name follows."""
+
+PTX_VERSION = "7.1"
+"""Of PTX: the oldest that has all of compute_80, so that drivers older than the compiler take it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A kernel under its final name; `note` says in words what it is for."""
+
+    name: str
+    text: str
+    note: str
+
+
+def join(vendor: Vendor, kernels: Sequence[Named]) -> str:
+    """One readable text of all kernels."""
+    if vendor == "hip":
+        return "".join(f"{MARKER}{k.name}\n; {k.note}\n{k.text.rstrip()}\n\n" for k in kernels)
+    shared: dict[str, None] = {}
+    bodies = []
+    for kernel in kernels:
+        lines = kernel.text.rstrip().split("\n")
+        start = next(i for i, line in enumerate(lines) if line.startswith('extern "C" __global__'))
+        shared.update(dict.fromkeys(lines[:start]))
+        bodies.append("\n".join([f"// {kernel.note}", *lines[start:]]))
+    # Headers first: the definitions below them may use their types.
+    prefix = sorted(shared, key=lambda line: not line.startswith("#include"))
+    return "\n\n".join(["\n".join(prefix), *bodies]) + "\n"
+
+
+def split(text: str) -> dict[str, str]:
+    """The modules of a `.ll` text by kernel."""
+    parts = text.split(MARKER)[1:]
+    return {name: body for name, _, body in (part.partition("\n") for part in parts)}
+
+
+def build(arch: Arch, text: str, threads: int = 1) -> bytes:
+    """The machine code of a text, made in a child process."""
+    request = {"vendor": arch.vendor, "compiler": arch.compiler, "text": text, "threads": threads}
+    try:
+        reply = toolchain.ask_child(MODULE, request, arch.device)
+    except UserError as e:
+        raise UserError(f"the kernels do not compile for {arch.name}: {e.message}", e.help) from e
+    return base64.b64decode(reply["code"])
+
+
+# What follows runs in the child.
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Compile the text of a request."""
+    make = _nvidia if request["vendor"] == "cuda" else _amd
+    return {"code": base64.b64encode(make(request["compiler"], request["text"], request["threads"])).decode()}
+
+
+def _nvidia(compiler: str, text: str, threads: int) -> bytes:
+    library = ctypes.CDLL(str(toolchain.nvrtc()))
+    library.nvrtcGetErrorString.restype = ctypes.c_char_p
+    program = ctypes.c_void_p()
+
+    def check(status: int) -> None:
+        if status:
+            size = ctypes.c_size_t()
+            library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+            log = ctypes.create_string_buffer(max(size.value, 1))
+            library.nvrtcGetProgramLog(program, log)
+            said = library.nvrtcGetErrorString(status).decode()
+            raise UserError(f"{said}\n{log.value.decode(errors='replace')[:4000]}")
+
+    def result(kind: str) -> bytes:
+        size = ctypes.c_size_t()
+        check(getattr(library, f"nvrtcGet{kind}Size")(program, ctypes.byref(size)))
+        data = ctypes.create_string_buffer(size.value)
+        check(getattr(library, f"nvrtcGet{kind}")(program, data))
+        return data.raw
+
+    options = [f"--gpu-architecture={compiler}", f"-I{toolchain.cuda_headers()}/include", "--std=c++17"]
+    given = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
+    check(library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernels.cu", 0, None, None))
+    check(library.nvrtcCompileProgram(program, len(options), given))
+    if compiler.startswith("sm_"):
+        return result("CUBIN")
+    lines = result("PTX").rstrip(b"\0").decode().split("\n")
+    return "\n".join(f".version {PTX_VERSION}" if x.startswith(".version ") else x for x in lines).encode()
+
+
+def _amd(compiler: str, text: str, threads: int) -> bytes:
+    modules = split(text)
+    shares = [list(modules)[i::threads] for i in range(threads)]
+
+    def compile_share(share: list[str]) -> dict[str, bytes]:
+        compile_ir = internals.amd_compiler(compiler)
+        found = {}
+        for name in share:
+            try:
+                found[name] = compile_ir(modules[name])
+            except Exception as e:
+                raise UserError(f"kernel {name}: {e}") from e
+        return found
+
+    with ThreadPoolExecutor(threads) as pool:
+        objects = {name: code for share in pool.map(compile_share, shares) for name, code in share.items()}
+    paths = []
+    for i, name in enumerate(modules):
+        paths.append(f"{i}.o")
+        Path(paths[-1]).write_bytes(objects[name])
+    Path("objects").write_text("\n".join(paths))
+    linker = [str(toolchain.lld()), "-shared", "--no-undefined", "-o", "linked", "@objects"]
+    done = subprocess.run(linker, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{toolchain.lld()} failed: {done.stderr[:4000]}")
+    return Path("linked").read_bytes()
+
+
+if __name__ == "__main__":
+    toolchain.answer_parent(answer)

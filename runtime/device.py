@@ -1,0 +1,178 @@
+"""Run a `cuda` or `rocm` artefact: its C runner as a shared library, through ctypes.
+
+The artefact's own `libmodel.so` is used when this machine can load it; otherwise the artefact's Makefile builds one.
+A state is memory of the GPU and is given back when nothing refers to it any more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Mapping, Sequence
+from ctypes import POINTER, byref, c_char_p, c_double, c_int, c_int32, c_size_t, c_uint64, c_void_p
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cdrmix.runtime.errors import ArtifactError
+from cdrmix.runtime.native import FLOATS, LIBRARY, NativeEngine, NativeState, build
+from cdrmix.runtime.sampling import Sampling
+
+NEWEST = "cdr_batch_generate"
+"""A library without this is of another version of the runner."""
+
+
+class _Sampling(ctypes.Structure):
+    """`cdr_sampling` of sample.h."""
+
+    _fields_ = [("temperature", c_double), ("top_p", c_double), ("top_k", c_int32), ("random", c_uint64)]
+
+
+def load(folder: Path) -> ctypes.CDLL:
+    """The artefact's library: the one it came with, or one built here."""
+    try:
+        shipped = ctypes.CDLL(str((folder / LIBRARY).resolve(strict=True)))
+        if hasattr(shipped, NEWEST):
+            return shipped
+    except OSError:
+        pass  # made for another machine, or not there
+    return ctypes.CDLL(str(build(folder, source="runner").resolve()))
+
+
+class DeviceState(NativeState):
+    """A handle to a state on the GPU."""
+
+    def __init__(self, engine: DeviceEngine, size: int):
+        super().__init__(size)
+        self._engine = engine
+
+    def __del__(self) -> None:
+        self._engine.free(self)
+
+
+class DeviceEngine(NativeEngine):
+    """`cdr_*` of the runner's model.h over ctypes."""
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]):
+        super().__init__(folder, manifest, load(folder))
+        tokens, how = POINTER(c_int32), POINTER(_Sampling)
+        self._declare(
+            ("cdr_about", c_char_p, [c_void_p]),
+            ("cdr_state_fork", c_int, [c_void_p, c_void_p, c_void_p]),
+            ("cdr_state_free", None, [c_void_p, c_void_p]),
+            ("cdr_generate", c_int, [c_void_p, c_void_p, c_int32, c_size_t, how, tokens]),
+            ("cdr_batch_open", c_int, [POINTER(c_void_p), c_void_p, c_int]),
+            ("cdr_batch_put", c_int, [c_void_p, c_int, c_void_p]),
+            ("cdr_batch_take", c_int, [c_void_p, c_int, c_void_p]),
+            ("cdr_batch_step", c_int, [c_void_p, tokens, FLOATS]),
+            ("cdr_batch_generate", c_int, [c_void_p, tokens, c_size_t, how, tokens]),
+            ("cdr_batch_close", None, [c_void_p]),
+        )
+
+    def _check(self, code: int, doing: str, remedy: str = "") -> None:
+        super()._check(code, doing, remedy)  # the runner's sentences say what to do
+
+    @property
+    def about(self) -> str:
+        """Which GPU this is, and which of the artefact's programs runs on it."""
+        found: bytes = self._lib.cdr_about(self._handle())
+        return found.decode(errors="replace")
+
+    def start(self) -> DeviceState:
+        """A new document's state."""
+        state = DeviceState(self, self._size)
+        self._check(self._lib.cdr_state_init(self._handle(), state.pointer), "starting a state")
+        return state
+
+    def copy(self, state: NativeState) -> DeviceState:
+        """An independent copy."""
+        twin = DeviceState(self, self._size)
+        self._check(self._lib.cdr_state_fork(self._handle(), state.pointer, twin.pointer), "copying a state")
+        return twin
+
+    def free(self, state: DeviceState) -> None:
+        """Give a state's memory back; nothing when the model is closed, which has given it back itself."""
+        if self._model:
+            self._lib.cdr_state_free(self._model, state.pointer)
+
+    def generate(self, state: NativeState, token: int, count: int, how: Sampling) -> np.ndarray:
+        """Read `token` and then each chosen token but the last; the `count` chosen ones, int32."""
+        found = np.empty(count, np.int32)
+        code = self._lib.cdr_generate(self._handle(), state.pointer, token, count, byref(_native(how)), _ints(found))
+        self._check(code, "running the model")
+        return found
+
+    def batch(self, rows: int) -> Batch:
+        """Sessions that step together."""
+        return Batch(self, rows)
+
+    def _room(self, shape: tuple[int, ...]) -> np.ndarray:
+        return np.zeros(math.prod(shape) + 1, np.float32)
+
+
+class Batch:
+    """Sessions in one sequence of launches.  Every row begins a document until a state is put there."""
+
+    def __init__(self, engine: DeviceEngine, rows: int):
+        self.rows, self._engine, self._batch = rows, engine, c_void_p()
+        engine._check(engine._lib.cdr_batch_open(byref(self._batch), engine._handle(), rows), "opening a batch")
+
+    def _handle(self) -> c_void_p:
+        self._engine._handle()
+        if not self._batch:
+            raise ArtifactError("the batch is closed", "open another one")
+        return self._batch
+
+    def put(self, row: int, state: NativeState) -> None:
+        """Copy a state into a row."""
+        self._engine._check(self._engine._lib.cdr_batch_put(self._handle(), row, state.pointer), "filling a batch")
+
+    def take(self, row: int) -> DeviceState:
+        """Copy a row out into a state."""
+        state = DeviceState(self._engine, self._engine._size)
+        self._engine._check(self._engine._lib.cdr_batch_take(self._handle(), row, state.pointer), "emptying a batch")
+        return state
+
+    def step(self, tokens: Sequence[int]) -> np.ndarray:
+        """Read a token of every row (-1 lets go of what a row holds); float32 [rows, vocab]."""
+        ids = self._ids(tokens)
+        logits = np.empty((self.rows, self._engine._vocab), np.float32)
+        code = self._engine._lib.cdr_batch_step(self._handle(), _ints(ids), logits.ctypes.data_as(FLOATS))
+        self._engine._check(code, "running the model")
+        return logits
+
+    def generate(self, tokens: Sequence[int], count: int, how: Sampling) -> np.ndarray:
+        """As an engine's, of every row: int32 [rows, count]."""
+        ids, found = self._ids(tokens), np.empty((count, self.rows), np.int32)
+        lib = self._engine._lib
+        code = lib.cdr_batch_generate(self._handle(), _ints(ids), count, byref(_native(how)), _ints(found))
+        self._engine._check(code, "running the model")
+        return found.T.copy()
+
+    def _ids(self, tokens: Sequence[int]) -> np.ndarray:
+        ids = np.asarray(tokens, np.int32)
+        if ids.shape != (self.rows,):
+            raise ArtifactError(f"the batch has {self.rows} rows, not {ids.size}", "give a token for each")
+        return ids
+
+    def close(self) -> None:
+        """Give the batch's memory back."""
+        if self._batch and self._engine._model:
+            self._engine._lib.cdr_batch_close(self._batch)
+        self._batch = c_void_p()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _ints(a: np.ndarray) -> Any:
+    return a.ctypes.data_as(POINTER(c_int32))
+
+
+def _native(how: Sampling) -> _Sampling:
+    return _Sampling(how.temperature, how.top_p, how.top_k, how.seed)
+
+
+def open_engine(folder: Path, manifest: Mapping[str, Any]) -> DeviceEngine:
+    """The engine of a `cuda` or `rocm` artefact."""
+    return DeviceEngine(folder, manifest)

@@ -1,0 +1,24 @@
+# `make` builds the program cdrmix-run and the library libmodel.so from this folder's runner/.
+# Neither needs anything of NVIDIA's or AMD's to be built; the driver is loaded when they run.
+
+CC ?= cc
+CFLAGS ?= -O2
+CHECKED = -std=c99 -Wall -Wextra -pedantic
+
+LIBRARY = $(sort $(filter-out runner/main.c,$(wildcard runner/*.c)))
+HEADERS = $(wildcard runner/*.h)
+LINK = -lm -ldl -pthread
+
+all: cdrmix-run libmodel.so
+
+cdrmix-run: runner/main.c $(LIBRARY) $(HEADERS)
+	$(CC) $(CHECKED) $(CFLAGS) -Irunner -o $@ runner/main.c $(LIBRARY) $(LINK)
+
+# made beside its name: another process may be loading it
+libmodel.so: $(LIBRARY) $(HEADERS)
+	$(CC) $(CHECKED) $(CFLAGS) -Irunner -fPIC -shared -o $@.$$$$ $(LIBRARY) $(LINK) && mv -f $@.$$$$ $@
+
+clean:
+	rm -f cdrmix-run libmodel.so
+
+.PHONY: all clean

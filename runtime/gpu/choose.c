@@ -1,0 +1,106 @@
+#include "runner.h"
+
+#include <string.h>
+
+/* --- on the GPU --------------------------------------------------------------------------------------------------- */
+/* The plan that chooses as `how` says, or NULL: then the choice is made from the logits here. */
+static const cdr_plan *plan_for(const cdr_model *m, const cdr_shape *shape, const cdr_sampling *how)
+{
+  const cdr_plan *plan = how->temperature <= 0 ? &shape->argmax : &shape->sample;
+  if (how->temperature > 0 && (how->top_k < 1 || (uint64_t)how->top_k != m->manifest.sample_top_k)) return NULL;
+  return plan->part_count ? plan : NULL;
+}
+
+static int put_settings(cdr_model *m, uint64_t rows, const cdr_sampling *how)
+{
+  const cdr_driver *d = &m->device.driver;
+  float *settings = m->draws + CDR_WINDOW;
+  size_t bytes = (size_t)rows * sizeof *settings;
+  for (uint64_t i = 0; i < rows; i++) {
+    settings[i] = (float)how->temperature;
+    settings[rows + i] = (float)how->top_p;
+  }
+  int code = CDR_TRY(d, upload, (m->places.choice[CDR_TEMPERATURE], settings, bytes, m->device.stream));
+  return code != CDR_OK ? code : CDR_TRY(d, upload, (m->places.choice[CDR_TOP_P], settings + rows, bytes, m->device.stream));
+}
+
+/* One token of every row: read, and the next one put where it is read from. */
+static int run_choice(cdr_model *m, cdr_held *held, const cdr_plan *plan, float *draws, int32_t *ids, cdr_sampling *how)
+{
+  const cdr_driver *d = &m->device.driver;
+  uint64_t rows = m->shapes[held->shape].rows;
+  int code = cdr_run(m, held, -1, 1);
+  if (code == CDR_OK && how->temperature > 0) {
+    for (uint64_t i = 0; i < rows; i++) draws[i] = (float)(cdr_draw(&how->random) * (1 - 0x1p-24)); /* 1 is not in it */
+    code = CDR_TRY(d, upload, (m->places.choice[CDR_RANDOM], draws, (size_t)rows * sizeof *draws, m->device.stream));
+  }
+  if (code == CDR_OK) code = cdr_run_parts(m, plan, 0, plan->part_count, 0);
+  return code != CDR_OK ? code : CDR_TRY(d, download, (ids, m->places.tokens, (size_t)rows * sizeof *ids, m->device.stream));
+}
+
+static int choose_there(cdr_model *m, cdr_held *held, const cdr_plan *plan, size_t n, cdr_sampling *how, int32_t *out)
+{
+  size_t rows = (size_t)m->shapes[held->shape].rows, at_once = CDR_WINDOW / rows, some;
+  int code = how->temperature > 0 ? put_settings(m, rows, how) : CDR_OK;
+  for (size_t done = 0; done < n && code == CDR_OK; done += some) {
+    some = n - done < at_once ? n - done : at_once;
+    for (size_t i = 0; i < some && code == CDR_OK; i++)
+      code = run_choice(m, held, plan, m->draws + i * rows, m->ids + i * rows, how);
+    int waited = cdr_device_wait(&m->device);
+    if (code == CDR_OK) code = waited;
+    if (code == CDR_OK) code = cdr_check_tokens(m, m->ids, some * rows);
+    if (code == CDR_OK) memcpy(out + done * rows, m->ids, some * rows * sizeof *out);
+  }
+  return code;
+}
+
+/* --- here ---------------------------------------------------------------------------------------------------------- */
+static int choose_here(cdr_model *m, cdr_held *held, size_t n, cdr_sampling *how, int32_t *out)
+{
+  const cdr_driver *d = &m->device.driver;
+  const cdr_shape *shape = &m->shapes[held->shape];
+  size_t rows = (size_t)shape->rows, vocab = (size_t)m->manifest.vocab, bytes = rows * sizeof *out;
+  int code = CDR_OK;
+  for (size_t i = 0; i < n && code == CDR_OK; i++) {
+    if (i > 0) code = CDR_TRY(d, upload, (m->places.tokens, m->ids, bytes, m->device.stream));
+    if (code == CDR_OK) code = cdr_run(m, held, -1, 1);
+    if (code == CDR_OK) code = CDR_TRY(d, download, (m->logits, shape->logits, rows * vocab * sizeof *m->logits, m->device.stream));
+    int waited = cdr_device_wait(&m->device);
+    if (code == CDR_OK) code = waited;
+    for (size_t row = 0; row < rows && code == CDR_OK; row++)
+      m->ids[row] = out[i * rows + row] = cdr_sample(how, m->logits + row * vocab, (int32_t)vocab, m->room);
+  }
+  return code;
+}
+
+/* --- */
+int cdr_run_choices(cdr_model *m, cdr_held *held, const int32_t *tokens, size_t n, cdr_sampling *how, int32_t *out)
+{
+  const cdr_shape *shape = &m->shapes[held->shape];
+  const cdr_plan *plan = plan_for(m, shape, how);
+  size_t rows = (size_t)shape->rows, bytes = rows * sizeof *tokens;
+  memcpy(m->ids + CDR_WINDOW, tokens, bytes);
+  int code = CDR_TRY(&m->device.driver, upload, (m->places.tokens, m->ids + CDR_WINDOW, bytes, m->device.stream));
+  if (code == CDR_OK) code = plan ? choose_there(m, held, plan, n, how, out) : choose_here(m, held, n, how, out);
+  int waited = cdr_device_wait(&m->device);
+  return code != CDR_OK ? code : waited;
+}
+
+int cdr_generate(const cdr_model *given, void *state, int32_t token, size_t n, cdr_sampling *how, int32_t *out)
+{
+  cdr_model *m;
+  cdr_held *held;
+  int before;
+  if (!given || !state || !how || (!out && n)) return CDR_NULL;
+  int code = cdr_check_tokens(given, &token, 1);
+  if (code == CDR_OK) code = cdr_enter(given, &m, &before);
+  if (code != CDR_OK) return code;
+  code = cdr_held_find(m, state, &held);
+  if (code == CDR_OK && held->broken) code = CDR_STATE_BROKEN;
+  if (code == CDR_OK) code = cdr_check_length(held, 0, n);
+  if (code != CDR_OK || n == 0) return cdr_leave(m, before, code);
+  code = cdr_run_choices(m, held, &token, n, how, out);
+  if (code == CDR_OK) held->tokens[0] += n;
+  held->broken = code != CDR_OK;
+  return cdr_leave(m, before, code);
+}

@@ -1,0 +1,44 @@
+"""What a generated `program.py` imports: tensors arranged, scans, windows, banks, and what a program is made of.
+
+In an artefact this package is `cdrmix_tinygrad`.
+"""
+
+from .arrange import beside, constant, delay, heads, joined, last, mix, places, shift, take, tokens, view, within_a_turn
+from .choice import choices
+from .frame import Frame
+from .picks import top
+from .program import Call, Result, Slot, Unit, advance
+from .scans import chunk_scan, coupled_scan, linear_scan, max_plus_scan
+from .windows import attend, remember, there, windows
+
+__all__ = [
+    "Call",
+    "Frame",
+    "Result",
+    "Slot",
+    "Unit",
+    "advance",
+    "attend",
+    "beside",
+    "choices",
+    "chunk_scan",
+    "constant",
+    "coupled_scan",
+    "delay",
+    "heads",
+    "joined",
+    "last",
+    "linear_scan",
+    "max_plus_scan",
+    "mix",
+    "places",
+    "remember",
+    "shift",
+    "take",
+    "there",
+    "tokens",
+    "top",
+    "view",
+    "windows",
+    "within_a_turn",
+]

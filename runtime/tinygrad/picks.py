@@ -1,0 +1,110 @@
+"""Choosing: the largest k, the largest one, one drawn from a distribution; all on the device, static shapes.
+
+    top(values [..., E], k) -> (values [..., k], picks [..., k] int32)    largest first, ties by the lowest place
+    argmax(logits [..., V]) -> [...] int32                                ties by the lowest place
+    sample(logits [B, V], temperature [B], top_p [B], top_k, u [B]) -> [B] int32
+        the token whose share of the probability (softmax(logits / temperature) over the top_k most likely, cut to the
+        smallest set that reaches top_p) holds u in [0, 1).  temperature <= 0: argmax.
+
+NaN counts as minus infinity; a pick is always in [0, E), and the k picks are different places.
+
+Input: lazy or realised f32 tensors.  Output: `top` tensors of their own buffers.
+A value's rank is how many beat it: every value writes itself to the place of its rank, no two to the same, none beyond.
+Longer rows than `WIDE` are cut in pieces, whose best are ranked again.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from math import inf, prod
+
+from tinygrad import Tensor, dtypes
+
+from .kernel import UOp, block, buffer, finish, gated, has_blocks, lane, launch, least, loop, real, total
+
+WIDE = 1024  # values ranked among each other
+PIECE = 256
+THREADS = 128
+
+
+def top(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """See the module."""
+    *lead, E = (int(n) for n in values.shape)
+    if not 0 < k <= E:
+        raise ValueError(f"{k} of {E} values")
+    rows = prod(lead)
+    best, picks, width = values.cast(dtypes.float32).reshape(rows, E), None, E
+    while width > WIDE and width > max(PIECE, 2 * k):
+        best, picks = _ranked(best, picks, rows, width, max(PIECE, 2 * k), k)
+        width = int(best.shape[1])
+    best, picks = _ranked(best, picks, rows, width, width, k)
+    return best.reshape(*lead, k), picks.reshape(*lead, k)
+
+
+def argmax(logits: Tensor) -> Tensor:
+    """See the module."""
+    return top(logits, 1)[1].squeeze(-1)
+
+
+def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, top_k: int, u: Tensor) -> Tensor:
+    """See the module."""
+    best, picks = top(logits, min(top_k, int(logits.shape[-1])))
+    k = int(best.shape[-1])
+    cold = temperature <= 0
+    heat = cold.where(1.0, temperature).unsqueeze(-1)  # [B, 1]
+    weight = ((best - best[:, :1]) / heat).exp().contiguous()  # [B, k]
+    place = Tensor.arange(k)
+    up_to = place.reshape(1, k, 1) >= place.reshape(1, 1, k)
+    reached = up_to.where(weight.unsqueeze(1), 0.0).sum(-1)  # [B, k]: the weight of a place and those before it
+    inside = (reached - weight) < top_p.unsqueeze(-1) * weight.sum(-1, keepdim=True)
+    inside = (inside | (place == 0)).contiguous()
+    kept = inside.where(weight, 0.0).sum(-1, keepdim=True)
+    passed = (inside & (reached <= u.unsqueeze(-1) * kept)).sum(-1, keepdim=True)
+    last = inside.sum(-1, keepdim=True) - 1
+    turn = cold.unsqueeze(-1).where(0, passed.minimum(last))
+    return (place == turn).where(picks, 0).sum(-1).cast(dtypes.int32)
+
+
+def _ranked(best: Tensor, picks: Tensor | None, rows: int, width: int, piece: int, k: int) -> tuple[Tensor, Tensor]:
+    """The best k of each piece of a row, side by side: [rows, pieces * k], and where they stood in the first row."""
+    pieces = -(-width // piece)
+    out = Tensor.empty(rows, pieces * k, dtype=dtypes.float32, device=best.device)
+    places = Tensor.empty(rows, pieces * k, dtype=dtypes.int32, device=best.device)
+    sink = _written(rows, width, piece, k, picks is not None, has_blocks(best.device))
+    found = launch(sink, [out, places], [best] if picks is None else [best, picks])
+    return found[0], found[1]
+
+
+@cache
+def _written(rows: int, width: int, piece: int, k: int, again: bool, blocks: bool) -> UOp:
+    """A value a thread: it counts the values of its piece that beat it."""
+    pieces = -(-width // piece)
+    best, picks = buffer(0, rows * pieces * k), buffer(1, rows * pieces * k, dtypes.int32)
+    values = buffer(2, rows * width)
+    before = buffer(3, rows * width, dtypes.int32) if again else None
+    if blocks:
+        threads = min(THREADS, piece)
+        row, part = block(rows, 0), block(pieces, 1)
+        far, near = block(-(-piece // threads), 2), lane(threads, 3)
+        mine = least(far * threads + near, piece - 1)  # spare threads repeat the last value
+        axes: tuple[UOp, ...] = (row, part, far, near)
+    else:
+        row, part, mine = loop(rows, 0), loop(pieces, 1), loop(piece, 2)
+        axes = (row, part, mine)
+    other = loop(piece, 4)
+
+    def value(place: UOp) -> tuple[UOp, UOp]:
+        """The value at a place of the piece, and what it counts as; nothing lies beyond the row."""
+        at = part * piece + place
+        found = values[row * width + least(at, width - 1)].load()
+        counts = found.ne(found).where(real(-inf), found)
+        return found, counts if width % piece == 0 else (at < width).where(counts, real(-inf))
+
+    (own, counts), (_, rival) = value(mine), value(other)
+    beaten = (counts < rival) | (rival.eq(counts) & (other < mine))
+    rank = total(beaten.cast(dtypes.int32), other).cast(dtypes.weakint)
+    to = gated((row * pieces + part) * k + rank, rank < k)
+    at = least(part * piece + mine, width - 1)
+    place = at.cast(dtypes.int32) if before is None else before[row * width + at].load()
+    name = f"top_{k}_{rows}x{width}"
+    return finish(name, axes, best[to].store(own), picks[to].store(place))
