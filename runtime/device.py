@@ -14,9 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cdrmix.runtime.errors import ArtifactError
+from cdrmix.runtime.errors import ArtifactError, NoDevice
 from cdrmix.runtime.native import FLOATS, LIBRARY, NativeEngine, NativeState, build
 from cdrmix.runtime.sampling import Sampling
+
+ABSENT = {"CDR_DRIVER_MISSING": 38, "CDR_DEVICE_MISSING": 39, "CDR_CODE_MISSING": 40}
+"""The kinds of error, by errors.h, that say that nothing here can run the artefact."""
+
+STANDS_FOR: Mapping[str, str] = {"Mock GPU": "source executed on CPU", "Emulated": "emulated"}
+"""What running on a device that is none is called, by how the device's name begins."""
 
 NEWEST = "cdr_batch_generate"
 """A library without this is of another version of the runner."""
@@ -69,14 +75,22 @@ class DeviceEngine(NativeEngine):
             ("cdr_batch_close", None, [c_void_p]),
         )
 
-    def _check(self, code: int, doing: str, remedy: str = "") -> None:
-        super()._check(code, doing, remedy)  # the runner's sentences say what to do
-
     @property
     def about(self) -> str:
         """Which GPU this is, and which of the artefact's programs runs on it."""
         found: bytes = self._lib.cdr_about(self._handle())
         return found.decode(errors="replace")
+
+    @property
+    def how(self) -> str:  # type: ignore[override]
+        """See `Engine`."""
+        return next((how for name, how in STANDS_FOR.items() if self.about.startswith(name)), "executed")
+
+    def _check(self, code: int, doing: str, remedy: str = "") -> None:
+        if code & 0xFF in ABSENT.values():
+            text = self._lib.cdr_error_text(code).decode(errors="replace")
+            raise NoDevice(text, "run it where its GPU is; `cdrmix verify` can run its program on this CPU")
+        super()._check(code, doing, remedy)  # the runner's sentences say what to do
 
     def start(self) -> DeviceState:
         """A new document's state."""

@@ -51,7 +51,7 @@ def emit_read(n: Node, scope: Scope, emit: Emit) -> Value:
 def _row(n: Node, scope: Scope, emit: Emit) -> Value | None:
     """Whole rows of a stored table, picked at run time: only they are widened."""
     p = scope.param(n.arg.ref)
-    if p is None or len(n.args) < 2 or [i.axis.size for i in p.indices] != [a.size for a in n.arg.view]:
+    if p is None or not n.args or [i.axis.size for i in p.indices] != [a.size for a in n.arg.view]:
         return None
     first, *rest = n.args
     whole = all(a.op == "index" and a.arg.axis.size == x.size for a, x in zip(rest, n.arg.view[1:], strict=True))

@@ -225,6 +225,7 @@ static int start(cdr_model *m, const cdr_program *program, const char *weights_p
   if (code == CDR_OK) code = load_code(m, program);
   if (code == CDR_OK) code = cdr_upload(m, weights_path);
   if (code == CDR_OK) code = make_plans(m);
+  cdr_weights_close(&m->manifest.file); /* everything of it is in tables now */
   if (code == CDR_OK) code = cdr_device_wait(&m->device);
   return cdr_leave(m, before, code);
 }

@@ -17,6 +17,7 @@ from math import prod
 from tinygrad import Tensor
 
 from .experts import back, group_by_expert, rows
+from .lookup import table_rows
 from .products import row_product
 from .several import row_products
 from .weights import widen
@@ -70,7 +71,11 @@ class Frame:
             b, v = int(at.shape[0]), int(w.shape[1])
             at = at + (self._instance(b) * v).reshape(b, *[1] * (at.ndim - 1))
             w, scale = w.flatten(0, 1), None if scale is None else scale.flatten(0, 1)
-        return widen(w[at], None if scale is None else scale[at])
+        sizes = w.shape[1:]
+        k, each = int(prod(sizes[-1:])), int(prod(sizes[:-1]))  # a row is `each` lines of k
+        lines = at.flatten() if each == 1 else (at.unsqueeze(-1) * each + Tensor.arange(each)).flatten()
+        found = table_rows(w.reshape(-1, k), lines, None if scale is None else scale.flatten())
+        return found.reshape(*at.shape, *sizes)
 
     def _instance(self, groups: int) -> Tensor:
         """The instance of each group."""

@@ -54,17 +54,22 @@ def expressions(tensors: Sequence[Tensor], most: int, costly: int | None = None)
     """See the module; single numbers are not counted.  `costly`: at most so many exponentials, roots and the like."""
     roots = [t.cast(dtypes.float32).uop for t in tensors]
     twice = set().union(*(_used_twice(u) for u in roots)) - {_base(u) for u in roots}
-    leaves: dict[UOp, None] = {}
-    for u in roots:
-        inside = _inside(u, twice)
-        own = [x for x in inside if x in twice or not _parts(x)]
-        large = sum(prod(_shape(x)) > 1 for x in own)
-        price = sum(x.op in COSTLY and prod(_shape(x)) > 1 and x not in twice for x in inside)
-        fits = large <= most and len(own) <= 2 * most and len(inside) <= LONG and (costly is None or price <= costly)
-        leaves.update(dict.fromkeys(own if fits else [_base(u)]))
+    cut = twice | {_base(u) for u in roots if not _fits(u, twice, most, costly)}
+    leaves = list(dict.fromkeys(x for u in roots for x in _inside(u, cut) or [] if x in cut or not _parts(x)))
     sizes = tuple((prod(_shape(u)), u.dtype) for u in leaves)
     names = {u: buffer(n, *size).reshape(_shape(u)) for n, (u, size) in enumerate(zip(leaves, sizes, strict=True))}
     return Forms(tuple(_rebuilt(u, names) for u in roots), sizes), [Tensor(u) for u in leaves]
+
+
+def _fits(root: UOp, cut: set[UOp], most: int, costly: int | None) -> bool:
+    """Whether an expression is worth being computed where it is read."""
+    inside = _inside(root, cut)
+    if inside is None:
+        return False
+    leaves = [u for u in inside if u in cut or not _parts(u)]
+    price = sum(u.op in COSTLY and u not in cut and prod(_shape(u)) > 1 for u in inside)
+    large = sum(prod(_shape(u)) > 1 for u in leaves)
+    return large <= most and len(leaves) <= 2 * most and (costly is None or price <= costly)
 
 
 def _shape(u: UOp) -> Shape:
@@ -86,24 +91,24 @@ def _parts(u: UOp) -> tuple[UOp, ...]:
     return u.src if u.op in COMPUTED and same else ()
 
 
-def _inside(root: UOp, stop: set[UOp]) -> list[UOp]:
-    """The ops of an expression and its leaves, operands first; constants are neither."""
+def _inside(root: UOp, cut: set[UOp]) -> list[UOp] | None:
+    """The ops of an expression and its leaves, operands first, without constants; None of a long one."""
     found: dict[UOp, None] = {}
-
-    def visit(u: UOp) -> None:
-        if u in found or u.op is Ops.CONST:
-            return
-        for part in () if u in stop else _parts(u):
-            visit(part)
-        found[u] = None
-
-    visit(root)
-    return list(found)
+    waiting = [root]
+    while waiting:
+        u = waiting[-1]
+        inner = [p for p in (() if u in cut else _parts(u)) if p.op is not Ops.CONST and p not in found]
+        waiting += inner
+        if not inner:
+            found[waiting.pop()] = None
+        if len(found) > LONG or len(waiting) > 4 * LONG:
+            return None
+    return [u for u in found if u.op is not Ops.CONST]
 
 
 def _used_twice(root: UOp) -> set[UOp]:
     """What an expression would compute twice, and is not cheap."""
-    inside = _inside(root, set())
+    inside = _inside(root, set()) or []
     under: dict[UOp, set[UOp]] = {}  # the leaves under an op
     uses: dict[UOp, set[UOp]] = {}
     for u in inside:

@@ -1,7 +1,7 @@
 """Kernels for AMD on a CPU: their LLVM IR, with the words of a GPU replaced, compiled by LLVM for this machine.
 
-Input: the text of `kernels.ll`.  Output: a module of the mock driver.  It says nothing of AMD's machine code, only of the
-source that it is made of.
+Input: the text of `kernels.ll`.  Output: a module of the mock driver.  It says nothing of AMD's machine code, only of
+the source that it is made of.
 """
 
 from __future__ import annotations
