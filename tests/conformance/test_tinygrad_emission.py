@@ -114,7 +114,8 @@ def test_the_schedule_fits_the_weights_and_the_state() -> None:
 @pytest.mark.parametrize("op", ["rotate", "positions"])
 @pytest.mark.parametrize("place", [0, 4097, 99_990])
 def test_angles_of_far_places_keep_their_digits(op: str, place: int) -> None:
-    model = load_op(OPS, op, {"H": 2, "N": 64} if op == "rotate" else {"D": 6})
+    dims, args = ({"H": 2, "N": 64}, {"base": "10000.0"}) if op == "rotate" else ({"D": 6}, {})
+    model = load_op(OPS, op, dims, args)
     weights = {path: np.asarray(w, np.float32) for path, w in random_weights(model, 0).items()}
     stream = Stream(program_of(emit_program(lower(model).program)["program.py"]), weights)
     stream.slots["pos"] = (stream.slots["pos"] + place).realize()
