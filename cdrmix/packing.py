@@ -102,7 +102,7 @@ def widen(x: np.ndarray, of: Stored, scale: np.ndarray | None = None) -> np.ndar
     """The f32 values a stored tensor stands for; bf16 as its bits."""
     match of:
         case "bf16":
-            return (x.astype(np.uint32) << 16).view(np.float32)
+            return np.asarray((x.astype(np.uint32) << 16).view(np.float32))
         case "i8":
             assert scale is not None
             return x.astype(np.float32) * scale[..., None]

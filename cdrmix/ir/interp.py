@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class Interpreter:
             if slot.kind == "history":
                 state[f"{slot.path}.count"] = np.zeros(banks, np.int64)
                 continue
-            state[slot.path] = first_value(slot, lambda at, s=slot: self._weights_of(s.place.path, s.place.cell, at))
+            state[slot.path] = first_value(slot, partial(self._weights_of, slot.place.path, slot.place.cell))
         return state
 
     def step(self, token: Fed, state: Mapping[str, Array]) -> tuple[Array, State]:

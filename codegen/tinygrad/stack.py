@@ -303,5 +303,5 @@ def schedule_of(stack: Stack) -> dict[str, Any]:
 def choices(vocab: int) -> dict[str, Any]:
     """The units that choose the next token; none where the model has no tokens."""
     plain = {"x": [vocab], "x_dtype": "f32", "out": [], "weights": [], "states": [], "writes": [], "blocked": True}
-    settings = [[name, []] for name in ("temperature", "top_p", "u")]
+    settings: list[list[Any]] = [[name, []] for name in ("temperature", "top_p", "u")]
     return {"argmax": plain | {"reads": []}, "sample": plain | {"reads": settings, "top_k": 64}} if vocab else {}
