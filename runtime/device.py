@@ -1,6 +1,5 @@
 """Run a `cuda` or `rocm` artefact: its C runner as a shared library, through ctypes.
 
-The artefact's own `libmodel.so` is used when this machine can load it; otherwise the artefact's Makefile builds one.
 A state is memory of the GPU and is given back when nothing refers to it any more.
 """
 
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 from cdrmix.runtime.errors import ArtifactError, NoDevice
-from cdrmix.runtime.native import FLOATS, LIBRARY, NativeEngine, NativeState, build
+from cdrmix.runtime.native import FLOATS, NativeEngine, NativeState
+from cdrmix.runtime.runner import load
 from cdrmix.runtime.sampling import Sampling
 
 ABSENT = {"CDR_DRIVER_MISSING": 38, "CDR_DEVICE_MISSING": 39, "CDR_CODE_MISSING": 40}
@@ -24,25 +24,11 @@ ABSENT = {"CDR_DRIVER_MISSING": 38, "CDR_DEVICE_MISSING": 39, "CDR_CODE_MISSING"
 STANDS_FOR: Mapping[str, str] = {"Mock GPU": "source executed on CPU", "Emulated": "emulated"}
 """What running on a device that is none is called, by how the device's name begins."""
 
-NEWEST = "cdr_batch_generate"
-"""A library without this is of another version of the runner."""
-
 
 class _Sampling(ctypes.Structure):
     """`cdr_sampling` of sample.h."""
 
     _fields_ = [("temperature", c_double), ("top_p", c_double), ("top_k", c_int32), ("random", c_uint64)]
-
-
-def load(folder: Path) -> ctypes.CDLL:
-    """The artefact's library: the one it came with, or one built here."""
-    try:
-        shipped = ctypes.CDLL(str((folder / LIBRARY).resolve(strict=True)))
-        if hasattr(shipped, NEWEST):
-            return shipped
-    except OSError:
-        pass  # made for another machine, or not there
-    return ctypes.CDLL(str(build(folder, source="runner").resolve()))
 
 
 class DeviceState(NativeState):
@@ -60,7 +46,7 @@ class DeviceEngine(NativeEngine):
     """`cdr_*` of the runner's model.h over ctypes."""
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]):
-        super().__init__(folder, manifest, load(folder))
+        super().__init__(folder, manifest, load(folder, manifest))
         tokens, how = POINTER(c_int32), POINTER(_Sampling)
         self._declare(
             ("cdr_about", c_char_p, [c_void_p]),

@@ -22,14 +22,15 @@ LIBRARY = "libmodel.so"
 FLOATS = POINTER(c_float)
 
 
-def build(folder: Path, target: str = LIBRARY, source: str = "model.c") -> Path:
-    """Run the artefact's `make` and return what it built from `source`."""
+def build(folder: Path, target: str = LIBRARY, source: str = "model.c", always: bool = False) -> Path:
+    """Run the artefact's `make` and return what it built from `source`, now or before."""
     made, of = folder / target, folder / source
     if shutil.which("make") is None:
-        if made.is_file() and of.exists() and made.stat().st_mtime_ns >= of.stat().st_mtime_ns:
+        if not always and made.is_file() and of.exists() and made.stat().st_mtime_ns >= of.stat().st_mtime_ns:
             return made  # a device that was given the built library needs no compiler
         raise ArtifactError("no `make` on this machine", "install make and a C compiler (gcc or clang)")
-    done = subprocess.run(["make", "-s", "-C", str(folder), target], capture_output=True, text=True, check=False)
+    command = ["make", "-s", *["-B"] * always, "-C", str(folder), target]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         remedy = "compile the spec again"
         if shutil.which(os.environ.get("CC", "cc")) is None:

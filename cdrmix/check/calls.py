@@ -15,7 +15,7 @@ from cdrmix.check.bodies import open_body
 from cdrmix.check.dims import axis_of, bind_axes, check_axes
 from cdrmix.check.draft import Definition
 from cdrmix.check.equations import reading, solve
-from cdrmix.check.expressions import is_function, store
+from cdrmix.check.expressions import is_function, merged, store
 from cdrmix.check.frame import Frame
 from cdrmix.check.mentions import leaves, nodes
 from cdrmix.check.order import in_order
@@ -196,8 +196,9 @@ def _result(frame: Frame, expr: ast.Call, r: Reading) -> Value:
     finish(inner)
     want = tuple(axis_of(d, frame.names(frame.scope_of(decl.type, decl.scope))) for d in decl.type.dims)
     if len(want) != len(found.shape) or not all(map(unite, found.shape, want)):
+        help = merged(found.shape, stmt.value, want, None, inner) or "mend the type after `->`, or the value"
         r.draft.fail("E0303", stmt.span, f"op `{decl.name}` returns {names(want)}, `{quote(stmt.value)}` is "
-                     f"{names(found.shape)}", "mend the type after `->`, or the value")  # fmt: skip
+                     f"{names(found.shape)}", help)  # fmt: skip
     _free_axes(frame, found, r)
     dtype = decl.type.dtype or "work"
     if found.dtype in FLOATS and found.dtype != dtype and not r.pure and found.const is None:

@@ -17,6 +17,7 @@ from cdrmix.check.draft import Writing
 from cdrmix.check.frame import Frame
 from cdrmix.check.quote import quote
 from cdrmix.check.reading import Reading, finish, value
+from cdrmix.check.statics import RESERVED
 from cdrmix.check.stores import own_axes
 from cdrmix.check.symbols import Held, Stored
 from cdrmix.check.tensors import Value
@@ -66,6 +67,12 @@ def _init(symbol: Stored, expr: ast.Expr, frame: Frame, w: Writing) -> nodes.Ini
             return nodes.Init(rule, tuple(found))  # type: ignore[arg-type]
         case ast.Name(id=rule) if rule in INITS and not frame.visible(rule, symbol.scope):
             frame.draft.fail("E0209", expr.span, f"`{rule}` is called", f"write `{rule}(…)`")
+        case ast.Call(base=ast.Name(id=rule)) if not (
+            frame.visible(rule, symbol.scope) or rule in RESERVED or rule in frame.broken
+        ):
+            near = did_you_mean(rule, INITS)
+            frame.draft.fail("E0201", expr.base.span, f"no init rule `{rule}`", near or "a formula such as `0`, or "
+                             "`orthogonal()`, `uniform(low, high)`, `normal(std)`")  # fmt: skip
         case _:
             return nodes.Init("value", (_number(value(expr, r), expr, r, w),))
 

@@ -229,8 +229,23 @@ def meet(
         r.draft.fail("E0304", span, f"{one.name} = {one.size} and {two.name} = {two.size} have one size but are not "
                      f"one axis: `{quote(left_text)}` is {names(left)}, `{quote(right_text)}` is {names(right)}",
                      f"if they are meant to be, {made_one(two, one)}")  # fmt: skip
+    both = (right, right_text, left, None) if symbol == "=" else (left, left_text, right, right_text)
+    help = merged(*both, r) or f"they meet at `{symbol}`, where axes must be the same"
     r.draft.fail("E0303", span, f"axes differ: `{quote(left_text)}` is {names(left)}, `{quote(right_text)}` is "
-                 f"{names(right)}", f"they meet at `{symbol}`, where axes must be the same")  # fmt: skip
+                 f"{names(right)}", help)  # fmt: skip
+
+
+def merged(
+    left: Sequence[AxisVar], left_text: ast.Expr, right: Sequence[AxisVar], right_text: ast.Expr | None, r: Reading
+) -> str:
+    """How to make one value's axes those of the other, where they are the same elements; a `None` has no text."""
+    if not left or not right or not r.frame.products.same_elements(left, right):
+        return ""
+    longer = right_text is None or len(left) >= len(right)
+    text, axes = (left_text, right) if longer else (right_text, left)
+    assert text is not None
+    shown = quote(text) if isinstance(text, ast.Name | ast.Primed | ast.Call) else f"({quote(text)})"
+    return f"they are the same elements: `{shown} as {names(axes)}`"
 
 
 def _matrix_product(expr: ast.Binary, left: Value, right: Value, r: Reading) -> Value:
@@ -243,6 +258,8 @@ def _matrix_product(expr: ast.Binary, left: Value, right: Value, r: Reading) -> 
             help = f"a dot product is `sum[i]({_item(expr.left)}*{_item(expr.right)})`"
         elif len(left.shape) == 1 and len(right.shape) == 2:
             help = f"the matrix stands on the left: `{b} @ {a}`"
+        elif len(left.shape) == 2:
+            help = merged(right.shape, expr.right, left.shape[1:], None, r) or help
         r.draft.fail("E0315", expr.span, f"`{quote(expr)}`: the matrix product wants [M, K] @ [K], got "
                      f"{names(left.shape)} @ {names(right.shape)}", help)  # fmt: skip
     meet(left.shape[1:], expr.left, right.shape, expr.right, "@", expr.span, r)

@@ -252,7 +252,11 @@ class Names:
         models = [model for model, _ in self.scope.models.values()]
         settings = {s.name for model in models for s in model.body if isinstance(s, ast.Setting | ast.Group)}
         frame.broken.add(name)  # told once
-        first = name.partition(".")[0]
+        first, _, rest = name.partition(".")
+        if rest and frame.own(first):
+            help = f"a transposed product is an equation: `y[j] = sum[i]({first}[i,j]*x[i])`" if rest == "T" else ""
+            frame.draft.fail("E0201", node.span, f"`{first}` has nothing behind a dot, no `{rest}`",
+                             help or "only a model's settings come in groups")  # fmt: skip
         if first in frame.home.settings or first in settings or isinstance(node, ast.Path):
             frame.draft.fail("E0211", node.span, f"`{name}` is a model setting, ops do not see settings",
                              "pass it as an argument")  # fmt: skip

@@ -2,7 +2,8 @@
 
 Input: a `Cell`.
 Output: the cell with constants folded (in float64, in the text's order), units and double negations gone, choices
-on constants made, reductions over what does not vary replaced, and definitions that nothing reads dropped.
+on constants made, reductions over what does not vary replaced, and definitions that nothing reads dropped.  Whole
+numbers are divided by nothing that may be zero: `a // b` and `a % b` are zero there.
 
 Nothing that could be NaN or infinite is dropped (`0*x` stays), and a definition keeps the tokens it ranges over: a
 rewrite that would lose the last read of a history's window is not made.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import isfinite, log
+from math import inf, isfinite, log
 
 import numpy as np
 
@@ -147,6 +148,44 @@ def _reduce_what_does_not_vary(n: Node) -> Node | None:
     return rest
 
 
+def _divide_by_no_zero(n: Node) -> Node | None:
+    """Whole numbers by zero are zero, on every device."""
+    a, b = n.args
+    if n.dtype != "int" or _least(b) > 0 or b.op == "const" and b.arg != 0:
+        return None
+    zero, one = build.const(0), build.const(1)
+    if b.op == "const":
+        return zero
+    if b.op == "select" and b.args[0] == build.node("eq", b.args[2], zero) and b.args[1] == one:
+        return None
+    found = build.node("eq", b, zero)
+    return build.select(found, zero, build.node(n.op, a, build.select(found, one, b), span=n.span), n.span)
+
+
+def _least(n: Node) -> float:
+    """A number that a whole number is never below."""
+    parts = [_least(a) for a in n.args] if n.op != "read" else []
+    match n.op:
+        case "const":
+            return float(n.arg)
+        case "index" | "context":
+            return 0
+        case "add":
+            return sum(parts)
+        case "max":
+            return max(parts)
+        case "min":
+            return min(parts)
+        case "select":
+            return min(parts[1:])
+        case "mul" | "floordiv" | "mod" if min(parts) >= 0:
+            return parts[0] * parts[1] if n.op == "mul" else 0
+        case "pow" if parts[0] >= 1:
+            return 1
+        case _:
+            return -inf
+
+
 def _read_a_part(n: Node) -> Node | None:
     """`v[0 + i]` for an `i` of fewer places than `v` has stays arithmetic: an index alone means a whole axis."""
     args = tuple(
@@ -169,5 +208,7 @@ RULES |= {
     "select": (_fold, _choose),
     "and": (_fold, _decide),
     "or": (_fold, _decide),
+    "floordiv": (_fold, _divide_by_no_zero),
+    "mod": (_fold, _divide_by_no_zero),
     "read": (_read_a_part,),
 }

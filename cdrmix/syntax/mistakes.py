@@ -281,6 +281,15 @@ def _lacks(p: Place) -> Diagnostic | None:
     return None
 
 
+def _slice(p: Place) -> Diagnostic | None:
+    """`x[:2]`."""
+    words = p.tokens[p.start : p.at]
+    if p.token != ":" or p.block not in ("op", "when") or words.count("[") <= words.count("]"):
+        return None
+    help = "a part of an axis is read by arithmetic on its index: `y[i < 2] = x[i + 4]`"
+    return p.error("E0110", "`:` takes no part of an axis", help)
+
+
 def _missing_operator(p: Place) -> Diagnostic | None:
     last, token = p.before, p.token
     if last is None or "STAR" not in p.accepts or token.type not in _OPERANDS:
@@ -300,6 +309,7 @@ _RULES: tuple[Callable[[Place], Diagnostic | None], ...] = (
     _two_statements,
     _keyword,
     _unknown_statement,
+    _slice,
     _lacks,
     _missing_operator,
 )

@@ -43,14 +43,21 @@ def emit(program: Program, target: str, options: Mapping[str, Any]) -> dict[str,
     """The files by name; `manifest.json` among them holds the backend's own keys."""
     source = emit_program(program)
     archs = [arch.name for arch in toolchain.choose(target, options["arch"] or ())]
-    plan = schedule(program) | {
+    plan = schedule(program)
+    plan |= {
         "batches": sorted({1, *options["batch"]}),
-        "blocks": sorted((t for t in options["block"] if t > 1), reverse=True),
+        "blocks": sorted((t for t in options["block"] if t > 1), reverse=True) if _in_blocks(plan) else [],
     }
     programs, files = compile_programs(source, plan, archs)
     own = {"verified": {"how": "compiled", "archs": archs}, "schedule": plan, "programs": programs}
     readable = {f"source/{name}": text for name, text in source.items()}
     return {**readable, **files, **runner.files(), "manifest.json": json.dumps(own)}
+
+
+def _in_blocks(plan: Mapping[str, Any]) -> bool:
+    """Whether a prompt may be read in blocks: a unit that runs token by token must not ask where in the block it is."""
+    asks = [u for u in plan["units"].values() if not u["blocked"] and any(name == "pos" for name, *_ in u["states"])]
+    return not asks
 
 
 def execute(folder: Path, ids: Sequence[int]) -> tuple[str, dict[str, Any]]:

@@ -20,8 +20,9 @@ from . import states as states  # registers its rules
 from .attention import emit_entry
 from .casts import full
 from .levels import levelled, plain
+from .norms import variance_about
 from .scope import Scope, Symbol
-from .statements import Cells, emit_statement, read_back
+from .statements import Cells, emit_moments, emit_statement, read_back
 from .wrap import wrapped
 
 _SIZES = re.compile(r"(?<![\w.\"])(b|t)(?![\w\"=])")
@@ -57,10 +58,15 @@ def emit_cell(
             scope.known(Ref("carry", c.name), code, [a.size for a in c.axes])
     scope.missing = lambda ref: _stored(scope, ref)
     scope.scans.update(s for stmt in needed if isinstance(stmt, Chunk) for s in stmt.states)
+    measured: set[Ref] = set()
     for stmt in needed:
+        variance = variance_about(stmt, needed, windows) if isinstance(stmt, Def) else None
         if isinstance(stmt, Def) and stmt.ref.kind == "history":
             emit_entry(stmt, scope)
-        else:
+        elif isinstance(stmt, Def) and variance is not None:
+            emit_moments(stmt, variance, scope)
+            measured.add(variance.ref)
+        elif not isinstance(stmt, Def) or stmt.ref not in measured:
             emit_statement(stmt, scope, cells)
     arrange = plain if any(isinstance(stmt, Sequential) for stmt in needed) else levelled
     lines = arrange(scope.text())

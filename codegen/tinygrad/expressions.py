@@ -212,7 +212,7 @@ def _turn(n: Node, scope: Scope) -> Value:
     if folded is not None:
         return folded
     if v.type == "exact":  # whole turns are taken off while the angle has all its digits
-        v = Value(f"within_a_turn({v.code})", "float", v.dims, v.lead)
+        v = Value(scope.shared("angle", f"within_a_turn({v.code})"), "float", v.dims, v.lead)
     return replace(v, code=f"{within(v, ATOM)}.{n.op}()", level=ATOM)
 
 

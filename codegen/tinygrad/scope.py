@@ -70,6 +70,7 @@ class Scope:
     indent: int = 0
     suffix: str = ""
     _views: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
+    _shared: dict[str, str] = field(default_factory=dict)
     _ranges: dict[tuple[str, int], str] = field(default_factory=dict)
     _prelude: list[str] = field(default_factory=list)
     _said: Span = NOWHERE
@@ -159,6 +160,12 @@ class Scope:
         if (code, sizes) not in self._views:
             self._views[code, sizes] = self.let(f"{code.removesuffix(self.suffix)}_{name}", seen)
         return self._views[code, sizes]
+
+    def shared(self, name: str, code: str) -> str:
+        """A name for an expression that may come again, made once a function."""
+        if code not in self._shared:
+            self._shared[code] = self.let(name, code)
+        return self._shared[code]
 
     def mask(self, i: Index) -> Value:
         """Which tokens of a window are there, over its index."""

@@ -64,6 +64,18 @@ def _(d: Def, scope: Scope, cells: Cells) -> None:
     scope.define(d.ref, v, d.indices, scope.let(d.ref.name + suffix, v.code, axes_of(v.dims)))
 
 
+def emit_moments(mean: Def, variance: Def, scope: Scope) -> None:
+    """A mean and the variance about it, in one call."""
+    for d in (mean, variance):
+        scope.say(d.span)
+    (along,) = mean.value.arg
+    x = full(valued(scope, mean.value.args[0], (*mean.indices, along)), (*mean.indices, along), scope)
+    names = [scope.names.fresh(d.ref.name) for d in (mean, variance)]
+    scope.line(f"{', '.join(names)} = moments({x})  # {axes_of(mean.indices)}")
+    for d, name in zip((mean, variance), names, strict=True):
+        scope.known(d.ref, name, [i.axis.size for i in d.indices])
+
+
 @emit_statement.register
 def _(t: Top, scope: Scope, cells: Cells) -> None:
     scope.say(t.span)

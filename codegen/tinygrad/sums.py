@@ -42,7 +42,7 @@ def sum_of(n: Node, scope: Scope, emit: Emit) -> Value:
     if n.op == "mean" and not scope.here & {*bound} and not _products(n.args[0], bound, scope):
         (v,) = alike([emit(n.args[0], scope)])
         if v.type != "number" and set(bound) <= set(v.dims):
-            return _along(v, bound, "mean")
+            return _mean_of_rows(n.args[0], v, bound, scope, emit) or _along(v, bound, "mean")
     total = _sum(n.args[0], bound, scope, emit)
     for i in bound if n.op == "mean" else ():
         total = _scaled(total, count(i, scope), "/", scope)
@@ -170,6 +170,15 @@ def _weighted(factors: Sequence[Node], bound: tuple[Index, ...], scope: Scope, e
         code = scope.product(m.name, given, axes_of((*middle, *m.outs)))
     code = viewed(code, [*sizes, prod(i.axis.size for i in m.outs)], [*sizes, *(i.axis.size for i in m.outs)])
     return Value(code, "float", (*m.groups, *middle, *m.outs), True)
+
+
+def _mean_of_rows(body: Node, v: Value, bound: Sequence[Index], scope: Scope, emit: Emit) -> Value | None:
+    """The mean of a tensor, or of its square, along its last axis, in a kernel for long rows."""
+    square = body.op == "pow" and body.args[1].op == "const" and body.args[1].arg == 2
+    x = emit(body.args[0], scope) if square else v
+    if not x.code.isidentifier() or x.type != "float" or not x.lead or tuple(bound) != x.dims[-1:]:
+        return None
+    return Value(f"{'mean_square' if square else 'mean'}({x.code})", "float", x.dims[:-1], True)
 
 
 # --- other sums ----------------------------------------------------------------------------------------------------

@@ -230,12 +230,16 @@ static int run(session *s, options *o)
     code = print_logits(s, o);
   } else {
     sprintf(path, "%s/tokenizer.json", o->folder);
+#if defined(CDR_ON_DEVICE)
+    if ((code = cdr_check_file(s->model, "tokenizer.json")) != CDR_OK) return fail(path, cdr_error_text(code));
+#endif
     if ((code = cdr_tokenizer_open(&s->tokenizer, path)) != CDR_OK) return fail(path, cdr_error_text(code));
     if (cdr_tokenizer_vocab(s->tokenizer) > cdr_vocab(s->model)) return fail(path, "it has more tokens than the model");
     code = generate(s, o);
   }
   if (code != CDR_OK) return fail(o->folder, cdr_error_text(code));
-  if (o->save && (code = cdr_state_save(s->model, s->state, o->save)) != CDR_OK) return fail(o->save, cdr_error_text(code));
+  if (o->save && (code = cdr_state_save(s->model, s->state, o->save)) != CDR_OK)
+    return fail(o->save, cdr_error_text(code));
   return 0;
 }
 

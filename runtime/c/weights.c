@@ -183,7 +183,8 @@ static int read_header(cdr_json *j, const unsigned char *data, uint64_t room, co
       name[size] = 0;
       which = position(want, count, name);
     }
-    if (!read_entry(j, which < 0 ? NULL : &want[which], &e)) return which < 0 ? CDR_WEIGHTS_HEADER : cdr_error_of(CDR_TENSOR_ENTRY, which);
+    if (!read_entry(j, which < 0 ? NULL : &want[which], &e))
+      return which < 0 ? CDR_WEIGHTS_HEADER : cdr_error_of(CDR_TENSOR_ENTRY, which);
     if (e.end > last) last = e.end;
     if (which < 0) continue; /* a tensor of something else */
     if (found[which]) return cdr_error_of(CDR_TENSOR_TWICE, which);

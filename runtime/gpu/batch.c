@@ -65,7 +65,8 @@ void cdr_batch_close(cdr_batch *batch)
 
 static int bad_row(const cdr_batch *batch, int row)
 {
-  return row < 0 || row >= batch->rows ? cdr_fail(CDR_BATCH, "the batch has no row %d: it has %d", row, batch->rows) : CDR_OK;
+  return row < 0 || row >= batch->rows ? cdr_fail(CDR_BATCH, "the batch has no row %d: it has %d", row, batch->rows)
+                                       : CDR_OK;
 }
 
 int cdr_batch_put(cdr_batch *batch, int row, const void *state)

@@ -21,7 +21,8 @@ static int put_settings(cdr_model *m, uint64_t rows, const cdr_sampling *how)
     settings[rows + i] = (float)how->top_p;
   }
   int code = CDR_TRY(d, upload, (m->places.choice[CDR_TEMPERATURE], settings, bytes, m->device.stream));
-  return code != CDR_OK ? code : CDR_TRY(d, upload, (m->places.choice[CDR_TOP_P], settings + rows, bytes, m->device.stream));
+  return code != CDR_OK ? code
+                        : CDR_TRY(d, upload, (m->places.choice[CDR_TOP_P], settings + rows, bytes, m->device.stream));
 }
 
 /* One token of every row: read, and the next one put where it is read from. */
@@ -35,7 +36,8 @@ static int run_choice(cdr_model *m, cdr_held *held, const cdr_plan *plan, float 
     code = CDR_TRY(d, upload, (m->places.choice[CDR_RANDOM], draws, (size_t)rows * sizeof *draws, m->device.stream));
   }
   if (code == CDR_OK) code = cdr_run_parts(m, plan, 0, plan->part_count, 0);
-  return code != CDR_OK ? code : CDR_TRY(d, download, (ids, m->places.tokens, (size_t)rows * sizeof *ids, m->device.stream));
+  return code != CDR_OK ? code
+                        : CDR_TRY(d, download, (ids, m->places.tokens, (size_t)rows * sizeof *ids, m->device.stream));
 }
 
 static int choose_there(cdr_model *m, cdr_held *held, const cdr_plan *plan, size_t n, cdr_sampling *how, int32_t *out)
@@ -54,7 +56,7 @@ static int choose_there(cdr_model *m, cdr_held *held, const cdr_plan *plan, size
   return code;
 }
 
-/* --- here ---------------------------------------------------------------------------------------------------------- */
+/* --- here -------------------------------------------------------------------------------------------------------- */
 static int choose_here(cdr_model *m, cdr_held *held, size_t n, cdr_sampling *how, int32_t *out)
 {
   const cdr_driver *d = &m->device.driver;
@@ -64,7 +66,8 @@ static int choose_here(cdr_model *m, cdr_held *held, size_t n, cdr_sampling *how
   for (size_t i = 0; i < n && code == CDR_OK; i++) {
     if (i > 0) code = CDR_TRY(d, upload, (m->places.tokens, m->ids, bytes, m->device.stream));
     if (code == CDR_OK) code = cdr_run(m, held, -1, 1);
-    if (code == CDR_OK) code = CDR_TRY(d, download, (m->logits, shape->logits, rows * vocab * sizeof *m->logits, m->device.stream));
+    if (code == CDR_OK)
+      code = CDR_TRY(d, download, (m->logits, shape->logits, rows * vocab * sizeof *m->logits, m->device.stream));
     int waited = cdr_device_wait(&m->device);
     if (code == CDR_OK) code = waited;
     for (size_t row = 0; row < rows && code == CDR_OK; row++)
@@ -73,7 +76,7 @@ static int choose_here(cdr_model *m, cdr_held *held, size_t n, cdr_sampling *how
   return code;
 }
 
-/* --- */
+/* --- both -------------------------------------------------------------------------------------------------------- */
 int cdr_run_choices(cdr_model *m, cdr_held *held, const int32_t *tokens, size_t n, cdr_sampling *how, int32_t *out)
 {
   const cdr_shape *shape = &m->shapes[held->shape];

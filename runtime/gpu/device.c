@@ -47,7 +47,8 @@ static int look_hip(cdr_device *device)
   }
   free(room);
   if (code == CDR_OK && !device->arch[0])
-    code = cdr_fail(CDR_CODE_MISSING, "the driver does not say which architecture GPU %d (%s) has", device->number, device->name);
+    code = cdr_fail(CDR_CODE_MISSING, "the driver does not say which architecture GPU %d (%s) has", device->number,
+                    device->name);
   return code;
 }
 
@@ -59,7 +60,8 @@ int cdr_device_look(cdr_device *device, int number)
   memset(device->arch, 0, sizeof device->arch);
   memset(device->name, 0, sizeof device->name);
   int code = CDR_TRY(d, device_get, (&device->handle, number));
-  if (code == CDR_OK) code = CDR_TRY(d, device_name, (device->name, (int)sizeof device->name - 1, device->handle));
+  if (code == CDR_OK && d->device_name)
+    code = CDR_TRY(d, device_name, (device->name, (int)sizeof device->name - 1, device->handle));
   if (code == CDR_OK) code = d->vendor == CDR_CUDA ? look_cuda(device) : look_hip(device);
   return code;
 }
@@ -132,13 +134,18 @@ int cdr_device_take(cdr_device *device, cdr_pointer *memory, uint64_t bytes, con
   const cdr_driver *d = &device->driver;
   cdr_pointer made = 0;
   *memory = 0;
-  if (bytes > SIZE_MAX) return cdr_fail(CDR_DEVICE_MEMORY, "%s would need more memory than this machine can address", what);
+  if (bytes > SIZE_MAX)
+    return cdr_fail(CDR_DEVICE_MEMORY, "%s would need more memory than this machine can address", what);
   int result = d->memory_take(&made, (size_t)bytes);
   if (result != 0) {
     size_t left = 0, whole = 0;
     int code = cdr_driver_check(d, CDR_CALL_memory_take, result, what);
-    if (code == CDR_OK || (code & 0xff) != CDR_DEVICE_MEMORY || d->memory_info(&left, &whole) != 0) return code;
-    return cdr_fail(CDR_DEVICE_MEMORY, "the GPU %s has too little memory for %s: %.1f MiB were asked for, %.1f of %.1f MiB are free",
+    if (code == CDR_OK || (code & 0xff) != CDR_DEVICE_MEMORY ) return code;
+    if (!d->memory_info || d->memory_info(&left, &whole) != 0)
+      return cdr_fail(CDR_DEVICE_MEMORY, "the GPU %s has too little memory for %s: %.1f MiB were asked for", device->name,
+                      what, mebibytes(bytes));
+    return cdr_fail(CDR_DEVICE_MEMORY,
+                    "the GPU %s has too little memory for %s: %.1f MiB were asked for, %.1f of %.1f MiB are free",
                     device->name, what, mebibytes(bytes), mebibytes(left), mebibytes(whole));
   }
   int code = CDR_TRY(d, clear, (made, 0, (size_t)bytes, device->stream));

@@ -20,7 +20,7 @@ static const symbol symbols[] = {
 #define CDR_SYMBOL(name, cuda, hip, needed, arguments) {{cuda, hip}, needed, offsetof(cdr_driver, name)},
   CDR_DRIVER_CALLS(CDR_SYMBOL)
 #undef CDR_SYMBOL
-  {{"cuGetErrorName", NULL}, 1, offsetof(cdr_driver, error_name_to)},
+    {{"cuGetErrorName", NULL}, 1, offsetof(cdr_driver, error_name_to)},
   {{"cuGetErrorString", NULL}, 1, offsetof(cdr_driver, error_text_to)},
   {{NULL, "hipGetErrorName"}, 1, offsetof(cdr_driver, error_name)},
   {{NULL, "hipGetErrorString"}, 1, offsetof(cdr_driver, error_text)},
@@ -44,7 +44,8 @@ static int load(cdr_driver *driver)
     driver->library = dlopen(named, LOADING);
     if (driver->library) return CDR_OK;
     said = dlerror();
-    return cdr_fail(CDR_DRIVER_MISSING, "the driver library that CDR_DRIVER names cannot be loaded: %s", said ? said : named);
+    return cdr_fail(CDR_DRIVER_MISSING, "the driver library that CDR_DRIVER names cannot be loaded: %s",
+                    said ? said : named);
   }
   for (; *names && !driver->library; names++) driver->library = dlopen(*names, LOADING);
   if (driver->library) return CDR_OK;
@@ -96,7 +97,8 @@ int cdr_driver_check(const cdr_driver *driver, cdr_driver_call call, int result,
   }
   int kind = result == OUT_OF_MEMORY ? CDR_DEVICE_MEMORY : result == NO_DEVICE ? CDR_DEVICE_MISSING : CDR_DRIVER_CALL;
   return cdr_fail(kind, "%s failed%s%s: %s (%d: %s)", symbols[call].names[driver->vendor], about ? " for " : "",
-                  about ? about : "", text ? text : "no text", result, name ? name : "an error the driver has no name for");
+                  about ? about : "", text ? text : "no text", result,
+                  name ? name : "an error the driver has no name for");
 }
 
 int cdr_driver_has_graphs(const cdr_driver *driver)

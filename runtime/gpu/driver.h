@@ -13,10 +13,10 @@ typedef uint64_t cdr_pointer; /* of device memory */
 /* name here, of NVIDIA, of AMD, whether it must be there, arguments */
 #define CDR_DRIVER_CALLS(X)                                                                                           \
   X(init, "cuInit", "hipInit", 1, (unsigned))                                                                          \
-  X(version, "cuDriverGetVersion", "hipDriverGetVersion", 1, (int *))                                                  \
+  X(version, "cuDriverGetVersion", "hipDriverGetVersion", 0, (int *))                                                  \
   X(device_count, "cuDeviceGetCount", "hipGetDeviceCount", 1, (int *))                                                 \
   X(device_get, "cuDeviceGet", "hipDeviceGet", 1, (int *, int))                                                        \
-  X(device_name, "cuDeviceGetName", "hipDeviceGetName", 1, (char *, int, int))                                         \
+  X(device_name, "cuDeviceGetName", "hipDeviceGetName", 0, (char *, int, int))                                         \
   X(device_attribute, "cuDeviceGetAttribute", NULL, 1, (int *, int, int))                                              \
   X(device_properties, NULL, "hipGetDevicePropertiesR0600", 0, (void *, int))                                          \
   X(device_properties_5, NULL, "hipGetDeviceProperties", 0, (void *, int))                                             \
@@ -26,7 +26,7 @@ typedef uint64_t cdr_pointer; /* of device memory */
   X(context_pop, "cuCtxPopCurrent_v2", NULL, 1, (void **))                                                             \
   X(device_current, NULL, "hipGetDevice", 1, (int *))                                                                  \
   X(device_set, NULL, "hipSetDevice", 1, (int))                                                                        \
-  X(memory_info, "cuMemGetInfo_v2", "hipMemGetInfo", 1, (size_t *, size_t *))                                          \
+  X(memory_info, "cuMemGetInfo_v2", "hipMemGetInfo", 0, (size_t *, size_t *))                                          \
   X(memory_take, "cuMemAlloc_v2", "hipMalloc", 1, (cdr_pointer *, size_t))                                             \
   X(memory_free, "cuMemFree_v2", "hipFree", 1, (cdr_pointer))                                                          \
   X(pinned_take, "cuMemHostAlloc", "hipHostMalloc", 1, (void **, size_t, unsigned))                                    \
@@ -74,7 +74,8 @@ typedef struct {
 int cdr_driver_open(cdr_driver *driver, cdr_vendor vendor);
 void cdr_driver_close(cdr_driver *driver);
 
-/* 0, or the failure of a call: its name, the driver's own name and text of the error, and `about` unless that is NULL. */
+/* 0, or the failure of a call: its name, the driver's own name and text of the error, and `about` unless that is
+   NULL. */
 int cdr_driver_check(const cdr_driver *driver, cdr_driver_call call, int result, const char *about);
 
 /* Whether the driver has every call that graphs need. */

@@ -19,11 +19,13 @@ static int check_text(cdr_reader *r, const cdr_file *file)
   uint64_t listed;
   cdr_json j;
   while (at > 0 && (file->size - at < size || memcmp(file->bytes + at, key, size) != 0)) at--;
-  if (file->size - at < size || memcmp(file->bytes + at, key, size) != 0) return cdr_reader_bad(r, "it is cut short: its checksum is missing");
+  if (file->size - at < size || memcmp(file->bytes + at, key, size) != 0)
+    return cdr_reader_bad(r, "it is cut short: its checksum is missing");
   j.at = file->bytes + at + size;
   j.end = file->bytes + file->size;
   if (!cdr_reader_checksum(r, &j, &listed)) return 0;
-  if (!cdr_json_enter(&j, '}') || !cdr_json_done(&j)) return cdr_reader_bad(r, "its checksum is not the last thing in it");
+  if (!cdr_json_enter(&j, '}') || !cdr_json_done(&j))
+    return cdr_reader_bad(r, "its checksum is not the last thing in it");
   cdr_checksum *room = malloc(sizeof *room);
   if (!room) return cdr_reader_no_memory(r);
   while (at > 0 && strchr(" \n", file->bytes[at - 1]) && file->bytes[at - 1]) at--;
@@ -76,7 +78,8 @@ static int read_programs(cdr_manifest *m, cdr_reader *r, cdr_json j)
     program->at = j;
     if (!cdr_reader_at(r, j, "code", &at) || !cdr_reader_text(r, &at, &program->code)) return 0;
     if (!cdr_manifest_file(m, program->code)) return cdr_reader_bad(r, "a program's code is not among the files");
-    if (!cdr_reader_at(r, j, "vendor", &at) || !cdr_json_string(&at, &vendor)) return cdr_reader_bad(r, "a vendor is wanted");
+    if (!cdr_reader_at(r, j, "vendor", &at) || !cdr_json_string(&at, &vendor))
+      return cdr_reader_bad(r, "a vendor is wanted");
     program->vendor = cdr_json_is(vendor, "cuda") ? CDR_CUDA : CDR_HIP;
     if (program->vendor == CDR_HIP && !cdr_json_is(vendor, "hip")) return cdr_reader_bad(r, "an unknown vendor");
   }
@@ -142,7 +145,8 @@ int cdr_listed_open(const cdr_manifest *m, const char *name, cdr_file *file, cha
   const cdr_listed *listed = cdr_manifest_file(m, name);
   memset(file, 0, sizeof *file);
   if (!listed) return cdr_fail(CDR_MANIFEST, "manifest.json: files: it does not list %s", name);
-  if (strchr(name, '/') || strchr(name, '\\')) return cdr_fail(CDR_MANIFEST, "manifest.json: files: %s is not a name in the artefact's folder", name);
+  if (strchr(name, '/') || strchr(name, '\\'))
+    return cdr_fail(CDR_MANIFEST, "manifest.json: files: %s is not a name in the artefact's folder", name);
   int length = snprintf(path, CDR_LONGEST_PATH, "%s/%s", m->folder, name);
   if (length < 0 || length >= CDR_LONGEST_PATH) return CDR_PATH_TOO_LONG;
   int code = cdr_file_open(file, path);
@@ -150,7 +154,9 @@ int cdr_listed_open(const cdr_manifest *m, const char *name, cdr_file *file, cha
   if (file->size != listed->bytes) {
     unsigned long long have = file->size, want = listed->bytes;
     cdr_weights_close(file);
-    return cdr_fail(CDR_FILE_DAMAGED, "%s has %llu bytes, the manifest says %llu: it was cut short or changed; copy the artefact again", path, have, want);
+    return cdr_fail(CDR_FILE_DAMAGED,
+                    "%s has %llu bytes, the manifest says %llu: it was cut short or changed; copy the artefact again",
+                    path, have, want);
   }
   *checksum = listed->checksum;
   return CDR_OK;

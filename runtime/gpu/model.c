@@ -63,8 +63,9 @@ static int nothing_fits(const cdr_model *m)
     size_t size = strlen(held);
     snprintf(held + size, sizeof held - size, "%s%s", i ? ", " : "", m->manifest.programs[i].arch);
   }
-  return cdr_fail(CDR_CODE_MISSING, "the artefact holds no code for %s (%s): it holds %s; compile the spec with --arch %s", m->device.arch,
-                  m->device.name, held, m->device.arch);
+  return cdr_fail(CDR_CODE_MISSING,
+                  "the artefact holds no code for %s (%s): it holds %s; compile the spec with --arch %s",
+                  m->device.arch, m->device.name, held, m->device.arch);
 }
 
 /* GPU number CDR_DEVICE, or the first one that something fits. */
@@ -78,7 +79,8 @@ static int choose(cdr_model *m, const cdr_program **program)
     errno = 0;
     long number = strtol(named, &end, 10);
     if (*end || errno || number < 0 || number >= count)
-      return cdr_fail(CDR_DEVICE_MISSING, "CDR_DEVICE is %.40s, and the driver finds %d GPU%s", named, count, count == 1 ? "" : "s");
+      return cdr_fail(CDR_DEVICE_MISSING, "CDR_DEVICE is %.40s, and the driver finds %d GPU%s", named, count,
+                      count == 1 ? "" : "s");
     first = (int)number;
     count = first + 1;
   }
@@ -96,10 +98,19 @@ static int check_load(cdr_model *m, const cdr_program *program, int result)
   enum { NO_BINARY = 209, BAD_PTX = 218, NO_COMPILER = 221, NEW_PTX = 222 };
   int version = 0;
   int code = cdr_driver_check(&m->device.driver, CDR_CALL_module_load, result, program->code);
-  if (strcmp(program->arch, "ptx") != 0 || (result != NO_BINARY && result != BAD_PTX && result != NO_COMPILER && result != NEW_PTX)) return code;
-  if (m->device.driver.version(&version) != 0) version = 0;
-  return cdr_fail(CDR_DRIVER_OLD, "the driver (CUDA %d.%d) cannot compile %s for %s (%s): it is too old; install a newer one, or compile the spec with --arch %s",
+  if (strcmp(program->arch, "ptx") != 0 ||
+      (result != NO_BINARY && result != BAD_PTX && result != NO_COMPILER && result != NEW_PTX))
+    return code;
+  if (!m->device.driver.version || m->device.driver.version(&version) != 0) version = 0;
+  return cdr_fail(CDR_DRIVER_OLD,
+                  "the driver (CUDA %d.%d) cannot compile %s for %s (%s): it is too old; install a newer one, or "
+                  "compile the spec with --arch %s",
                   version / 1000, version % 1000 / 10, program->code, m->device.arch, m->device.name, m->device.arch);
+}
+
+static int changed(const char *path)
+{
+  return cdr_fail(CDR_FILE_DAMAGED, "%s was changed: its checksum is not the manifest's; copy the artefact again", path);
 }
 
 static int load_code(cdr_model *m, const cdr_program *program)
@@ -114,7 +125,7 @@ static int load_code(cdr_model *m, const cdr_program *program)
   if (!sum || !text) code = CDR_NO_MEMORY;
   if (code == CDR_OK) {
     memcpy(text, file.bytes, file.size);
-    if (cdr_checksum_of(sum, text, file.size) != listed) code = cdr_fail(CDR_FILE_DAMAGED, "%s was changed: its checksum is not the manifest's; copy the artefact again", path);
+    if (cdr_checksum_of(sum, text, file.size) != listed) code = changed(path);
   }
   if (code == CDR_OK) code = check_load(m, program, m->device.driver.module_load(&m->module, text));
   if (code != CDR_OK) m->module = NULL;
@@ -147,8 +158,10 @@ static int measure_shapes(cdr_model *m)
       shape->bytes = cdr_grown(shape->bytes, cdr_value_bytes(&manifest->pieces[k].value), shape->rows);
     }
   }
-  for (int i = 0; i < manifest->block_count; i++)
-    if (manifest->blocks[i] > CDR_WINDOW) return cdr_fail(CDR_MANIFEST, "manifest.json: schedule: a block is too large");
+  if (!manifest->batch_count) return cdr_fail(CDR_MANIFEST, "manifest.json: schedule: it has no batch of one session");
+  /* the largest first */
+  if (manifest->batches[0] > CDR_WINDOW || (manifest->block_count && manifest->blocks[0] > CDR_WINDOW))
+    return cdr_fail(CDR_MANIFEST, "manifest.json: schedule: a batch or a block is too large");
   return m->single >= 0 ? CDR_OK : cdr_fail(CDR_MANIFEST, "manifest.json: schedule: it has no batch of one session");
 }
 
@@ -189,8 +202,10 @@ static int make_plans(cdr_model *m)
   }
   for (int i = 0; i < m->manifest.block_count && code == CDR_OK; i++) {
     cdr_pointer logits;
-    code = cdr_plan_stack(&m->blocks[i], places, &m->manifest, 1, m->manifest.blocks[i], m->shapes[m->single].offsets, &logits);
-    if (code == CDR_OK && logits != m->shapes[m->single].logits) code = cdr_fail(CDR_MANIFEST, "manifest.json: a block's logits are elsewhere");
+    code = cdr_plan_stack(&m->blocks[i], places, &m->manifest, 1, m->manifest.blocks[i], m->shapes[m->single].offsets,
+                          &logits);
+    if (code == CDR_OK && logits != m->shapes[m->single].logits)
+      code = cdr_fail(CDR_MANIFEST, "manifest.json: a block's logits are elsewhere");
   }
   return code;
 }
@@ -207,9 +222,11 @@ static int take_memory(cdr_model *m)
   int code = cdr_device_take(&m->device, &m->work, m->places.bytes, "the values between kernels");
   if (code == CDR_OK) code = cdr_pinned_take(&m->device, &ids, (CDR_WINDOW + rows) * sizeof *m->ids, "tokens");
   if (code == CDR_OK) m->ids = ids;
-  if (code == CDR_OK) code = cdr_pinned_take(&m->device, &logits, rows * m->manifest.vocab * sizeof *m->logits, "logits");
+  if (code == CDR_OK)
+    code = cdr_pinned_take(&m->device, &logits, rows * m->manifest.vocab * sizeof *m->logits, "logits");
   if (code == CDR_OK) m->logits = logits;
-  if (code == CDR_OK) code = cdr_pinned_take(&m->device, &draws, (CDR_WINDOW + 2 * rows) * sizeof *m->draws, "random numbers");
+  if (code == CDR_OK)
+    code = cdr_pinned_take(&m->device, &draws, (CDR_WINDOW + 2 * rows) * sizeof *m->draws, "random numbers");
   if (code == CDR_OK) m->draws = draws;
   if (code == CDR_OK) cdr_places_move(&m->places, m->work);
   return code;
@@ -315,6 +332,22 @@ void cdr_close(cdr_model *m)
   cdr_manifest_close(&m->manifest);
   pthread_mutex_destroy(&m->lock);
   free(m);
+}
+
+int cdr_check_file(const cdr_model *m, const char *name)
+{
+  char path[CDR_LONGEST_PATH];
+  cdr_file file;
+  uint64_t listed;
+  if (!m || !name) return CDR_NULL;
+  int code = cdr_listed_open(&m->manifest, name, &file, path, &listed);
+  if (code != CDR_OK) return code;
+  cdr_checksum *sum = malloc(sizeof *sum);
+  if (!sum) code = CDR_NO_MEMORY;
+  else if (cdr_checksum_of(sum, file.bytes, file.size) != listed) code = changed(path);
+  cdr_weights_close(&file);
+  free(sum);
+  return code;
 }
 
 int cdr_vocab(const cdr_model *m) { return m ? (int)m->manifest.vocab : 0; }

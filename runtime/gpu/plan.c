@@ -37,7 +37,8 @@ static int add_carries(cdr_places *places, const cdr_value *values, int count)
 {
   for (int i = 0; i < count; i++) {
     const cdr_carry *known = find_carry(places, values[i].name);
-    if (known && known->count != values[i].count) return cdr_fail(CDR_MANIFEST, "manifest.json: the carry %s has two sizes", values[i].name);
+    if (known && known->count != values[i].count)
+      return cdr_fail(CDR_MANIFEST, "manifest.json: the carry %s has two sizes", values[i].name);
     if (known) continue;
     places->carries[places->carry_count].name = values[i].name;
     places->carries[places->carry_count++].count = values[i].count;
@@ -207,7 +208,8 @@ static cdr_reference resolve(const cdr_binding *b, const cdr_argument *a)
   return found;
 }
 
-static int add_launches(cdr_plan *p, const cdr_places *places, const cdr_manifest *m, const cdr_capture *capture, const cdr_binding *b)
+static int add_launches(cdr_plan *p, const cdr_places *places, const cdr_manifest *m, const cdr_capture *capture,
+                        const cdr_binding *b)
 {
   int code = CDR_OK;
   for (int i = 0; i < capture->launch_count; i++) {
@@ -218,7 +220,8 @@ static int add_launches(cdr_plan *p, const cdr_places *places, const cdr_manifes
     made->name = m->kernels[launch->kernel];
     made->launch = launch;
     made->count = launch->argument_count;
-    for (int k = 0; k < launch->argument_count && code == CDR_OK; k++) code = add_reference(p, resolve(b, &launch->arguments[k]));
+    for (int k = 0; k < launch->argument_count && code == CDR_OK; k++)
+      code = add_reference(p, resolve(b, &launch->arguments[k]));
   }
   return code;
 }
@@ -254,15 +257,16 @@ static cdr_reference row_of(cdr_pointer at, uint64_t bytes, uint64_t tokens, int
   return (cdr_reference){at + (last ? (tokens - 1) * bytes : 0), times > 1 ? bytes : 0, 0};
 }
 
-static int add_call(cdr_plan *p, cdr_places *places, const cdr_manifest *m, const cdr_stack_call *call, const uint64_t *offsets, cdr_progress *progress)
+static int add_call(cdr_plan *p, cdr_places *places, const cdr_manifest *m, const cdr_stack_call *call,
+                    const uint64_t *offsets, cdr_progress *progress)
 {
   const cdr_unit *unit = call->unit;
   int advance = strcmp(unit->name, "advance") == 0, alone = p->tokens > 1 && (call->last_only || !unit->blocked);
   int times = alone && !call->last_only ? (int)p->tokens : 1, from_block = call->last_only && !progress->last_only;
   const cdr_capture *capture = cdr_manifest_capture(m, unit, p->batch, alone ? 1 : p->tokens);
   if (!capture)
-    return cdr_fail(CDR_MANIFEST, "manifest.json: the program lacks %s for %llu x %llu tokens", unit->name, (unsigned long long)p->batch,
-                    (unsigned long long)(alone ? 1 : p->tokens));
+    return cdr_fail(CDR_MANIFEST, "manifest.json: the program lacks %s for %llu x %llu tokens", unit->name,
+                    (unsigned long long)p->batch, (unsigned long long)(alone ? 1 : p->tokens));
   size_t carries = (size_t)unit->read_count + (size_t)unit->write_count;
   cdr_reference *rows = calloc(carries + 1, sizeof *rows);
   cdr_part *part = rows ? add_part(p, times) : NULL;
@@ -274,8 +278,15 @@ static int add_call(cdr_plan *p, cdr_places *places, const cdr_manifest *m, cons
   uint64_t in = cdr_value_bytes(&unit->x), out = cdr_value_bytes(&unit->out);
   cdr_pointer source = unit->x.dtype == CDR_I32 || !progress->begun ? places->tokens : places->line[progress->line];
   cdr_reference to = row_of(places->line[!progress->line], out, p->tokens, times, 0);
-  cdr_binding b = {row_of(source, in, p->tokens, times, from_block), bounced(to, places->bounce_out), places->weights, call->weights,
-                   offsets, call->states, rows, rows + unit->read_count, places->scratch};
+  cdr_binding b = {row_of(source, in, p->tokens, times, from_block),
+                   bounced(to, places->bounce_out),
+                   places->weights,
+                   call->weights,
+                   offsets,
+                   call->states,
+                   rows,
+                   rows + unit->read_count,
+                   places->scratch};
   code = bounce_in(p, &b.x, places->bounce_x, in);
   for (int i = 0; i < unit->read_count && code == CDR_OK; i++) {
     const cdr_carry *carry = find_carry(places, unit->reads[i].name);
@@ -285,7 +296,8 @@ static int add_call(cdr_plan *p, cdr_places *places, const cdr_manifest *m, cons
   }
   for (int i = 0; i < unit->write_count; i++) {
     const cdr_carry *carry = find_carry(places, unit->writes[i].name);
-    b.writes[i] = bounced(row_of(carry->place[!carry->current], carry->count * sizeof(float), p->tokens, times, 0), carry->bounce[1]);
+    b.writes[i] = bounced(row_of(carry->place[!carry->current], carry->count * sizeof(float), p->tokens, times, 0),
+                          carry->bounce[1]);
   }
   if (code == CDR_OK) code = add_launches(p, places, m, capture, &b);
   if (code == CDR_OK) code = bounce_out(p, to, b.out, out);
@@ -306,7 +318,8 @@ static int add_call(cdr_plan *p, cdr_places *places, const cdr_manifest *m, cons
 }
 
 /* --- the stack -------------------------------------------------------------------------------------------------- */
-int cdr_plan_stack(cdr_plan *p, cdr_places *places, const cdr_manifest *m, uint64_t batch, uint64_t tokens, const uint64_t *offsets, cdr_pointer *logits)
+int cdr_plan_stack(cdr_plan *p, cdr_places *places, const cdr_manifest *m, uint64_t batch, uint64_t tokens,
+                   const uint64_t *offsets, cdr_pointer *logits)
 {
   cdr_progress progress = {0, 0, 0};
   int code = CDR_OK;
@@ -324,7 +337,8 @@ int cdr_plan_stack(cdr_plan *p, cdr_places *places, const cdr_manifest *m, uint6
   return code;
 }
 
-int cdr_plan_choice(cdr_plan *p, cdr_places *places, const cdr_manifest *m, const char *name, uint64_t batch, cdr_pointer logits)
+int cdr_plan_choice(cdr_plan *p, cdr_places *places, const cdr_manifest *m, const char *name, uint64_t batch,
+                    cdr_pointer logits)
 {
   const cdr_unit *unit = cdr_manifest_unit(m, name);
   const cdr_capture *capture = unit ? cdr_manifest_capture(m, unit, batch, 1) : NULL;

@@ -52,11 +52,11 @@ enum { CDR_TEMPERATURE, CDR_TOP_P, CDR_RANDOM, CDR_CHOICES };
 typedef struct {
   cdr_pointer line[2], tokens, bounce_x, bounce_out, scratch;
   cdr_pointer choice[CDR_CHOICES]; /* temperature, top_p and the random number of each session */
-  cdr_pointer *weights;    /* a tensor each */
+  cdr_pointer *weights;            /* a tensor each */
   cdr_carry *carries;
   int carry_count;
-  void **functions;        /* a kernel each */
-  uint64_t bytes;          /* of it all, weights and states apart */
+  void **functions; /* a kernel each */
+  uint64_t bytes;   /* of it all, weights and states apart */
 } cdr_places;
 
 /* Reads the sizes of everything from the manifest: sets offsets from 0, and `bytes`. */

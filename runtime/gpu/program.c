@@ -42,15 +42,19 @@ static int read_argument(cdr_reader *r, cdr_json *j, const cdr_capture *capture,
   int first = 1, kind = 0;
   uint64_t index;
   cdr_span name;
-  if (!cdr_json_enter(j, '[') || !cdr_reader_next(r, j, ']', &first) || !cdr_json_string(j, &name)) return cdr_reader_bad(r, "an argument is malformed");
+  if (!cdr_json_enter(j, '[') || !cdr_reader_next(r, j, ']', &first) || !cdr_json_string(j, &name))
+    return cdr_reader_bad(r, "an argument is malformed");
   while (kind < CDR_KINDS && !cdr_json_is(name, kinds[kind])) kind++;
   if (kind == CDR_KINDS) return cdr_reader_bad(r, "an argument of an unknown kind");
   argument->kind = (cdr_kind)kind;
-  if (!cdr_reader_next(r, j, ']', &first) || !cdr_reader_whole(r, j, INT_MAX, &index)) return cdr_reader_bad(r, "an argument is malformed");
+  if (!cdr_reader_next(r, j, ']', &first) || !cdr_reader_whole(r, j, INT_MAX, &index))
+    return cdr_reader_bad(r, "an argument is malformed");
   argument->index = (int)index;
-  if (!cdr_reader_next(r, j, ']', &first) || !cdr_reader_whole(r, j, CDR_LARGEST, &argument->offset)) return cdr_reader_bad(r, "an argument is malformed");
+  if (!cdr_reader_next(r, j, ']', &first) || !cdr_reader_whole(r, j, CDR_LARGEST, &argument->offset))
+    return cdr_reader_bad(r, "an argument is malformed");
   if (cdr_reader_next(r, j, ']', &first)) return cdr_reader_bad(r, "an argument is malformed");
-  if (argument->offset >= room_of(capture, argument)) return cdr_reader_bad(r, "an argument points outside of what it names");
+  if (argument->offset >= room_of(capture, argument))
+    return cdr_reader_bad(r, "an argument points outside of what it names");
   return r->code == CDR_OK;
 }
 
@@ -62,7 +66,8 @@ static int read_sizes(cdr_reader *r, cdr_json at, const char *key, uint64_t most
   if (!cdr_reader_at(r, at, key, &j)) return 0;
   if (!cdr_json_enter(&j, '[')) return cdr_reader_bad(r, "three sizes are wanted");
   for (int i = 0; i < 3; i++) {
-    if (!cdr_reader_next(r, &j, ']', &first) || !cdr_reader_whole(r, &j, i == 0 && most > MOST_THREADS ? INT_MAX : most, &size))
+    if (!cdr_reader_next(r, &j, ']', &first) ||
+        !cdr_reader_whole(r, &j, i == 0 && most > MOST_THREADS ? INT_MAX : most, &size))
       return cdr_reader_bad(r, "three sizes are wanted");
     if (size < 1) return cdr_reader_bad(r, "a launch of nothing");
     sizes[i] = (unsigned)size;
@@ -78,8 +83,10 @@ static int read_launch(const cdr_manifest *m, cdr_reader *r, cdr_json j, const c
   if (!cdr_reader_at(r, j, "kernel", &at) || !cdr_reader_whole(r, &at, INT_MAX, &kernel)) return 0;
   if (kernel >= (uint64_t)m->kernel_count) return cdr_reader_bad(r, "a launch of a kernel that is not listed");
   launch->kernel = (int)kernel;
-  if (!read_sizes(r, j, "grid", MOST_BLOCKS, launch->grid) || !read_sizes(r, j, "block", MOST_THREADS, launch->block)) return 0;
-  if (launch->block[0] * launch->block[1] * launch->block[2] > MOST_THREADS) return cdr_reader_bad(r, "a block of too many threads");
+  if (!read_sizes(r, j, "grid", MOST_BLOCKS, launch->grid) || !read_sizes(r, j, "block", MOST_THREADS, launch->block))
+    return 0;
+  if (launch->block[0] * launch->block[1] * launch->block[2] > MOST_THREADS)
+    return cdr_reader_bad(r, "a block of too many threads");
   if (!cdr_reader_at(r, j, "args", &at)) return 0;
   cdr_argument *arguments = cdr_reader_list(r, &at, '[', sizeof *arguments, &launch->argument_count);
   if (!arguments) return 0;
@@ -97,9 +104,11 @@ static int read_name(const cdr_manifest *m, cdr_reader *r, const char *text, cdr
   unsigned batch, tokens;
   int end = 0;
   for (int i = 0; at && i < m->unit_count; i++)
-    if (strlen(m->units[i].name) == (size_t)(at - text) && memcmp(m->units[i].name, text, (size_t)(at - text)) == 0) capture->unit = &m->units[i];
+    if (strlen(m->units[i].name) == (size_t)(at - text) && memcmp(m->units[i].name, text, (size_t)(at - text)) == 0)
+      capture->unit = &m->units[i];
   if (!capture->unit) return cdr_reader_bad(r, "launches of a unit that is not there");
-  if (sscanf(at, "@%5ux%5u%n", &batch, &tokens, &end) != 2 || at[end] || batch < 1 || tokens < 1 || batch > MOST_TOKENS || tokens > MOST_TOKENS)
+  if (sscanf(at, "@%5ux%5u%n", &batch, &tokens, &end) != 2 || at[end] || batch < 1 || tokens < 1 ||
+      batch > MOST_TOKENS || tokens > MOST_TOKENS)
     return cdr_reader_bad(r, "a unit's launches are not named unit@BxT");
   if ((uint64_t)batch * tokens > MOST_TOKENS) return cdr_reader_bad(r, "a unit's launches are for too many tokens");
   capture->batch = batch;

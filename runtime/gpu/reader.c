@@ -33,7 +33,8 @@ void *cdr_reader_list(cdr_reader *r, cdr_json *j, char open, size_t size, int *c
   int first = 1, more;
   cdr_span key;
   *count = 0;
-  if (!cdr_json_enter(j, open)) return cdr_reader_bad(r, open == '[' ? "a list is wanted" : "an object is wanted"), NULL;
+  if (!cdr_json_enter(j, open))
+    return cdr_reader_bad(r, open == '[' ? "a list is wanted" : "an object is wanted"), NULL;
   for (cdr_json look = *j; (more = cdr_json_more(&look, close, &first)) > 0; ++*count)
     if (*count == MOST_ELEMENTS || (open == '{' && !cdr_json_key(&look, &key)) || !cdr_json_skip(&look)) break;
   if (more != 0) return cdr_reader_bad(r, "malformed JSON"), NULL;
@@ -53,7 +54,8 @@ static int keep(cdr_reader *r, cdr_span span, const char **text)
   size_t size;
   char *room = cdr_pool_take(r->pool, span.size + 1, 1);
   if (!room) return cdr_reader_no_memory(r);
-  if (!cdr_json_decode(span, room, span.size, &size) || memchr(room, 0, size)) return cdr_reader_bad(r, "a string is malformed");
+  if (!cdr_json_decode(span, room, span.size, &size) || memchr(room, 0, size))
+    return cdr_reader_bad(r, "a string is malformed");
   *text = room;
   return 1;
 }

@@ -20,8 +20,8 @@ int cdr_reader_no_memory(cdr_reader *r);
 /* The value of `key` in the object at `at`, which has to be there; or 0. */
 int cdr_reader_at(cdr_reader *r, cdr_json at, const char *key, cdr_json *value);
 
-/* A list or object: makes room for all its elements, `size` bytes each, and goes in.  Then `cdr_reader_next` goes to one
-   after the other: 1, or 0 at the end and when it is malformed. */
+/* A list or object: makes room for all its elements, `size` bytes each, and goes in.  Then `cdr_reader_next` goes to
+   one after the other: 1, or 0 at the end and when it is malformed. */
 void *cdr_reader_list(cdr_reader *r, cdr_json *j, char open, size_t size, int *count);
 int cdr_reader_next(cdr_reader *r, cdr_json *j, char close, int *first);
 

@@ -7,14 +7,18 @@
 enum { NOT_SUPPORTED = 801, THIS_THREAD = 1, STEPS_BEFORE = 1, BLOCKS_BEFORE = 4 };
 
 /* --- plans ------------------------------------------------------------------------------------------------------- */
-static cdr_pointer address(const cdr_reference *r, cdr_pointer state, uint64_t token) { return r->at + token * r->stride + (r->held ? state : 0); }
+static cdr_pointer address(const cdr_reference *r, cdr_pointer state, uint64_t token)
+{
+  return r->at + token * r->stride + (r->held ? state : 0);
+}
 
 static int run_one(cdr_model *m, const cdr_plan *plan, const cdr_operation *o, cdr_pointer state, uint64_t token)
 {
   const cdr_driver *d = &m->device.driver;
   const cdr_reference *r = plan->references + o->first;
   if (!o->function)
-    return CDR_TRY(d, copy, (address(r + 1, state, token), address(r, state, token), (size_t)o->bytes, m->device.stream));
+    return CDR_TRY(d, copy,
+                   (address(r + 1, state, token), address(r, state, token), (size_t)o->bytes, m->device.stream));
   for (int i = 0; i < o->count; i++) m->values[i] = address(r + i, state, token);
   const unsigned *g = o->launch->grid, *b = o->launch->block;
   int result = d->launch(o->function, g[0], g[1], g[2], b[0], b[1], b[2], 0, m->device.stream, m->arguments, NULL);
@@ -123,7 +127,8 @@ static int run_all(cdr_model *m, cdr_held *held, const int32_t *tokens, size_t n
     memcpy(m->ids + waiting, tokens + done, next * sizeof *tokens);
     code = run_some(m, held, m->ids + waiting, n - done, logits != NULL, &some);
   }
-  if (code == CDR_OK && logits) code = CDR_TRY(d, download, (m->logits, m->shapes[m->single].logits, bytes, m->device.stream));
+  if (code == CDR_OK && logits)
+    code = CDR_TRY(d, download, (m->logits, m->shapes[m->single].logits, bytes, m->device.stream));
   int waited = cdr_device_wait(&m->device); /* also after a failure: nothing runs on behind the caller's back */
   if (code == CDR_OK) code = waited;
   if (code == CDR_OK && logits) memcpy(logits, m->logits, bytes);
@@ -150,4 +155,7 @@ int cdr_prefill(const cdr_model *given, void *state, const int32_t *tokens, size
   return cdr_leave(m, before, code);
 }
 
-int cdr_step(const cdr_model *m, void *state, int32_t token, float *logits) { return cdr_prefill(m, state, &token, 1, logits); }
+int cdr_step(const cdr_model *m, void *state, int32_t token, float *logits)
+{
+  return cdr_prefill(m, state, &token, 1, logits);
+}

@@ -27,9 +27,9 @@ typedef struct cdr_held {
   struct cdr_held *next;
   const void *owner; /* the handle's address */
   uint64_t serial;
-  int shape;         /* which of the manifest's batches */
+  int shape; /* which of the manifest's batches */
   cdr_pointer memory;
-  uint64_t *tokens;  /* that each row has seen */
+  uint64_t *tokens; /* that each row has seen */
   int broken;
   cdr_replay *replays; /* of a step, of each block; each without its last parts and with them */
 } cdr_held;
@@ -58,10 +58,10 @@ struct cdr_model {
   cdr_slot *slots;
   size_t host_bytes;
   uint64_t mark, serial;
-  cdr_held *held, *idle;            /* idle: memory and graphs that the next state takes over */
-  int32_t *ids;                     /* pinned */
-  float *logits, *draws;            /* pinned */
-  cdr_candidate *room;              /* to choose among all tokens here */
+  cdr_held *held, *idle; /* idle: memory and graphs that the next state takes over */
+  int32_t *ids;          /* pinned */
+  float *logits, *draws; /* pinned */
+  cdr_candidate *room;   /* to choose among all tokens here */
   int no_graphs;
   cdr_pointer values[CDR_MOST_ARGUMENTS];
   void *arguments[CDR_MOST_ARGUMENTS];
@@ -94,8 +94,8 @@ int cdr_run(cdr_model *m, cdr_held *held, int block, int logits);
 /* The parts of a plan. */
 int cdr_run_parts(cdr_model *m, const cdr_plan *plan, int first, int end, cdr_pointer state);
 
-/* The steps of cdr_generate for every row of `held`, whose tokens of now are `tokens`; out has n tokens of each row, one
-   token of every row after the other. */
+/* The steps of cdr_generate for every row of `held`, whose tokens of now are `tokens`; out has n tokens of each row,
+   one token of every row after the other. */
 int cdr_run_choices(cdr_model *m, cdr_held *held, const int32_t *tokens, size_t n, cdr_sampling *how, int32_t *out);
 
 /* Tokens that the model has, and room for them in each document. */

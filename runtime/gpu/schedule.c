@@ -32,11 +32,13 @@ static int read_piece(cdr_reader *r, cdr_json j, cdr_piece *piece)
   if (cdr_json_find(j, "banks", &at) == 1 && (!cdr_json_enter(&at, '[') || cdr_json_more(&at, ']', &first) != 0))
     return cdr_reader_bad(r, "a bank with state does not run on a GPU");
   if (!read_start(r, j, piece)) return 0;
-  if (piece->history && (piece->start != 0 || piece->start_name)) return cdr_reader_bad(r, "a history begins as something");
+  if (piece->history && (piece->start != 0 || piece->start_name))
+    return cdr_reader_bad(r, "a history begins as something");
   piece->entries = 1;
   piece->size = piece->value.count;
   if (!piece->history) return 1;
-  if (piece->value.rank < 1 || piece->value.shape[0] >= MOST_WINDOW) return cdr_reader_bad(r, "a history without a window");
+  if (piece->value.rank < 1 || piece->value.shape[0] >= MOST_WINDOW)
+    return cdr_reader_bad(r, "a history without a window");
   piece->entries = piece->value.shape[0];
   piece->size = 1;
   for (int i = 1; i < piece->value.rank; i++) piece->size *= piece->value.shape[i];
@@ -74,7 +76,8 @@ static int read_tensor(cdr_reader *r, cdr_json j, cdr_tensor *tensor)
   if (!cdr_reader_at(r, j, "path", &at) || !cdr_reader_text(r, &at, &tensor->name)) return 0;
   if (!cdr_reader_at(r, j, "shape", &at) || !cdr_reader_shape(r, &at, &value)) return 0;
   if (cdr_json_find(j, "stored", &at) == 1 && !cdr_reader_dtype(r, &at, &value.dtype)) return 0;
-  if (value.dtype == CDR_I32 || (value.dtype == CDR_I8 && value.rank < 1)) return cdr_reader_bad(r, "a tensor cannot be of its type");
+  if (value.dtype == CDR_I32 || (value.dtype == CDR_I8 && value.rank < 1))
+    return cdr_reader_bad(r, "a tensor cannot be of its type");
   tensor->rank = value.rank;
   tensor->shape = value.shape;
   tensor->dtype = value.dtype;
@@ -110,7 +113,8 @@ static int read_tensors(cdr_manifest *m, cdr_reader *r, cdr_json j)
   }
   for (int i = 0; i < m->piece_count; i++) {
     const cdr_value *value = &m->pieces[i].value;
-    if (m->pieces[i].start_name) m->tensors[n++] = (cdr_tensor){m->pieces[i].start_name, value->rank, value->shape, CDR_F32};
+    if (m->pieces[i].start_name)
+      m->tensors[n++] = (cdr_tensor){m->pieces[i].start_name, value->rank, value->shape, CDR_F32};
   }
   m->tensor_count = n;
   if (r->code != CDR_OK) return 0;
@@ -161,8 +165,10 @@ static int read_values(cdr_reader *r, cdr_json unit, const char *key, int typed,
   for (; cdr_reader_next(r, &j, ']', &first); n++) {
     cdr_value *value = &(*values)[n];
     int start = 1;
-    if (!cdr_json_enter(&j, '[') || !cdr_reader_next(r, &j, ']', &start)) return cdr_reader_bad(r, "a value is malformed");
-    if (!cdr_reader_text(r, &j, &value->name) || !cdr_reader_next(r, &j, ']', &start)) return cdr_reader_bad(r, "a value is malformed");
+    if (!cdr_json_enter(&j, '[') || !cdr_reader_next(r, &j, ']', &start))
+      return cdr_reader_bad(r, "a value is malformed");
+    if (!cdr_reader_text(r, &j, &value->name) || !cdr_reader_next(r, &j, ']', &start))
+      return cdr_reader_bad(r, "a value is malformed");
     if (!cdr_reader_shape(r, &j, value)) return 0;
     if (typed && (!cdr_reader_next(r, &j, ']', &start) || !cdr_reader_dtype(r, &j, &value->dtype)))
       return cdr_reader_bad(r, "a value has no type");
@@ -212,7 +218,8 @@ const cdr_unit *cdr_manifest_unit(const cdr_manifest *m, const char *name)
 /* --- calls ----------------------------------------------------------------------------------------------------- */
 typedef int finder(const cdr_manifest *m, const char *name);
 
-static int read_names(const cdr_manifest *m, cdr_reader *r, cdr_json call, const char *key, finder *find, int want, int **numbers)
+static int read_names(const cdr_manifest *m, cdr_reader *r, cdr_json call, const char *key, finder *find, int want,
+                      int **numbers)
 {
   cdr_json j;
   int first = 1, n = 0, count;
@@ -284,7 +291,8 @@ static int check_stack(const cdr_manifest *m, cdr_reader *r)
     given = call->unit->out.count;
     dtype = CDR_F32;
   }
-  if (dtype != CDR_F32 || given != m->vocab) return cdr_reader_bad(r, "the calls do not end with the logits of the vocabulary");
+  if (dtype != CDR_F32 || given != m->vocab)
+    return cdr_reader_bad(r, "the calls do not end with the logits of the vocabulary");
   return 1;
 }
 

@@ -4,8 +4,8 @@
 
 #include "reader.h"
 
-/* Reads `state` and `tensors`, then `schedule`, of the manifest at `at`.  The weights file has a tensor `path.scale` for
-   every one that is stored as i8, and `path.start` for a piece of the state that begins as more than a number. */
+/* Reads `state` and `tensors`, then `schedule`, of the manifest at `at`.  The weights file has a tensor `path.scale`
+   for every one that is stored as i8, and `path.start` for a piece of the state that begins as more than a number. */
 int cdr_read_tables(cdr_manifest *m, cdr_reader *r, cdr_json at);
 int cdr_read_schedule(cdr_manifest *m, cdr_reader *r, cdr_json at);
 

@@ -69,7 +69,8 @@ int cdr_held_make(cdr_model *m, int shape, const void *owner, cdr_held **held)
   int used = made != NULL, code = used ? CDR_OK : make(m, shape, &made);
   *held = NULL;
   /* new memory is all zeros */
-  for (uint64_t row = 0; (used || m->start) && row < m->shapes[shape].rows && code == CDR_OK; row++) code = cdr_held_begin(m, made, row);
+  for (uint64_t row = 0; (used || m->start) && row < m->shapes[shape].rows && code == CDR_OK; row++)
+    code = cdr_held_begin(m, made, row);
   if (code != CDR_OK) {
     if (made) destroy(m, made);
     return code;
@@ -120,7 +121,8 @@ int cdr_held_copy(cdr_model *m, const cdr_held *from, uint64_t from_row, cdr_hel
   for (int i = 0; i < m->manifest.piece_count && code == CDR_OK; i++) {
     size_t bytes = (size_t)cdr_value_bytes(&m->manifest.pieces[i].value);
     cdr_pointer source = cdr_held_piece(m, from, i, from_row);
-    if (bytes) code = CDR_TRY(&m->device.driver, copy, (cdr_held_piece(m, to, i, to_row), source, bytes, m->device.stream));
+    if (bytes)
+      code = CDR_TRY(&m->device.driver, copy, (cdr_held_piece(m, to, i, to_row), source, bytes, m->device.stream));
   }
   to->tokens[to_row] = from->tokens[from_row];
   return code;
@@ -226,7 +228,8 @@ static int move_piece(cdr_model *m, const cdr_held *held, int number, unsigned c
   const cdr_driver *d = &m->device.driver;
   const cdr_piece *piece = &m->manifest.pieces[number];
   const cdr_slot *slot = &m->slots[number];
-  uint64_t tokens = held->tokens[0], entries = piece->entries, entry = piece->size * sizeof(float), bytes = entries * entry;
+  uint64_t tokens = held->tokens[0], entries = piece->entries, entry = piece->size * sizeof(float),
+           bytes = entries * entry;
   uint64_t kept = tokens < entries ? tokens : entries;
   cdr_pointer there = cdr_held_piece(m, held, number, 0);
   unsigned char *here = host + slot->at, *ring = here;
@@ -240,7 +243,8 @@ static int move_piece(cdr_model *m, const cdr_held *held, int number, unsigned c
   if (bytes == 0) return CDR_OK;
   for (uint64_t age = 0; up && piece->history && age < kept; age++)
     memcpy(ring + (tokens - 1 - age) % entries * entry, here + age * entry, (size_t)entry);
-  int code = up ? CDR_TRY(d, upload, (there, ring, (size_t)bytes, m->device.stream)) : CDR_TRY(d, download, (ring, there, (size_t)bytes, m->device.stream));
+  int code = up ? CDR_TRY(d, upload, (there, ring, (size_t)bytes, m->device.stream))
+                : CDR_TRY(d, download, (ring, there, (size_t)bytes, m->device.stream));
   int waited = cdr_device_wait(&m->device);
   if (code == CDR_OK) code = waited;
   for (uint64_t age = 0; !up && code == CDR_OK && piece->history && age < kept; age++)

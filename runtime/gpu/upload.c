@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STAGE = 8 << 20, STAGES = 2 };
+#if !defined(CDR_STAGE)
+#define CDR_STAGE (8 << 20) /* bytes of pinned memory that a part of the file goes through */
+#endif
+enum { STAGES = 2 };
 
 /* A tensor's place in the file and on the GPU. */
 typedef struct {
@@ -26,7 +29,8 @@ static uint64_t tensor_bytes(const cdr_tensor *tensor)
 }
 
 /* The parts of the chunk at `at` that belong to tensors. */
-static int send(cdr_model *m, const unsigned char *stage, uint64_t at, uint64_t size, const segment *segments, int count, int *first)
+static int send(cdr_model *m, const unsigned char *stage, uint64_t at, uint64_t size, const segment *segments,
+                int count, int *first)
 {
   int code = CDR_OK;
   while (*first < count && segments[*first].end <= at) ++*first;
@@ -34,19 +38,22 @@ static int send(cdr_model *m, const unsigned char *stage, uint64_t at, uint64_t 
     uint64_t begin = segments[i].begin > at ? segments[i].begin : at;
     uint64_t end = segments[i].end < at + size ? segments[i].end : at + size;
     if (begin >= end) continue;
-    code = CDR_TRY(&m->device.driver, upload, (segments[i].to + (begin - segments[i].begin), stage + (begin - at), (size_t)(end - begin), m->device.stream));
+    code = CDR_TRY(
+      &m->device.driver, upload,
+      (segments[i].to + (begin - segments[i].begin), stage + (begin - at), (size_t)(end - begin), m->device.stream));
   }
   return code;
 }
 
 /* The whole file through pinned memory, so that the checksum is of what the GPU gets. */
-static int stream_file(cdr_model *m, const cdr_file *file, unsigned char *stages, cdr_checksum *sum, const segment *segments, int count)
+static int stream_file(cdr_model *m, const cdr_file *file, unsigned char *stages, cdr_checksum *sum,
+                       const segment *segments, int count)
 {
   int code = CDR_OK, first = 0, turn = 0;
   cdr_checksum_begin(sum);
-  for (uint64_t at = 0; at < file->size && code == CDR_OK; at += STAGE, turn = (turn + 1) % STAGES) {
-    size_t size = file->size - at < STAGE ? (size_t)(file->size - at) : STAGE;
-    unsigned char *stage = stages + (size_t)turn * STAGE;
+  for (uint64_t at = 0; at < file->size && code == CDR_OK; at += CDR_STAGE, turn = (turn + 1) % STAGES) {
+    size_t size = file->size - at < CDR_STAGE ? (size_t)(file->size - at) : CDR_STAGE;
+    unsigned char *stage = stages + (size_t)turn * CDR_STAGE;
     if (turn == 0 && at > 0) code = cdr_device_wait(&m->device);
     if (code != CDR_OK) break;
     memcpy(stage, file->bytes + at, size);
@@ -79,7 +86,8 @@ static int upload_start(cdr_model *m, const void **found)
 {
   const cdr_shape *shape = &m->shapes[m->single];
   int begins = 0, code;
-  for (int i = 0; i < m->manifest.piece_count; i++) begins |= m->manifest.pieces[i].start != 0 || m->manifest.pieces[i].from >= 0;
+  for (int i = 0; i < m->manifest.piece_count; i++)
+    begins |= m->manifest.pieces[i].start != 0 || m->manifest.pieces[i].from >= 0;
   if (!begins) return CDR_OK;
   unsigned char *image = shape->bytes > SIZE_MAX / 2 ? NULL : calloc(1, (size_t)shape->bytes);
   if (!image) return CDR_NO_MEMORY;
@@ -87,10 +95,12 @@ static int upload_start(cdr_model *m, const void **found)
     const cdr_piece *piece = &m->manifest.pieces[i];
     unsigned char *to = image + shape->offsets[i];
     if (piece->from >= 0) memcpy(to, found[piece->from], (size_t)cdr_value_bytes(&piece->value));
-    for (uint64_t k = 0; piece->start != 0 && k < piece->value.count; k++) memcpy(to + k * sizeof piece->start, &piece->start, sizeof piece->start);
+    for (uint64_t k = 0; piece->start != 0 && k < piece->value.count; k++)
+      memcpy(to + k * sizeof piece->start, &piece->start, sizeof piece->start);
   }
   code = cdr_device_take(&m->device, &m->start, shape->bytes, "a state's beginning");
-  if (code == CDR_OK) code = CDR_TRY(&m->device.driver, upload, (m->start, image, (size_t)shape->bytes, m->device.stream));
+  if (code == CDR_OK)
+    code = CDR_TRY(&m->device.driver, upload, (m->start, image, (size_t)shape->bytes, m->device.stream));
   int waited = cdr_device_wait(&m->device);
   free(image);
   return code != CDR_OK ? code : waited;
@@ -102,9 +112,13 @@ static int upload_all(cdr_model *m, cdr_file *file, const void **found, const ch
   cdr_checksum *sum = malloc(sizeof *sum);
   void *stages = NULL;
   int code = segments && sum ? all_segments(m, file, found, segments) : CDR_NO_MEMORY;
-  if (code == CDR_OK) code = cdr_pinned_take(&m->device, &stages, file->size < (uint64_t)STAGE ? file->size : (uint64_t)STAGE * STAGES, "staging the weights");
+  if (code == CDR_OK)
+    code = cdr_pinned_take(&m->device, &stages, file->size < (uint64_t)CDR_STAGE ? file->size : (uint64_t)CDR_STAGE * STAGES,
+                           "staging the weights");
   if (code == CDR_OK) code = stream_file(m, file, stages, sum, segments, m->manifest.tensor_count);
-  if (code == CDR_OK && cdr_checksum_end(sum) != listed) code = cdr_fail(CDR_FILE_DAMAGED, "%s was changed: its checksum is not the manifest's; copy the artefact again", path);
+  if (code == CDR_OK && cdr_checksum_end(sum) != listed)
+    code = cdr_fail(CDR_FILE_DAMAGED, "%s was changed: its checksum is not the manifest's; copy the artefact again",
+                    path);
   if (code == CDR_OK) code = upload_start(m, found);
   cdr_pinned_give(&m->device, &stages);
   free(segments);
@@ -118,7 +132,8 @@ static int refused(const cdr_model *m, const char *path, int code)
   int tensor = cdr_error_tensor(code), kind = code & 0xff;
   if (tensor < 0) return cdr_fail(kind, "%s: %s", path, cdr_error_kind(code));
   const cdr_tensor *t = &m->manifest.tensors[tensor];
-  if (kind == CDR_TENSOR_DTYPE) return cdr_fail(kind, "%s: tensor %s: it is not %s, as the program wants it", path, t->name, names[t->dtype]);
+  if (kind == CDR_TENSOR_DTYPE)
+    return cdr_fail(kind, "%s: tensor %s: it is not %s, as the program wants it", path, t->name, names[t->dtype]);
   return cdr_fail(kind, "%s: tensor %s: %s", path, t->name, cdr_error_kind(code));
 }
 

@@ -6,10 +6,11 @@ In an artefact this package is `cdrmix_tinygrad`.
 from .arrange import beside, constant, delay, heads, joined, last, mix, places, shift, take, tokens, view, within_a_turn
 from .choice import choices
 from .frame import Frame
+from .histories import attend, remember, there, windows
+from .means import mean, mean_square, moments
 from .picks import top
 from .program import Call, Result, Slot, Unit, advance
 from .scans import chunk_scan, coupled_scan, linear_scan, max_plus_scan
-from .windows import attend, remember, there, windows
 
 __all__ = [
     "Call",
@@ -30,7 +31,10 @@ __all__ = [
     "last",
     "linear_scan",
     "max_plus_scan",
+    "mean",
+    "mean_square",
     "mix",
+    "moments",
     "places",
     "remember",
     "shift",

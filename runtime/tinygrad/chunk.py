@@ -44,6 +44,7 @@ Vectors = list[list[list[UOp]]]  # [vector][state][key]
 Spot = Callable[[int, int, UOp], UOp]  # state, place among the thread's keys, key
 
 THREADS, BUSY = 128, 128  # threads of a block; blocks that keep a device busy
+SHARED = 8192  # numbers of shared memory for the sums
 INLINED = 6  # vectors that an operand may be an expression of, in a step
 MOST = 128  # values a thread may hold of the next token
 
@@ -165,17 +166,22 @@ class _Scan:
         rows = size.B * self.H * self.V
         self.lanes = 1
         if blocks:
-            while self.lanes < 32 and self.lanes * 16 <= self.K:
+            late = 1 + size.rank + size.outer  # sums of a read after the token
+            sums = size.rank + sum(count * (late if after else 1) for count, after in size.reads)
+            while self.lanes < 32 and self.lanes * 16 <= self.K and 2 * self.lanes * sums < SHARED:
                 self.lanes *= 2
             lines = THREADS // self.lanes
-            while lines * self.lanes > 32 and -(-rows // lines) < BUSY:
+            while lines > 1 and (
+                lines * (sums * self.lanes + 4) > SHARED or (lines * self.lanes > 32 and -(-rows // lines) < BUSY)
+            ):
                 lines //= 2
             order = (1, 2) if size.axes[-1] == "k" else (2, 1)  # neighbours in the state's own order
             self.line, self.at = lane(lines, order[1]), lane(self.lanes, order[0])
             far = block(-(-rows // lines), 0)
             row = far * lines + self.line
             self.here = row < rows if rows % lines else None
-            self.axes, self.lines = (far, self.line, self.at), lines
+            self.axes: tuple[UOp, ...] = (far, self.line, self.at)
+            self.lines = lines
             self.row = least(row, rows - 1)
         else:
             self.row, self.here, self.lines = loop(rows, 0), None, 1
@@ -277,11 +283,13 @@ class _Scan:
         def spot(f: int, i: int, key: UOp) -> UOp:
             return UOp.const(f * width + i) if self.blocks else key + f * width
 
-        init = UOp.group(*(
-            held[spot(f, i, key)].store(self.S[f][gated(self.cell(key), gate)].load())
-            for f in range(F)
-            for i, (key, gate) in enumerate(keys)
-        ))
+        init = UOp.group(
+            *(
+                held[spot(f, i, key)].store(self.S[f][gated(self.cell(key), gate)].load())
+                for f in range(F)
+                for i, (key, gate) in enumerate(keys)
+            )
+        )
         begun, given, coming = [ended(init, *axes)], None, []
         first = self.operands(keys, UOp.const(0)) if self.blocks else None
         count = len(first.loads()) if first else 0
@@ -342,7 +350,8 @@ class _Scan:
 
     def answers(self, sums: Sequence[UOp], x: Operands) -> list[UOp]:
         """The stores of what the reads saw, from the sums over the keys."""
-        size, at, said = self.size, self.size.rank, []
+        size, at = self.size, self.size.rank
+        said: list[UOp] = []
         for y, (count, late) in zip(self.y, size.reads, strict=True):
             for n in range(count):
                 value, at = sums[at], at + 1

@@ -1,4 +1,4 @@
-"""What a kernel is given may be an expression: it is computed where it is read, without a kernel and a buffer of its own.
+"""What a kernel is given may be an expression: it is computed where it is read, with no kernel and buffer of its own.
 
     forms, leaves = expressions(tensors, most, costly)   lazy tensors as `Forms` over buffers they share, their `leaves`
     forms.read(n, buffers, at, *gates)           in a kernel: tensor n's value at a place of it flattened; 0 where gated
@@ -53,8 +53,10 @@ class Forms:
 def expressions(tensors: Sequence[Tensor], most: int, costly: int | None = None) -> tuple[Forms, list[Tensor]]:
     """See the module; single numbers are not counted.  `costly`: at most so many exponentials, roots and the like."""
     roots = [t.cast(dtypes.float32).uop for t in tensors]
-    twice = set().union(*(_used_twice(u) for u in roots)) - {_base(u) for u in roots}
-    cut = twice | {_base(u) for u in roots if not _fits(u, twice, most, costly)}
+    cut = set().union(*(_used_twice(u) for u in roots)) - {_base(u) for u in roots}
+    for u in roots:
+        if not _fits(u, cut, most, costly):
+            cut.add(_base(u))
     leaves = list(dict.fromkeys(x for u in roots for x in _inside(u, cut) or [] if x in cut or not _parts(x)))
     sizes = tuple((prod(_shape(u)), u.dtype) for u in leaves)
     names = {u: buffer(n, *size).reshape(_shape(u)) for n, (u, size) in enumerate(zip(leaves, sizes, strict=True))}
@@ -86,9 +88,9 @@ def _base(u: UOp) -> UOp:
 def _parts(u: UOp) -> tuple[UOp, ...]:
     """The values an op computes with; none of a leaf."""
     if u.op in MOVED:
-        return u.src[:1]
+        return (u.src[0],)
     same = u.op is not Ops.BITCAST or u.dtype.itemsize == u.src[0].dtype.itemsize
-    return u.src if u.op in COMPUTED and same else ()
+    return tuple(u.src) if u.op in COMPUTED and same else ()
 
 
 def _inside(root: UOp, cut: set[UOp]) -> list[UOp] | None:

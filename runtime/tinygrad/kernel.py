@@ -21,6 +21,28 @@ from tinygrad import Device, Tensor, dtypes
 from tinygrad.dtype import AddrSpace, DType
 from tinygrad.uop.ops import AxisType, GroupOp, KernelInfo, Ops, UOp
 
+__all__ = [
+    "DType",
+    "GroupOp",
+    "Ops",
+    "UOp",
+    "added",
+    "block",
+    "buffer",
+    "ended",
+    "finish",
+    "gated",
+    "has_blocks",
+    "lane",
+    "launch",
+    "least",
+    "loop",
+    "real",
+    "register",
+    "shared",
+    "total",
+]
+
 OWN = 1000  # tinygrad numbers the arrays it adds itself from 0
 
 

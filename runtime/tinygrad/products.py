@@ -23,21 +23,39 @@ Three kernels:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from tinygrad import Tensor, dtypes
 
 from .inline import Forms, expressions
-from .kernel import UOp, added, block, buffer, ended, finish, gated, has_blocks, lane, launch, least, loop, real
-from .kernel import register, shared, total
+from .kernel import (
+    UOp,
+    added,
+    block,
+    buffer,
+    ended,
+    finish,
+    gated,
+    has_blocks,
+    lane,
+    launch,
+    least,
+    loop,
+    real,
+    register,
+    shared,
+    total,
+)
 
 STORED = {dtypes.float32: "f32", dtypes.half: "f16", dtypes.uint16: "bf16", dtypes.int8: "i8"}
 BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i8": 1}
 NATIVE = {"f32": dtypes.float32, "f16": dtypes.half, "bf16": dtypes.uint16, "i8": dtypes.int8}
 BUDGET = 1 << 21  # evaluations of costly functions that are cheaper than a kernel
+SLIM = 8192  # results that are too few for tiles
 FEW = 8  # tokens up to which the weights' bytes, not the sums, are the cost
 THREADS = 256  # of a block
+SHARED = 8192  # numbers of shared memory, of the 12288 that every device has, for what meets there
 BUSY = 32768  # threads that keep a device's memory busy
 
 
@@ -71,10 +89,18 @@ def row_product(W: Tensor, x: Tensor, scale: Tensor | None = None, pick: Tensor 
     if stored == "i8" and scale is None:
         raise ValueError("an int8 weight needs its scale")
     size = Size(groups, N, M, K, 1 if alone else int(W.shape[0]), stored, scale is not None, pick is not None)
+    if alone and N > FEW and M * N <= SLIM and has_blocks(W.device):
+        size = _in_groups(size)
     forms, leaves = expressions([x], *_inlined(N, M, K))
     given = [W, *leaves, *(t for t in (scale, pick) if t is not None)]
     y = Tensor.empty(*(() if alone else (groups,)), N, M, dtype=dtypes.float32, device=W.device)
     return launch(_written(size, forms, has_blocks(W.device)), [y], given)[0]
+
+
+def _in_groups(size: Size) -> Size:
+    """A product with few results: tiles would keep few blocks busy, and for long; a few tokens at a time are more."""
+    few = next(n for n in range(FEW, 0, -1) if size.N % n == 0)
+    return replace(size, groups=size.N // few, N=few) if few > FEW // 2 else size
 
 
 def _inlined(N: int, M: int, K: int) -> tuple[int, int]:
@@ -176,10 +202,12 @@ def _rows(size: Size, forms: Forms) -> UOp:
     lanes = min(_power(pieces), 32)
     while lanes < THREADS and 2 * lanes <= pieces and (-(-size.M // own)) * lanes * size.groups < BUSY:
         lanes *= 2
-    deep = THREADS // lanes
+    deep, outputs = THREADS // lanes, own * size.N
     while deep > 1 and deep * lanes > 64 and size.M * size.groups < 128 * deep * own:
         deep //= 2
-    rows, outputs = own * deep, own * size.N
+    while deep > 1 and deep * outputs * (lanes + 4) > SHARED:
+        deep //= 2
+    rows = own * deep
     group = block(size.groups, 0)
     part = block(-(-size.M // rows), 1)
     at, line = lane(lanes, 2), lane(deep, 3)
@@ -220,15 +248,14 @@ def _own_rows(size: Size, piece: int) -> int:
     elif size.N < 4:
         own = 2 if size.M >= 1024 else 1
     else:
-        own = 4 if size.M >= 1024 else 2 if size.M >= 256 else 1
+        rows = size.M * size.groups
+        own = 4 if rows >= 512 else 2 if rows >= 256 else 1
     while own > 1 and own * size.N * piece > 256:
         own //= 2
     return own
 
 
-def _gathered(
-    partial: list[UOp], at: UOp, line: UOp, lanes: int, deep: int
-) -> list[tuple[UOp | int, UOp, UOp | None]]:
+def _gathered(partial: list[UOp], at: UOp, line: UOp, lanes: int, deep: int) -> list[tuple[UOp | int, UOp, UOp | None]]:
     """Sums over the lanes of a line: which result, its value, and the gate of the lanes that have it."""
     outputs = len(partial)
     if lanes == 1:
@@ -325,7 +352,9 @@ def _tiles(size: Size, forms: Forms) -> UOp:
 
     def held(values: list[list[UOp]], *later: UOp) -> list[UOp]:
         """They are kept in registers."""
-        return [keep.after(*later)[i].store(v) for keep, row in zip(ahead, values, strict=True) for i, v in enumerate(row)]
+        return [
+            keep.after(*later)[i].store(v) for keep, row in zip(ahead, values, strict=True) for i, v in enumerate(row)
+        ]
 
     first = fetched(UOp.const(0), None)
     ahead = [register(2 + n, len(row), row[0].dtype) for n, row in enumerate(first)]
@@ -354,8 +383,8 @@ def _tiles(size: Size, forms: Forms) -> UOp:
         board = shared(2, parts * high * (wide + 1))
         seen = board.after(*(board[(part * high + n) * (wide + 1) + m].store(value) for n, m, value in results))
         results = []
-        for first in range(0, high * wide, THREADS):
-            n, m = (thread + first) // wide, (thread + first) % wide
+        for skipped in range(0, high * wide, THREADS):
+            n, m = (thread + skipped) // wide, (thread + skipped) % wide
             results.append((n, m, added([seen[(p * high + n) * (wide + 1) + m].load() for p in range(parts)])))
     stores = []
     for n, m, value in results:

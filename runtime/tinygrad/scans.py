@@ -112,7 +112,8 @@ def _written(
         far, near = block(-(-items // THREADS), 0), lane(min(THREADS, items), 1)
         at = far * THREADS + near
         gate = at < items if items > THREADS and items % THREADS else None
-        axes, item = (far, near), least(at, items - 1)
+        axes: tuple[UOp, ...] = (far, near)
+        item = least(at, items - 1)
     else:
         at = item = loop(items, 0)
         axes, gate = (at,), None

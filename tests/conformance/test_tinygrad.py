@@ -57,7 +57,8 @@ def test_an_op_is_the_interpreter(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*CELLS, *MORE] if EVERYTHING else SOME_CELLS)
 def test_a_recurrent_cell_is_the_interpreter(name: str, tmp_path: Path) -> None:
-    check(model_of((CELLS | MORE)[name], tmp_path), (1, 1, 2, 5) if EVERYTHING else (1, 3), batch=2)
+    blocks = (1, 1, 2, 5) if EVERYTHING else (1, 3)
+    check(model_of((CELLS | MORE)[name], tmp_path), blocks, batch=2, tolerance=1e-4)  # some magnify what f32 rounds
 
 
 @pytest.mark.parametrize("name", MODELS if EVERYTHING else ["tiny"])
@@ -67,7 +68,7 @@ def test_a_model_is_the_interpreter(name: str) -> None:
 
 @pytest.mark.parametrize("stored", ["f16", "bf16", "i8"])
 def test_weights_as_they_are_stored(stored: Stored) -> None:
-    check(_model("hybrid") if EVERYTHING else _op("moe"), (1, 2), batch=1, stored=stored)
+    check(_model("hybrid") if EVERYTHING else _op("moe"), (1, 8), batch=1, stored=stored)
 
 
 @pytest.mark.parametrize("name", STATE_IN_BANKS)

@@ -90,6 +90,12 @@ def test_independent_products_are_one_call() -> None:
     ]
 
 
+def test_a_norm_asks_for_both_its_statistics_at_once() -> None:
+    text = emit_program(hybrid())["program.py"]
+    assert "mu, var = moments(x)" in text and "group_norm_mu, group_norm_var = moments(y)" in text
+    assert "mean_square(x)" in text and ".mean(" not in text
+
+
 def test_long_lines_are_broken_where_python_allows() -> None:
     line = f"y = f({', '.join(f'g(a{i}, b{i})' for i in range(20))})  # [B, T]"
     found = wrapped([line])

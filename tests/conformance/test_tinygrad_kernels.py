@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from cdrmix.runtime.tinygrad.experts import back, group_by_expert, rows
 from cdrmix.runtime.tinygrad.inline import Forms, expressions
 from cdrmix.runtime.tinygrad.picks import argmax, sample, top
 from cdrmix.runtime.tinygrad.products import row_product
+from cdrmix.runtime.tinygrad.scans import chunk_scan, linear_scan
 from cdrmix.runtime.tinygrad.weights import widen
 from tinygrad import Tensor
 from tinygrad.uop.ops import UOp
@@ -91,6 +93,60 @@ def test_the_cuda_source_with_threads_as_fibers(case: Case, tmp_path: Path) -> N
     with fibers(tmp_path) as built:
         check(case)
     assert built
+
+
+# --- expressions computed where they are read ------------------------------------------------------------------------
+def _f32(*shape: int) -> np.ndarray:
+    return np.random.default_rng(shape).standard_normal(shape).astype(np.float32)
+
+
+def _mixed(x: Any, s: Any, m: Any, w: Any, b: Any, mu: Any, var: Any) -> Any:
+    """A token shift of a layer norm: the norm is used twice."""
+    y = (x - mu) / (var + 1e-5) ** 0.5 * w + b
+    return y + (s - y) * m
+
+
+@pytest.mark.parametrize("device", [None, "PYTHON"])
+def test_an_expression_given_to_a_product(device: str | None) -> None:
+    given = [_f32(1, 1, 40), _f32(1, 40), *(_f32(40) for _ in range(3))]
+    x, s, m, w, b = (Tensor(a, device=device).realize() for a in given)
+    wide = [a.astype(np.float64) for a in given]
+    want = _mixed(*wide, wide[0].mean(-1, keepdims=True), wide[0].var(-1, keepdims=True))
+    mixed = _mixed(x, s, m, w, b, x.mean(-1, keepdim=True), x.var(-1, keepdim=True, correction=0))
+    forms, leaves = expressions([mixed.reshape(1, 40)], 3)
+    assert len(forms.leaves) == len(leaves) == 3 and s.uop.base in [leaf.uop for leaf in leaves]
+    matrix = _f32(12, 40)
+    y = row_product(Tensor(matrix, device=device).realize(), mixed.reshape(1, 40)).numpy()
+    assert distance(y, want.reshape(1, 40) @ matrix.T) < 3e-6
+    folded = mixed.reshape(1, 40).relu() ** 2
+    y = row_product(Tensor(matrix, device=device).realize(), folded).numpy()
+    assert distance(y, np.maximum(want.reshape(1, 40), 0) ** 2 @ matrix.T) < 3e-6
+
+
+@pytest.mark.parametrize("device", [None, "PYTHON"])
+def test_expressions_given_to_a_step_and_to_a_scan(device: str | None) -> None:
+    q, k, v, S = _f32(1, 1, 10), _f32(2, 5), _f32(1, 1, 2, 3), _f32(1, 2, 3, 5)
+    slot = Tensor(S, device=device).contiguous().realize()
+    tq, tk, tv = (Tensor(a, device=device).realize() for a in (q, k, v))
+    y, _ = chunk_scan(
+        [(tq * 2).reshape(1, 1, 2, 5)], [True], (-tk.exp()).exp().reshape(1, 1, 2, 5),
+        (tk * tq.reshape(1, 1, 2, 5)).reshape(1, 1, 2, 1, 5), tv.permute(0, 1, 2, 3).reshape(1, 1, 2, 1, 3) + 1, [slot],
+    )  # fmt: skip
+    new = S * np.exp(-np.exp(k.astype(np.float64)))[:, None] + np.einsum("hv,hk->hvk", v[0, 0] + 1, k * q.reshape(2, 5))
+    assert distance(y[0].numpy(), np.einsum("bhvk,hk->bhv", new, 2 * q.reshape(2, 5))[:, None]) < 3e-6
+    assert distance(slot.numpy(), new) < 3e-6
+    s = Tensor(S[:, 0], device=device).contiguous().realize()
+    after, _ = linear_scan(tk[1].sigmoid(), tv[:, :, 1:].reshape(1, 1, 3, 1) * tq[..., :5].reshape(1, 1, 1, 5), s)
+    want = S[:, 0] / (1 + np.exp(-k[1].astype(np.float64))) + v[:, 0, 1, :, None] * q[:, 0, None, :5]
+    assert distance(after.numpy(), want[:, None]) < 3e-6
+
+
+def test_a_long_expression_has_a_kernel_of_its_own() -> None:
+    x = Tensor(_f32(4)).realize()
+    for n in range(60):
+        x = x * 0.99 + n
+    forms, leaves = expressions([x, (x + 1) * 2], 4)
+    assert len(leaves) == len(forms.leaves) == 1
 
 
 # --- what the source says ------------------------------------------------------------------------------------------

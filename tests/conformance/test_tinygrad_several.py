@@ -1,4 +1,5 @@
-"""Products in one launch, and rows of a table: their CUDA source on a CPU, threads as fibers, and the plain kernels."""
+"""Products in one launch, rows of a table, means of rows: their CUDA source on a CPU, threads as fibers, and the plain
+kernels."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ pytest.importorskip("tinygrad")
 from tests.conformance import tinygrad_device as tinygrad_device  # before tinygrad
 
 # isort: split
-from cdrmix.runtime.tinygrad import lookup, several
+from cdrmix.runtime.tinygrad import lookup, means, several
 from tinygrad import Tensor
 
 from cdrmix.ir.nodes import Stored
@@ -31,7 +32,7 @@ MATRICES = {
 
 @pytest.fixture
 def as_fibers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tinygrad_fibers, "MODULES", (*tinygrad_fibers.MODULES, lookup, several))
+    monkeypatch.setattr(tinygrad_fibers, "MODULES", (*tinygrad_fibers.MODULES, lookup, means, several))
 
 
 def _stored(shape: tuple[int, ...], stored: Stored) -> tuple[np.ndarray, Tensor, Tensor | None]:
@@ -93,3 +94,31 @@ def _check_rows(width: int, stored: Stored) -> None:
     at = np.asarray([3, 49, 0, -4, 77, 3], np.int32)
     found = lookup.table_rows(W, Tensor(at).realize(), scale)
     assert np.array_equal(found.numpy(), values[at.clip(0, 49)])
+
+
+ROWS = [(1, 1, 2048), (2, 3, 5, 64), (1, 1, 1), (1, 2, 7), (1, 1, 300), (2, 1, 16, 16), (1, 1, 33)]
+
+
+@needs_compilers
+@pytest.mark.parametrize("shape", ROWS, ids=str)
+def test_means_of_rows(shape: tuple[int, ...], as_fibers: None, tmp_path: Path) -> None:
+    with tinygrad_fibers.fibers(tmp_path) as built:
+        _check_means(shape)
+        assert len(built) == 3
+
+
+def test_means_on_a_cpu() -> None:
+    _check_means((2, 3, 5, 64))
+
+
+def _check_means(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32) + 3
+    given, wide = Tensor(x).realize(), x.astype(np.float64)
+    middle, spread = means.moments(given)
+    for found, wanted in (
+        (middle, wide.mean(-1)),
+        (spread, wide.var(-1)),
+        (means.mean(given), wide.mean(-1)),
+        (means.mean_square(given), (wide**2).mean(-1)),
+    ):
+        assert np.allclose(found.numpy(), wanted, rtol=1e-5, atol=1e-6)

@@ -179,7 +179,9 @@ def matrix_state(
     if value_decay:
         given["wv"] = rng.uniform(0, 1, (B, T, H, V)).astype(np.float32)
     before = [some(B, H, V, K) for _ in range(F)]
-    said, last = token_by_token({n: x.astype(np.float64) for n, x in given.items()}, before, [late for _, late in reads], T)
+    said, last = token_by_token(
+        {n: x.astype(np.float64) for n, x in given.items()}, before, [late for _, late in reads], T
+    )
     order = [0, *(1 + "hvk".index(letter) for letter in axes)]
     names = list(given)
 
@@ -209,9 +211,7 @@ def token_by_token(
         new = S
         if "w" in x and x["w"].ndim == 6:
             parts = np.split(S, F, -1)
-            new = np.concatenate(
-                [sum(parts[g] * x["w"][:, t, :, g, f, None] for g in range(F)) for f in range(F)], -1
-            )
+            new = np.concatenate([sum(parts[g] * x["w"][:, t, :, g, f, None] for g in range(F)) for f in range(F)], -1)
         elif "w" in x:
             new = S * x["w"][:, t, :, None]
         if "a" in x:

@@ -58,6 +58,10 @@ x = at("input", "x", d)
         (sub(add(index(d), const(2)), const(3)), "d - 1"),
         (sub(add(index(d), const(2)), const(2)), "d"),
         (select(node("lt", const(1), const(2)), x, const(0)), "x[d]"),
+        (node("floordiv", const(7), const(0)), "0"),
+        (node("mod", context("pos"), index(d)), "0 if d == 0 else pos % (1 if d == 0 else d)"),
+        (node("mod", context("pos"), add(index(d), const(1))), "pos % (d + 1)"),
+        (node("floordiv", context("pos"), node("max", index(d), const(2))), "pos // max(d, 2)"),
         (select(node("and", node("lt", x, const(0)), const(False)), const(1.0), x), "x[d]"),
         (reduce("sum", (k,), const(0.5)), "3.0"),
         (reduce("sum", (k,), x), "x[d]*6"),
@@ -70,13 +74,24 @@ x = at("input", "x", d)
         (div(const(1), const(0)), "1/0"),
         (mul(index(d), const(1.0)), "d*1.0"),
         (add(add(x, const(0.1)), const(0.2)), "x[d] + 0.1 + 0.2"),
-        (node("floordiv", const(7), const(0)), "7 // 0"),
     ],
 )
 def test_simplified(made: Node, want: str) -> None:
     got = simplify_node(made)
     assert node_text(got) == want
     assert (got.dtype, got.free) == (made.dtype, made.free) or set(got.free) < set(made.free)
+
+
+def test_what_keeps_a_divisor_from_zero_is_not_added_twice() -> None:
+    once = simplify_node(node("mod", context("pos"), sub(index(d), const(1))))
+    assert simplify_node(once) == once
+
+
+def test_a_part_of_an_axis_stays_arithmetic() -> None:
+    few = Index("f", Axis("F", 2))
+    got = simplify_node(read(Ref("input", "x"), [D], [add(const(0), index(few))]))
+    assert node_text(got) == "x[f + 0]"
+    assert node_text(simplify_node(got)) == "x[f + 0]"
 
 
 def test_constants_fold_as_float64_in_the_texts_order() -> None:

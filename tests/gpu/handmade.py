@@ -281,8 +281,14 @@ def manifest(folder: Path, tensors: Mapping[str, np.ndarray], archs: Mapping[str
 
 
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, indent=1).removesuffix("\n}") + ","
-    (folder / "manifest.json").write_text(f'{text}\n "checksum": "{checksum([text.encode()])}"\n}}\n')
+    seal(folder, json.dumps(content, indent=1).encode())
+
+
+def seal(folder: Path, text: bytes) -> None:
+    """Write a manifest's text with the checksum that belongs to it."""
+    text = text.removesuffix(b"\n}") + b","
+    tail = f'\n "checksum": "{checksum([text])}"\n}}\n'
+    (folder / "manifest.json").write_bytes(text + tail.encode())
 
 
 def write(folder: Path, archs: Mapping[str, str] | None = None, seed: int = 0) -> dict[str, Any]:

@@ -41,10 +41,10 @@ def opened(folder: Path) -> DeviceEngine:
     return open_engine(folder, json.loads((folder / "manifest.json").read_text()))
 
 
-def refusal(folder: Path) -> str:
+def refusal(folder: Path, content: Manifest | None = None) -> str:
     """What opening says."""
     with pytest.raises(ArtifactError) as said:
-        open_engine(folder, {"state": [], "vocab": handmade.VOCAB})
+        open_engine(folder, content or {"state": [], "vocab": handmade.VOCAB})
     return said.value.message
 
 
@@ -323,8 +323,23 @@ def damaged(content: Manifest, rng: random.Random) -> Manifest:
     return made
 
 
+def garbled(text: bytes, rng: random.Random) -> bytes:
+    """A manifest's text with a few bytes that are others, or gone, or there twice."""
+    made = bytearray(text)
+    for _ in range(rng.randint(1, 3)):
+        at, size = rng.randrange(len(made)), rng.randint(1, 20)
+        match rng.randrange(3):
+            case 0:
+                made[at] = rng.choice(b'"\\[]{}:,0-9eu\x00\xff')
+            case 1:
+                del made[at : at + size]
+            case _:
+                made[at:at] = made[at : at + size]
+    return bytes(made)
+
+
 def test_no_manifest_makes_the_runner_touch_what_is_not_there(built: Built, everything: Path, tmp_path: Path) -> None:
-    """Many manifests with one wrong value each and right checksums, under sanitizers; kernels do nothing here."""
+    """Many with a wrong value or garbled text and right checksums, under sanitizers; kernels do nothing here."""
     content = handmade.write(tmp_path / "good", {"sm_90": "cuda"})
     rng = random.Random(7)
     paths = []
@@ -333,7 +348,10 @@ def test_no_manifest_makes_the_runner_touch_what_is_not_there(built: Built, ever
         at.mkdir()
         for name in ("weights.safetensors", "sm_90.bin"):
             (at / name).symlink_to(tmp_path / "good" / name)
-        handmade.write_manifest(at, damaged(content, rng))
+        if n % 3:
+            handmade.write_manifest(at, damaged(content, rng))
+        else:
+            handmade.seal(at, garbled(json.dumps(content, indent=1).encode(), rng))
         paths.append(str(at / "weights.safetensors"))
     settings = {
         "CDR_DRIVER": str(built.driver),
@@ -373,12 +391,42 @@ def test_the_makefile_builds_a_program_that_runs(built: Built, mock: Mock, tmp_p
     assert bad.returncode == 1 and "no code for sm_75" in bad.stderr
 
 
-def test_the_library_it_came_with_or_one_made_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_cannot_be_loaded_is_built_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut short, changed, or of another machine: once, and never from sources that were changed."""
     monkeypatch.setenv("CFLAGS", "-O0")
     build.runner_sources(folder)
-    (folder / "libmodel.so").unlink()
-    (folder / "libmodel.so").write_bytes(b"\x7fELF of another machine")
-    os.utime(folder / "libmodel.so", (1, 1))
-    engine = opened(folder)
-    assert np.isfinite(engine.prefill(engine.start(), [1])).all()
-    engine.close()
+    library = folder / "libmodel.so"
+    good = library.read_bytes()
+    content = json.loads((folder / "manifest.json").read_text())
+    for name in ("libmodel.so", "Makefile", *(f"runner/{p.name}" for p in (folder / "runner").iterdir())):
+        content["files"][name] = {}
+    rewritten(folder, content)
+    library.unlink()
+    library.write_bytes(good[: len(good) // 2])
+    with_change = folder / "runner" / "state.c"
+    text = with_change.read_text()
+    with_change.write_text(text + "\n")
+    assert "libmodel.so was cut short or changed" in refusal(folder, content) and "state.c" in refusal(folder, content)
+    with_change.write_text(text)
+    built = set()
+    for _ in range(2):
+        engine = open_engine(folder, content)
+        assert np.isfinite(engine.prefill(engine.start(), [1])).all()
+        engine.close()
+        built.add(library.stat().st_mtime_ns)
+    assert len(built) == 1, "it is built once"
+    monkeypatch.setenv("PATH", "/nowhere")
+    library.write_bytes(b"\x7fELF")
+    text = refusal(folder, content)
+    assert "libmodel.so was cut short or changed, and another cannot be built: no `make`" in text
+
+
+def test_the_program_reads_no_tokenizer_that_was_changed(built: Built, mock: Mock, folder: Path) -> None:
+    program = build.runner_program(built.runner, "cdrmix-run", built.runner / "runner" / "main.c", "-O0")
+    content = json.loads((folder / "manifest.json").read_text())
+    (folder / "tokenizer.json").write_text("{}")
+    content["files"]["tokenizer.json"] = {}
+    rewritten(folder, content)
+    (folder / "tokenizer.json").write_text("[]")
+    done = subprocess.run([str(program), "-m", str(folder), "x"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "tokenizer.json was changed" in done.stderr
