@@ -49,7 +49,7 @@ ARITHMETIC = {
     "pow": ("**", POW),
 }
 COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-FUNCTIONS = ("exp", "log", "sqrt", "abs", "sign", "tanh", "sigmoid", "silu", "relu", "softplus")
+FUNCTIONS = ("exp", "log", "sqrt", "abs", "sign", "sigmoid", "silu", "relu")
 
 
 def rule(*ops: str) -> Callable[[Rule], Rule]:
@@ -140,7 +140,7 @@ def _neg(n: Node, scope: Scope) -> Value:
     return _folded(n, [v]) or replace(v, code=f"-{within(v, NEG)}", level=NEG)
 
 
-@rule("max", "min", "logaddexp")
+@rule("max", "min")
 def _extreme(n: Node, scope: Scope) -> Value:
     values = _operands(n, scope, n.args)
     folded = _folded(n, values)
@@ -149,8 +149,18 @@ def _extreme(n: Node, scope: Scope) -> Value:
     (a, b), dims, lead = _joined(values, scope)
     if a.type == "number":
         a, b = b, a
-    method = {"max": "maximum", "min": "minimum"}.get(n.op, n.op)
+    method = {"max": "maximum", "min": "minimum"}[n.op]
     return Value(f"{within(a, ATOM)}.{method}({b.code})", _type(n, values), dims, lead)
+
+
+@rule("logaddexp")
+def _logaddexp(n: Node, scope: Scope) -> Value:
+    values = _operands(n, scope, n.args)
+    folded = _folded(n, values)
+    if folded is not None:
+        return folded
+    (a, b), dims, lead = _joined([tensor(v) for v in values], scope)
+    return Value(f"logaddexp({a.code}, {b.code})", _type(n, values), dims, lead)
 
 
 @rule(*COMPARISONS)
@@ -203,6 +213,12 @@ def _select(n: Node, scope: Scope) -> Value:
 def _function(n: Node, scope: Scope) -> Value:
     (v,) = _operands(n, scope, n.args)
     return _folded(n, [v]) or replace(v, code=f"{within(v, ATOM)}.{n.op}()", level=ATOM)
+
+
+@rule("tanh", "softplus")
+def _exact_function(n: Node, scope: Scope) -> Value:
+    (v,) = _operands(n, scope, n.args)
+    return _folded(n, [v]) or replace(v, code=f"{n.op}({v.code})", level=ATOM)
 
 
 @rule("sin", "cos")

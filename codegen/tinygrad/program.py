@@ -28,8 +28,9 @@ IMPORTED = frozenset(
     re.findall(
         r"\w+",
         """
-        attend beside chunk_scan constant coupled_scan delay heads joined last linear_scan max_plus_scan mean
-        mean_square mix moments places remember shift take there tokens top view windows within_a_turn
+        attend beside chunk_scan constant coupled_scan delay heads joined last linear_scan logaddexp max_plus_scan
+        mean mean_square mix moments places remember shift softplus take tanh there tokens top view windows
+        within_a_turn
         """,
     )
 )

@@ -113,7 +113,8 @@ static int upload_all(cdr_model *m, cdr_file *file, const void **found, const ch
   void *stages = NULL;
   int code = segments && sum ? all_segments(m, file, found, segments) : CDR_NO_MEMORY;
   if (code == CDR_OK)
-    code = cdr_pinned_take(&m->device, &stages, file->size < (uint64_t)CDR_STAGE ? file->size : (uint64_t)CDR_STAGE * STAGES,
+    code = cdr_pinned_take(&m->device, &stages,
+                           file->size < (uint64_t)CDR_STAGE ? file->size : (uint64_t)CDR_STAGE * STAGES,
                            "staging the weights");
   if (code == CDR_OK) code = stream_file(m, file, stages, sum, segments, m->manifest.tensor_count);
   if (code == CDR_OK && cdr_checksum_end(sum) != listed)

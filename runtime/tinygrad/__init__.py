@@ -6,6 +6,7 @@ In an artefact this package is `cdrmix_tinygrad`.
 from .arrange import beside, constant, delay, heads, joined, last, mix, places, shift, take, tokens, view, within_a_turn
 from .choice import choices
 from .frame import Frame
+from .functions import logaddexp, softplus, tanh
 from .histories import attend, remember, there, windows
 from .means import mean, mean_square, moments
 from .picks import top
@@ -30,6 +31,7 @@ __all__ = [
     "joined",
     "last",
     "linear_scan",
+    "logaddexp",
     "max_plus_scan",
     "mean",
     "mean_square",
@@ -38,7 +40,9 @@ __all__ = [
     "places",
     "remember",
     "shift",
+    "softplus",
     "take",
+    "tanh",
     "there",
     "tokens",
     "top",

@@ -44,7 +44,10 @@ class Frame:
     @classmethod
     def of(cls, x: Tensor, w: Mapping[str, Tensor], s: Mapping[str, Tensor], c: Mapping[str, Tensor]) -> Frame:
         """The frame of a unit."""
-        return cls(w, s, c, s["pos"].unsqueeze(1) + Tensor.arange(x.shape[1]) if "pos" in s else None)
+        place = s["pos"].unsqueeze(1) if "pos" in s else None
+        if place is not None and x.shape[1] > 1:
+            place = place + Tensor.arange(x.shape[1])
+        return cls(w, s, c, place)
 
     # --- weights ---------------------------------------------------------------------------------------------------
     def _stored(self, name: str) -> tuple[Tensor, Tensor | None]:

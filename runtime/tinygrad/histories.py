@@ -98,6 +98,7 @@ def _written(B: int, T: int, size: int, width: int, blocks: bool) -> UOp:
     """A thread a number; only the entries that stay are written."""
     kept = min(T, size)
     items = B * kept * width
+    axes: tuple[UOp, ...]
     if blocks:
         far, near = block(-(-items // THREADS), 0), lane(min(THREADS, items), 1)
         at, axes = far * THREADS + near, (far, near)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache, reduce
 
 from tinygrad import Tensor, dtypes
+from tinygrad.dtype import DType
 
 from .kernel import UOp, added, block, buffer, finish, gated, has_blocks, lane, launch, least, loop, real, total
 from .products import BYTES, FEW, NATIVE, STORED, THREADS, _gathered, _power, _widened, row_product
@@ -43,7 +44,7 @@ class Sizes:
 def row_products(W: Sequence[Tensor], x: Sequence[Tensor], scale: Sequence[Tensor | None]) -> list[Tensor]:
     """See the module."""
     found: dict[int, Tensor] = {}
-    alike: dict[object, list[int]] = {}
+    alike: dict[tuple[DType, int], list[int]] = {}
     for i, (w, v) in enumerate(zip(W, x, strict=True)):
         alike.setdefault((w.dtype, int(v.shape[0])), []).append(i)
     for (_, n), places in alike.items():

@@ -87,7 +87,8 @@ class Stream:
                 Tensor.realize(*(slots[n].assign(v) for n, v in new.items()))
             carries |= made
             x = x if out is None else out
-        return x[:, -1].numpy()
+        logits: Array = x[:, -1].numpy()
+        return logits
 
     def state(self, row: int = 0) -> dict[str, Array]:
         """One session's state."""

@@ -77,6 +77,8 @@ def load(path: Path) -> ctypes.CDLL:
         ("cdr_state_size", c_size_t, [c_void_p]),
         ("cdr_state_init", c_int, [c_void_p, c_void_p]),
         ("cdr_state_tokens", c_uint64, [c_void_p, c_void_p]),
+        ("cdr_state_fork", c_int, [c_void_p, c_void_p, c_void_p]),
+        ("cdr_state_free", None, [c_void_p, c_void_p]),
         ("cdr_step", c_int, [c_void_p, c_void_p, c_int32, floats]),
         ("cdr_prefill", c_int, [c_void_p, c_void_p, POINTER(c_int32), c_size_t, floats]),
         ("cdr_step_values", c_int, [c_void_p, c_void_p, floats, floats]),

@@ -101,6 +101,19 @@ def test_a_copy_of_the_bytes_is_a_fork(c: Stream) -> None:
     assert [x.tobytes() for x in (c.step(8), c.step(9))] == [x.tobytes() for x in first]
 
 
+def test_a_fork_goes_its_own_way(c: Stream, folder: Path) -> None:
+    other = Stream(c.model, c.lib, folder / "weights.safetensors")
+    other.bytes[:] = 0xA5
+    with pytest.raises(Refused, match="not made by cdr_state_init"):
+        other.check(c.lib.cdr_state_fork(c.handle, other.state_pointer, c.state_pointer))
+    c.prefill([1, 2, 3, 4, 5, 6, 7])
+    c.check(c.lib.cdr_state_fork(c.handle, c.state_pointer, other.state_pointer))
+    first = c.step(8)
+    c.step(9)
+    assert other.step(8).tobytes() == first.tobytes()
+    c.lib.cdr_state_free(c.handle, c.state_pointer)
+
+
 def saved(c: Stream, path: Path) -> bytes:
     c.reset()
     c.prefill([1, 2, 3, 4, 5, 6, 7, 8])

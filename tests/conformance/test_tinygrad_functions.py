@@ -1,0 +1,33 @@
+"""Functions near where they vanish: relative error against float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from . import tinygrad_device  # noqa: F401  isort: skip  (chooses the device before tinygrad is imported)
+from cdrmix.runtime.tinygrad import functions
+from tinygrad import Tensor
+
+SMALL = 10.0 ** np.linspace(-30, 1.2, 2001)
+X = np.concatenate([np.linspace(-20, 20, 8001), SMALL, -SMALL, [0, -80, 88]]).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("ours", "meant"), [(functions.tanh, np.tanh), (functions.softplus, lambda x: np.logaddexp(x, 0.0))]
+)
+def test_all_digits_are_right(ours: Callable[[Tensor], Tensor], meant: Callable[[np.ndarray], np.ndarray]) -> None:
+    found, wanted = ours(Tensor(X)).numpy(), meant(X.astype(np.float64))
+    assert np.max(np.abs(found - wanted) / np.maximum(np.abs(wanted), 1e-36)) < 1.5e-6
+
+
+def test_logaddexp() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.uniform(-50, 50, 4000).astype(np.float32) for _ in range(2))
+    wanted = np.logaddexp(a.astype(np.float64), b.astype(np.float64))
+    found = functions.logaddexp(Tensor(a), Tensor(b)).numpy()
+    assert np.max(np.abs(found - wanted) / np.maximum(np.abs(wanted), 1)) < 3e-7
+    edges = functions.logaddexp(Tensor([-np.inf, -np.inf, 1.0]), Tensor([-np.inf, 2.0, -np.inf])).numpy()
+    np.testing.assert_array_equal(edges, [-np.inf, 2.0, 1.0])
