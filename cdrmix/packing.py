@@ -105,7 +105,7 @@ def widen(x: np.ndarray, of: Stored, scale: np.ndarray | None = None) -> np.ndar
             return np.asarray((x.astype(np.uint32) << 16).view(np.float32))
         case "i8":
             assert scale is not None
-            return x.astype(np.float32) * scale[..., None]
+            return np.asarray(x.astype(np.float32) * scale[..., None])
         case _:
             return x.astype(np.float32)
 

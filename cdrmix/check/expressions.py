@@ -229,8 +229,9 @@ def meet(
         r.draft.fail("E0304", span, f"{one.name} = {one.size} and {two.name} = {two.size} have one size but are not "
                      f"one axis: `{quote(left_text)}` is {names(left)}, `{quote(right_text)}` is {names(right)}",
                      f"if they are meant to be, {made_one(two, one)}")  # fmt: skip
-    both = (right, right_text, left, None) if symbol == "=" else (left, left_text, right, right_text)
-    help = merged(*both, r) or f"they meet at `{symbol}`, where axes must be the same"
+    turned = symbol == "="
+    help = merged(right, right_text, left, None, r) if turned else merged(left, left_text, right, right_text, r)
+    help = help or f"they meet at `{symbol}`, where axes must be the same"
     r.draft.fail("E0303", span, f"axes differ: `{quote(left_text)}` is {names(left)}, `{quote(right_text)}` is "
                  f"{names(right)}", help)  # fmt: skip
 

@@ -162,7 +162,7 @@ class Program:
 def _top(t: Top, source: Expression) -> Action:
     def top(run: _Run) -> None:
         found = source(run.frame)
-        places = np.argsort(-found, axis=-1, kind="stable")[..., : t.k.axis.size]
+        places = np.argsort(-found.astype(np.float64, copy=False), axis=-1, kind="stable")[..., : t.k.axis.size]
         if t.values is not None:
             run.frame.values[Ref("def", t.values)] = np.take_along_axis(found, places, -1)
         if t.picks is not None:

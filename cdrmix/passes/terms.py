@@ -150,9 +150,11 @@ class Leaves:
     def written(self, n: Node) -> Node | None:
         """What a read's definition says at the places that it reads; None where that cannot be written down."""
         stmt = self.source[n.arg.ref]
-        to = move(stmt.indices, n.arg.view, n.args, self.fresh.index) if isinstance(stmt, Def) else None
+        if not isinstance(stmt, Def):
+            return None
+        to = move(stmt.indices, n.arg.view, n.args, self.fresh.index)
         try:
-            return to and walk.substitute(to(stmt.value), to.places)
+            return walk.substitute(to(stmt.value), to.places) if to else None
         except walk.FixedPlace:
             return None
 

@@ -17,9 +17,15 @@ In a step with N*k <= experts no grouping is needed: row_product(W, x [N*k, 1, K
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 
 from tinygrad import Tensor, dtypes
+
+from .kernel import UOp, buffer, finish, has_blocks, lane, launch, least, loop, shared, total
+
+THREADS = 256
+MOST = 1024  # pairs, and experts, of one block
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,10 @@ def group_by_expert(pick: Tensor, experts: int, tile: int) -> Tiles:
     N, k = (int(n) for n in pick.shape)
     pairs = N * k
     tiles = min(pairs, pairs // tile + min(experts, pairs))
+    if has_blocks(pick.device) and pairs <= MOST and experts <= MOST:
+        shapes = ((tiles, tile), (N, k), (tiles,))
+        out = [Tensor.empty(*shape, dtype=dtypes.int32, device=pick.device) for shape in shapes]
+        return Tiles(*launch(_written(pairs, experts, tile, tiles), out, [pick.cast(dtypes.int32)]))
     chosen = pick.cast(dtypes.int32).reshape(pairs).clip(0, experts - 1).contiguous()
     each = Tensor.arange(experts, dtype=dtypes.int32)
     place = Tensor.arange(pairs, dtype=dtypes.int32)
@@ -55,6 +65,49 @@ def group_by_expert(pick: Tensor, experts: int, tile: int) -> Tiles:
         slot.reshape(N, k),
         expert.cast(dtypes.int32).contiguous(),
     )
+
+
+@cache
+def _written(pairs: int, experts: int, tile: int, tiles: int) -> UOp:
+    """The same in one kernel of one block: a thread an expert, then a pair, then a slot."""
+    at, number = lane(THREADS, 0), dtypes.int32
+    pair, slot, expert = (buffer(n, size, number) for n, size in enumerate((tiles * tile, pairs, tiles)))
+    pick = buffer(3, pairs, number)
+
+    def chosen(p: UOp) -> UOp:
+        return pick[p].load().maximum(0).minimum(experts - 1)
+
+    def count(condition: UOp, axis: UOp) -> UOp:
+        return total(condition.cast(number), axis)
+
+    def each(size: int) -> list[UOp]:
+        """The places a thread looks after; spare threads repeat the last one."""
+        return [least(at + n, size - 1) for n in range(0, size, THREADS)]
+
+    full, ends, lies = (shared(n, size, number) for n, size in enumerate((experts, experts, pairs)))
+    p = loop(pairs, 1)
+    found = [full[e].store((count(chosen(p).eq(e.cast(number)), p) + (tile - 1)) // tile) for e in each(experts)]
+    full = full.after(*found)
+    f = loop(experts, 2)
+    found = [ends[e].store(total((f <= e).where(full[f].load(), 0), f)) for e in each(experts)]
+    ends = ends.after(*found)
+    q = loop(pairs, 3)
+    stores, placed = [], []
+    for n in each(pairs):
+        mine = chosen(n)
+        e = mine.cast(dtypes.weakint)
+        place = (ends[e].load() - full[e].load()) * tile + count(chosen(q).eq(mine) & (q < n), q)
+        placed.append(lies[n].store(place))
+        stores.append(slot[n].store(place))
+    lies = lies.after(*placed)
+    r, g = loop(pairs, 4), loop(experts, 5)
+    for s in each(tiles * tile):
+        there = lies[r].load().eq(s.cast(number))
+        stores.append(pair[s].store(total(there.where(r.cast(number) - pairs, 0), r) + pairs))
+    for t in each(tiles):
+        before = count(ends[g].load() <= t.cast(number), g)
+        stores.append(expert[t].store((before < experts).where(before, -1)))
+    return finish(f"tiles_{pairs}_of_{experts}", (at,), *stores)
 
 
 def rows(x: Tensor, tiles: Tiles, each: bool = False) -> Tensor:

@@ -69,9 +69,15 @@ def _fits(root: UOp, cut: set[UOp], most: int, costly: int | None) -> bool:
     if inside is None:
         return False
     leaves = [u for u in inside if u in cut or not _parts(u)]
-    price = sum(u.op in COSTLY and u not in cut and prod(_shape(u)) > 1 for u in inside)
+    price = sum(u not in cut and _costs(u) for u in inside)
     large = sum(prod(_shape(u)) > 1 for u in leaves)
     return large <= most and len(leaves) <= 2 * most and (costly is None or price <= costly)
+
+
+def _costs(u: UOp) -> bool:
+    """Whether an op is worth many additions; a small power is a few products."""
+    small = u.op is Ops.POW and (n := _base(u.src[1])).op is Ops.CONST and n.arg in (1, 2, 3, 4)
+    return u.op in COSTLY and not small and prod(_shape(u)) > 1
 
 
 def _shape(u: UOp) -> Shape:

@@ -74,8 +74,8 @@ def buffer(slot: int, size: int, dtype: DType = dtypes.float32) -> UOp:
     return UOp.placeholder((size,), dtype, slot)
 
 
-def shared(slot: int, size: int) -> UOp:
-    return UOp.placeholder((size,), dtypes.float32, OWN + slot, AddrSpace.LOCAL)
+def shared(slot: int, size: int, dtype: DType = dtypes.float32) -> UOp:
+    return UOp.placeholder((size,), dtype, OWN + slot, AddrSpace.LOCAL)
 
 
 def register(slot: int, size: int, dtype: DType = dtypes.float32) -> UOp:

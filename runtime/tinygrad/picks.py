@@ -16,11 +16,11 @@ Longer rows than `WIDE` are cut in pieces, whose best are ranked again.
 from __future__ import annotations
 
 from functools import cache
-from math import inf, prod
+from math import inf, log, prod
 
 from tinygrad import Tensor, dtypes
 
-from .kernel import UOp, block, buffer, finish, gated, has_blocks, lane, launch, least, loop, real, total
+from .kernel import UOp, block, buffer, finish, gated, has_blocks, lane, launch, least, loop, real, shared, total
 
 WIDE = 1024  # values ranked among each other
 PIECE = 256
@@ -49,7 +49,10 @@ def argmax(logits: Tensor) -> Tensor:
 def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, top_k: int, u: Tensor) -> Tensor:
     """See the module."""
     best, picks = top(logits, min(top_k, int(logits.shape[-1])))
-    k = int(best.shape[-1])
+    B, k = (int(n) for n in best.shape)
+    if has_blocks(logits.device) and k <= THREADS:
+        out = Tensor.empty(B, dtype=dtypes.int32, device=logits.device)
+        return launch(_drawn(B, k), [out], [best, picks, *(t.cast(dtypes.float32) for t in (temperature, top_p, u))])[0]
     cold = temperature <= 0
     heat = cold.where(1.0, temperature).unsqueeze(-1)  # [B, 1]
     weight = ((best - best[:, :1]) / heat).exp().contiguous()  # [B, k]
@@ -63,6 +66,29 @@ def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, top_k: int, u: Te
     last = inside.sum(-1, keepdim=True) - 1
     turn = cold.unsqueeze(-1).where(0, passed.minimum(last))
     return (place == turn).where(picks, 0).sum(-1).cast(dtypes.int32)
+
+
+@cache
+def _drawn(B: int, k: int) -> UOp:
+    """The same in one kernel, a block a row and a thread a value."""
+    row, j, i, n = block(B, 0), lane(k, 1), loop(k, 2), loop(k, 3)
+    token, best, picks = buffer(0, B, dtypes.int32), buffer(1, B * k), buffer(2, B * k, dtypes.int32)
+    heat, top_p, u = (buffer(3 + s, B)[row].load() for s in range(3))
+    cold = heat <= 0.0
+    apart = (best[row * k + j].load() - best[row * k].load()) / cold.where(real(1), heat)
+    weight, reached, inside = (shared(s, k) for s in range(3))
+    weight = weight.after(weight[j].store((apart * real(1 / log(2))).exp2()))
+    own, other = weight[j].load(), weight[i].load()
+    up_to, every = total((i <= j).where(other, real(0)), i), total(other, i)
+    there = (up_to - own < top_p * every) | j.eq(0)
+    put = [reached[j].store(up_to), inside[j].store(there.where(real(1), real(0)))]
+    reached, inside = reached.after(*put), inside.after(*put)
+    kept = total(inside[n].load() * weight[n].load(), n)
+    last = loop(k, 4)
+    passed = total(((inside[last].load() > 0.0) & (reached[last].load() <= u * kept)).cast(dtypes.int32), last)
+    turn = passed.minimum(total(inside[last].load(), last).cast(dtypes.int32) - 1).maximum(0)
+    at = row * k + cold.where(0, turn).cast(dtypes.weakint)
+    return finish(f"draw_{B}_of_{k}", (row, j), token[gated(row, j.eq(0))].store(picks[at].load()))
 
 
 def _ranked(best: Tensor, picks: Tensor | None, rows: int, width: int, piece: int, k: int) -> tuple[Tensor, Tensor]:

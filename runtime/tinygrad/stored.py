@@ -23,5 +23,6 @@ def read_stored(path: Path) -> dict[str, np.ndarray]:
     for name, entry in header.items():
         if name != "__metadata__":
             at, end = (8 + size + offset for offset in entry["data_offsets"])
-            found[name] = data[at:end].view(TYPES[entry["dtype"]])[: prod(entry["shape"])].reshape(entry["shape"])
+            values = np.asarray(data[at:end].view(TYPES[entry["dtype"]]))  # tinygrad takes no memmap
+            found[name] = values[: prod(entry["shape"])].reshape(entry["shape"])
     return found

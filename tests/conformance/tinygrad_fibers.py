@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cdrmix.codegen.tinygrad import toolchain
-from cdrmix.runtime.tinygrad import chunk, picks, products, scans
+from cdrmix.runtime.tinygrad import chunk, experts, picks, products, scans
 from tinygrad import Tensor
 from tinygrad.codegen import to_program
 from tinygrad.helpers import Target
@@ -26,7 +26,7 @@ from tinygrad.uop.ops import Ops
 
 from tests.gpu.build import kernels
 
-MODULES = (chunk, picks, products, scans)
+MODULES = (chunk, experts, picks, products, scans)
 
 
 @dataclass(frozen=True, slots=True)
