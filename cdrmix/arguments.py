@@ -122,7 +122,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--checkpoint", type=Path, help="weights: a run, a checkpoint or a .safetensors file (default: the spec's init)"
     )
     p.add_argument("--tokenizer", help="a tokenizer.json, or `bytes` (default: the checkpoint's)")
-    p.add_argument("--seed", type=_at_least(0), default=0, help="of the init, without a checkpoint (%(default)s)")
+    p.add_argument(
+        "--seed", type=_at_least(0), help="of the init, without a checkpoint (0; large models on GPUs: no init)"
+    )
     p.add_argument("--dump-after", metavar="PASS", help=f"print the IR after a pass: {', '.join(commands.PASSES)}")
     p.add_argument("-o", "--out", type=Path, required=True, help="the folder to write: new, empty, or an artefact's")
 

@@ -7,6 +7,7 @@ Output: `manifest.json`, `weights.safetensors`, `tokenizer.json` and the program
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import warnings
@@ -32,6 +33,9 @@ from cdrmix.weights import atomic, check_weights, find_weights, owners, write_we
 
 MANIFEST = "manifest.json"
 
+LARGE = 100_000_000
+"""Parameters beyond which making an init takes longer than compiling for every GPU."""
+
 
 def write_artifact(
     lowered: Lowered,
@@ -39,11 +43,13 @@ def write_artifact(
     out: Path,
     checkpoint: Path | None = None,
     tokenizer: Path | Literal["bytes"] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     overrides: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Write the folder `out` and return its files.  Without a checkpoint the weights are the spec's init at `seed`.
+    """Write the folder `out` and return its files.  Without a checkpoint the weights are the spec's init at `seed` (0).
+
+    For a target whose program is worth having alone a large model's init is made only when `seed` is given.
 
     `overrides` are the `--set` options the program was checked with; `verify` needs them to check it again.  `options`
     are those of the target (`compiler.options_of`).
@@ -73,14 +79,21 @@ def write_artifact(
         if content.startswith(b"\x7fELF"):
             path.chmod(0o755)
         written.append(path)
-    written.append(_write_weights(lowered, target, out / "weights.safetensors", source, seed))
+    weights = out / "weights.safetensors"
+    large = packs(target) and sum(math.prod(w.shape) for w in owners(model)) > LARGE
+    if source is None and seed is None and large:
+        weights.unlink(missing_ok=True)  # of the artefact that was here
+        origin = "none"
+    else:
+        written.append(_write_weights(lowered, target, weights, source, seed or 0))
+        origin = "checkpoint" if source else f"init, seed {seed or 0}"
     if tokens is not None:
         with atomic(out / "tokenizer.json") as f:
             f.write(tokens)
         written.append(out / "tokenizer.json")
     else:
         (out / "tokenizer.json").unlink(missing_ok=True)  # of the artefact that was here, not of this one
-    manifest = describe(lowered, target, "checkpoint" if source else f"init, seed {seed}", overrides or {})
+    manifest = describe(lowered, target, origin, overrides or {})
     manifest["tokenizer"] = tokens is not None
     manifest["files"] = {
         str(path.relative_to(out)): {"bytes": path.stat().st_size, "checksum": file_checksum(path)}

@@ -87,6 +87,8 @@ def run_compile(a: Namespace) -> None:
     files = write_artifact(lowered, a.target, a.out, a.checkpoint, tokenizer, a.seed, overrides_of(a.set), options)
     for note in lowered.notes:
         print(f"note: {note}", file=sys.stderr)
+    if not any(f.name == "weights.safetensors" for f in files):
+        print("note: no weights: give --checkpoint, or --seed 0 for the spec's init, to have them", file=sys.stderr)
     print(f"{a.out}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB", file=sys.stderr)
 
 

@@ -23,7 +23,7 @@ from cdrmix.ir.nodes import Model, Stored
 from cdrmix.packing import read_values
 from cdrmix.passes.precision import decide_precision
 from cdrmix.runtime.errors import NoDevice
-from cdrmix.runtime.session import Session, read_manifest
+from cdrmix.runtime.session import Session, read_manifest, require_weights
 from cdrmix.weights import read_weights
 
 
@@ -103,6 +103,7 @@ def verify_artifact(folder: Path, tokens: int, tolerance: float) -> dict[str, An
     manifest = read_manifest(folder)
     target = manifest["target"]
     model = spec_of(manifest)
+    require_weights(folder)
     read = read_values if packs(target) else read_weights
     interpreter = Interpreter(model, read(model, folder / "weights.safetensors"))
     ids = np.random.default_rng(0).integers(0, model.vocab, tokens).tolist()

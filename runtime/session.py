@@ -77,6 +77,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def require_weights(folder: Path) -> None:
+    """Raise `ArtifactError` for an artefact that is a program alone."""
+    if not (folder / "weights.safetensors").is_file():
+        raise ArtifactError(f"{folder} holds no weights", "compile the spec again with --checkpoint, or with --seed 0")
+
+
 class Session:
     """One stream.  `open` an artefact, `prefill` a prompt, `step` token by token."""
 
@@ -95,6 +101,7 @@ class Session:
         module = ENGINES.get(manifest["target"])
         if module is None:
             raise ArtifactError(f"no runtime here for target `{manifest['target']}`", f"it runs {', '.join(ENGINES)}")
+        require_weights(folder)
         engine: Engine = importlib.import_module(module).open_engine(folder, manifest)
         return cls(engine, manifest, engine.start())
 

@@ -129,6 +129,8 @@ def _arithmetic(n: Node, scope: Scope) -> Value:
     if folded is not None:
         return folded
     (a, b), dims, lead = _joined(values, scope)
+    if n.op == "pow" and _type(n, values) == "int":
+        return Value(f"whole_power({a.code}, {b.code})", "int", dims, lead)
     left, right = (level + 1, NEG) if n.op == "pow" else (level, level + 1)
     code = f"{within(a, left)} {sign} {within(b, right)}"
     return Value(code, _type(n, values), dims, lead, level)

@@ -21,6 +21,7 @@ from . import names as escape
 from .cells import Function, emit_cell
 from .stack import Stack, choices, emit_stack, schedule_of
 from .statements import Cells
+from .wrap import wrapped
 
 TEMPLATE = "program.py.j2"
 FOLDER = "cdrmix_tinygrad"
@@ -30,7 +31,7 @@ IMPORTED = frozenset(
         """
         attend beside chunk_scan constant coupled_scan delay heads joined last linear_scan logaddexp max_plus_scan
         mean mean_square mix moments places remember shift softplus take tanh there tokens top view windows
-        within_a_turn
+        whole_power within_a_turn
         """,
     )
 )
@@ -81,11 +82,11 @@ def template_keys(program: Program) -> dict[str, Any]:
         "hash": escape.text(program.hash),
         "cells": made,
         "units": [_unit_keys(u) for u in stack.units],
-        "calls": [
+        "calls": wrapped(
             f"Call({', '.join([escape.text(c.unit), escape.text(c.path), _texts(c.weights), _texts(c.states)])}"
             f"{', last_only=True' * c.last_only}),"
             for c in stack.calls
-        ],
+        ),
         "slots": _slot_lines(stack),
         "vocab": model.vocab,
     }

@@ -35,7 +35,7 @@ def _wrap(line: str) -> list[str]:
 
 
 def _widest(line: str) -> list[int] | None:
-    """The widest of the outermost round brackets: where it opens, its commas, where it closes."""
+    """The widest of the outermost brackets of calls and tables: where it opens, its commas, where it closes."""
     plain = _STRING.sub(lambda m: "_" * len(m[0]), line)
     found: list[list[int]] = []
     open_at: list[int] = []
@@ -50,5 +50,5 @@ def _widest(line: str) -> list[int] | None:
                 found[-1].append(p)
         elif c == "," and len(open_at) == 1:
             found[-1].append(p)
-    spans = [f for f in found if len(f) > 1 and plain[f[0]] == "(" and f[-1] - f[0] > 1]
+    spans = [f for f in found if len(f) > 1 and plain[f[0]] in "({" and f[-1] - f[0] > 1]
     return max(spans, key=lambda f: f[-1] - f[0], default=None)

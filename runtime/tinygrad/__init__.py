@@ -6,7 +6,7 @@ In an artefact this package is `cdrmix_tinygrad`.
 from .arrange import beside, constant, delay, heads, joined, last, mix, places, shift, take, tokens, view, within_a_turn
 from .choice import choices
 from .frame import Frame
-from .functions import logaddexp, softplus, tanh
+from .functions import logaddexp, softplus, tanh, whole_power
 from .histories import attend, remember, there, windows
 from .means import mean, mean_square, moments
 from .picks import top
@@ -47,6 +47,7 @@ __all__ = [
     "tokens",
     "top",
     "view",
+    "whole_power",
     "windows",
     "within_a_turn",
 ]

@@ -46,9 +46,10 @@ __all__ = [
 OWN = 1000  # tinygrad numbers the arrays it adds itself from 0
 
 
-def has_blocks(device: str | tuple[str, ...]) -> bool:
-    """Whether kernels run as blocks of threads with shared memory."""
-    return bool(Device[device if isinstance(device, str) else device[0]].renderer.has_local)
+def has_blocks(device: str | tuple[str, ...] | None) -> bool:
+    """Whether kernels run as blocks of threads with shared memory; constants lie on no device, and run on the usual."""
+    name = device[0] if isinstance(device, tuple) else device or Device.DEFAULT
+    return bool(Device[name].renderer.has_local)
 
 
 def launch(sink: UOp, outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -62,12 +63,13 @@ def launch(sink: UOp, outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> li
 def _buffer(t: Tensor) -> Tensor:
     """The whole buffer that holds a tensor's values, under any shape.
 
-    tinygrad copies an argument that was reshaped twice, and takes a slice for the whole of its buffer.
+    tinygrad copies an argument that was reshaped twice, takes a slice for the whole of its buffer, and cannot give a
+    kernel what turns out to be a constant.
     """
     u = t.uop
     while u.op is Ops.RESHAPE:
         u = u.src[0]
-    return Tensor(u).contiguous() if u.op in GroupOp.Movement else Tensor(u)
+    return Tensor(u) if u.op in {Ops.BUFFER, Ops.AFTER, Ops.CONTIGUOUS} else Tensor(u).contiguous()
 
 
 def buffer(slot: int, size: int, dtype: DType = dtypes.float32) -> UOp:

@@ -50,6 +50,8 @@ def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, top_k: int, u: Te
     """See the module."""
     best, picks = top(logits, min(top_k, int(logits.shape[-1])))
     B, k = (int(n) for n in best.shape)
+    if k == 1:
+        return picks.reshape(B)
     if has_blocks(logits.device) and k <= THREADS:
         out = Tensor.empty(B, dtype=dtypes.int32, device=logits.device)
         return launch(_drawn(B, k), [out], [best, picks, *(t.cast(dtypes.float32) for t in (temperature, top_p, u))])[0]

@@ -31,3 +31,12 @@ def test_logaddexp() -> None:
     assert np.max(np.abs(found - wanted) / np.maximum(np.abs(wanted), 1)) < 3e-7
     edges = functions.logaddexp(Tensor([-np.inf, -np.inf, 1.0]), Tensor([-np.inf, 2.0, -np.inf])).numpy()
     np.testing.assert_array_equal(edges, [-np.inf, 2.0, 1.0])
+
+
+def test_powers_of_whole_numbers() -> None:
+    exponents = Tensor.arange(13)
+    for base in (-3, -1, 0, 1, 2, 5):
+        np.testing.assert_array_equal(functions.whole_power(base, exponents).numpy(), [base**n for n in range(13)])
+    bases = Tensor.arange(7) - 3
+    np.testing.assert_array_equal(functions.whole_power(bases, 5).numpy(), [(n - 3) ** 5 for n in range(7)])
+    assert functions.whole_power(Tensor([-1, 0, 1]), 33).numpy().tolist() == [-1, 0, 1]

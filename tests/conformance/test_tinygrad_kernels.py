@@ -96,6 +96,19 @@ def test_the_cuda_source_with_threads_as_fibers(case: Case, tmp_path: Path) -> N
     assert built
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+def test_the_cuda_source_of_choices_with_threads_as_fibers(tmp_path: Path) -> None:
+    logits = np.random.default_rng(5).standard_normal((2, 30)).astype(np.float32)
+    pick = np.array([[0, 3], [3, 1], [1, 3]], np.int32)
+    with fibers(tmp_path) as built:
+        token = sample(Tensor(logits), Tensor([1.0, 0.0]), Tensor([0.9, 1.0]), 8, Tensor([0.7, 0.5])).numpy()
+        tiles = group_by_expert(Tensor(pick), 4, 2)
+    assert token.tolist() == [drawn(logits[0], 1.0, 0.9, 8, 0.7), int(logits[1].argmax())]
+    assert tiles.expert.numpy().tolist() == [0, 1, 3, 3, -1, -1]
+    assert tiles.pair.numpy()[:4].tolist() == [[0, 6], [3, 4], [1, 2], [5, 6]]
+    assert len(built) == 3
+
+
 # --- expressions computed where they are read ------------------------------------------------------------------------
 def _f32(*shape: int) -> np.ndarray:
     return np.random.default_rng(shape).standard_normal(shape).astype(np.float32)
@@ -258,33 +271,38 @@ def drawn(logits: np.ndarray, temperature: float, top_p: float, k: int, u: float
     return int(order[min(int(np.searchsorted(np.cumsum(p / p.sum()), u, side="right")), len(p) - 1)])
 
 
-@pytest.mark.parametrize("k", [5, 64])
-def test_a_sample_is_the_token_whose_share_holds_u(k: int) -> None:
+@pytest.mark.parametrize(("k", "device"), [(1, None), (64, None), (6, "PYTHON")])
+def test_a_sample_is_the_token_whose_share_holds_u(k: int, device: str | None) -> None:
     rng = np.random.default_rng(k)
-    B, V = 64, 300
+    B, V = (64, 300) if device is None else (24, 40)
     logits = 3 * rng.standard_normal((B, V)).astype(np.float32)
     temperature = rng.choice([0.0, 0.5, 1.0, 2.0], B).astype(np.float32)
     top_p, u = rng.choice([0.1, 0.5, 0.9, 1.0], B).astype(np.float32), rng.random(B).astype(np.float32)
-    found = sample(Tensor(logits), Tensor(temperature), Tensor(top_p), k, Tensor(u)).numpy()
+    x, heat, p, v = (Tensor(a, device=device).realize() for a in (logits, temperature, top_p, u))
+    found = sample(x, heat, p, k, v).numpy()
     assert found.tolist() == [drawn(logits[b], temperature[b], top_p[b], k, u[b]) for b in range(B)]
 
 
-def test_a_sample_of_nan_is_a_token() -> None:
-    bad = np.full((2, 9), np.nan, np.float32)
-    found = sample(Tensor(bad), Tensor([1.0, float("nan")]), Tensor([0.5, float("nan")]), 4, Tensor([0.5, 1.0])).numpy()
+@pytest.mark.parametrize("device", [None, "PYTHON"])
+def test_a_sample_of_nan_is_a_token(device: str | None) -> None:
+    bad = [np.full((2, 9), np.nan), [1.0, np.nan], [0.5, np.nan], [0.5, 1.0]]
+    x, heat, p, u = (Tensor(np.array(a, np.float32), device=device).realize() for a in bad)
+    found = sample(x, heat, p, 4, u).numpy()
     assert all(0 <= t < 9 for t in found)
 
 
+@pytest.mark.parametrize("device", [None, "PYTHON"])
 @pytest.mark.parametrize(("N", "k", "experts", "tile"), [(5, 2, 4, 2), (1, 2, 8, 4), (20, 1, 2, 16)])
-def test_tokens_grouped_by_expert(N: int, k: int, experts: int, tile: int) -> None:
+def test_tokens_grouped_by_expert(N: int, k: int, experts: int, tile: int, device: str | None) -> None:
     rng = np.random.default_rng(N)
     pick = np.stack([rng.permutation(experts)[:k] for _ in range(N)]).astype(np.int32)
     x, each = (rng.standard_normal(s).astype(np.float32) for s in ((N, 12), (N, k, 3)))
     w = rng.standard_normal((experts, 10, 12)).astype(np.float32)
-    tiles = group_by_expert(Tensor(pick), experts, tile)
-    y = back(row_product(Tensor(w), rows(Tensor(x), tiles), pick=tiles.expert), tiles)
+    a, b, c, d = (Tensor(given, device=device).realize() for given in (pick, x, w, each))
+    tiles = group_by_expert(a, experts, tile)
+    y = back(row_product(c, rows(b, tiles), pick=tiles.expert), tiles)
     assert distance(y.numpy(), np.einsum("nkmd,nd->nkm", w[pick].astype(np.float64), x)) < 2e-7
-    np.testing.assert_array_equal(back(rows(Tensor(each), tiles, each=True), tiles).numpy(), each)
+    np.testing.assert_array_equal(back(rows(d, tiles, each=True), tiles).numpy(), each)
     used = tiles.expert.numpy()
     counts = np.bincount(pick.flatten(), minlength=experts)
     assert [int((used == e).sum()) for e in range(experts)] == [-(-int(c) // tile) for c in counts]
@@ -295,3 +313,9 @@ def test_widened(kind: str) -> None:
     w, scale, value = stored(np.random.default_rng(1), (3, 5), kind)
     found = widen(Tensor(w), None if scale is None else Tensor(scale)).numpy()
     assert distance(found, value) < 1e-7
+
+
+def test_what_folds_to_a_constant_may_be_given_to_a_kernel() -> None:
+    zero = Tensor.rand(1, 8) * 0
+    assert picks.top(zero, 3)[1].numpy().tolist() == [[0, 1, 2]]
+    assert picks.top((Tensor.arange(5) * 3) % 4, 2)[0].numpy().tolist() == [3.0, 2.0]

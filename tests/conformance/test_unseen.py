@@ -21,7 +21,7 @@ from .torch_agree import TOLERANCE, Pair, check_gradients, check_sequence, check
 
 SPECS = {path.stem: path for path in sorted(Path(__file__).with_name("unseen").glob("*.cdr"))}
 EVERYTHING = os.environ.get("CDRMIX_TINYGRAD") == "all"
-QUICK = ("delta_product", "hard_memory", "hgrn2", "hippo", "mamba1", "min_gru", "product_keys", "taylor")
+QUICK = ("delta_product", "hard_memory", "hgrn2", "hippo", "lru", "mamba1", "min_gru", "product_keys", "taylor")
 
 torch.set_num_threads(1)
 

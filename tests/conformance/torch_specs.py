@@ -76,6 +76,7 @@ OWN: dict[str, tuple[dict[str, int], dict[str, str]]] = {
     "soft_window": ({"D": 6}, {"width": "4"}),
     "places": ({"D": 12}, {"N": "4"}),
     "picks": ({"D": 8}, {}),
+    "picks_of_comparisons": ({"D": 8}, {}),
     "conditions": ({"D": 6}, {}),
     "functions": ({"D": 6}, {}),
     "positions": ({"D": 6}, {}),

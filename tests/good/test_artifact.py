@@ -10,6 +10,7 @@ import pytest
 from cdrmix.runtime.errors import ArtifactError
 from cdrmix.runtime.session import Session
 
+from cdrmix import artifact
 from cdrmix.artifact import write_artifact
 from cdrmix.check import load
 from cdrmix.compiler import lower
@@ -106,3 +107,17 @@ def test_what_is_not_an_artefact_is_refused(artefacts: dict[str, Path], tmp_path
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(ArtifactError, match=says):
             Session.open(tmp_path)
+
+
+def test_a_large_models_program_comes_without_an_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact, "emit", lambda *_: {})  # what is compiled does not matter here
+    monkeypatch.setattr(artifact, "LARGE", 1000)
+    lowered, out = lower(load(write_spec(tmp_path))), tmp_path / "out"
+    write_artifact(lowered, "cuda", out, seed=0)
+    assert (out / "weights.safetensors").is_file()
+    write_artifact(lowered, "cuda", out)
+    assert not (out / "weights.safetensors").exists()
+    assert json.loads((out / "manifest.json").read_text())["weights"] == "none"
+    for use in (Session.open, lambda folder: verify_artifact(folder, 4, 1e-4)):
+        with pytest.raises(ArtifactError, match="holds no weights"):
+            use(out)
