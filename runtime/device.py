@@ -45,6 +45,8 @@ class DeviceState(NativeState):
 class DeviceEngine(NativeEngine):
     """`cdr_*` of the runner's model.h over ctypes."""
 
+    opening = "opening the artefact"
+
     def __init__(self, folder: Path, manifest: Mapping[str, Any]):
         super().__init__(folder, manifest, load(folder, manifest))
         tokens, how = POINTER(c_int32), POINTER(_Sampling)

@@ -55,6 +55,7 @@ class NativeEngine:
     """`cdr_*` of model.h over ctypes."""
 
     how = "executed"
+    opening = "opening the weights"
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], library: ctypes.CDLL | None = None):
         lib = self._lib = library or ctypes.CDLL(str(build(folder).resolve()))
@@ -74,9 +75,7 @@ class NativeEngine:
             ("cdr_state_read", c_int, [c_void_p, c_void_p, c_char_p, FLOATS]),
             ("cdr_error_text", c_char_p, [c_int]),
         )
-        self._check(
-            lib.cdr_open(ctypes.byref(self._model), os.fsencode(folder / "weights.safetensors")), "opening the weights"
-        )
+        self._check(lib.cdr_open(ctypes.byref(self._model), os.fsencode(folder / "weights.safetensors")), self.opening)
         if lib.cdr_vocab(self._model) != self._vocab:
             raise ArtifactError(f"the manifest of {folder} is not of its program", "compile the spec again")
         self._size: int = lib.cdr_state_size(self._model)

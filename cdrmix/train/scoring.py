@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint by its config."""
+"""Evaluate a checkpoint, or an artefact by its own program, as a config says."""
 
 from __future__ import annotations
 
@@ -7,31 +7,44 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
-from cdrmix.artifact import beside
+from cdrmix.artifact import MANIFEST, beside
 from cdrmix.check import load
-from cdrmix.compiler import lower
+from cdrmix.compiler import lower, model_hash
 from cdrmix.diagnose import UserError
+from cdrmix.runtime.session import read_manifest
 from cdrmix.train.config import EvalConfig
 from cdrmix.train.evaluate import Score, evaluate
 from cdrmix.train.loop import build_module
 from cdrmix.train.store import open_store
+from cdrmix.train.streamed import Streamed
 from cdrmix.train.tokenizer import load_tokenizer
 from cdrmix.weights import check_weights, find_weights
 
 
 def score_checkpoint(config: EvalConfig) -> Score:
-    """Load the checkpoint into the spec's module and score the data."""
+    """Load the checkpoint into the spec's module, or the artefact into sessions, and score the data."""
     if config.threads:
         torch.set_num_threads(config.threads)
     model = load(config.spec, config.set)
+    artefact = config.checkpoint if (config.checkpoint / MANIFEST).is_file() else None
     weights = find_weights(config.checkpoint)
-    check_weights(model, weights)
+    if artefact is None:
+        check_weights(model, weights)
+    elif read_manifest(artefact)["hash"] != model_hash(model):
+        raise UserError(
+            f"{artefact} was not compiled from {config.spec}", "give its spec, and its --set options as `set`"
+        )
     tokenizer = config.tokenizer or beside(weights, "tokenizer.json")
     if tokenizer is None:
         raise UserError(f"no tokenizer beside {weights}", "give `tokenizer` in the config")
     with tempfile.TemporaryDirectory() as scratch:
-        module = build_module(lower(model), Path(scratch) / "module", 0)
-        module.load_state_dict(load_file(str(weights)))
+        module: nn.Module
+        if artefact is None:
+            module = build_module(lower(model), Path(scratch) / "module", 0)
+            module.load_state_dict(load_file(str(weights)))
+        else:
+            module = Streamed(artefact, config.rows)
         store = open_store(Path(scratch) / "tokens", config.data, config.field, load_tokenizer(tokenizer), model.vocab)
         return evaluate(module, store, config.context, config.rows)

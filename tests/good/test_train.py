@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from cdrmix.artifact import write_artifact
+from cdrmix.check import load
+from cdrmix.compiler import lower
 from cdrmix.diagnose import UserError
 from cdrmix.train.config import EvalConfig, TrainConfig
 from cdrmix.train.loop import Trainer
@@ -60,25 +63,24 @@ def test_training_learns_and_reports(tmp_path: Path) -> None:
     found = losses(tmp_path / "run")
     assert found[-1] < 0.75 * found[0]
     records = [r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in r]
-    (load,) = [v for k, v in records[-1]["metrics"].items() if k.endswith(".load")]
-    assert sum(load) == pytest.approx(1.0, abs=1e-5) and len(load) == 4
+    (shares,) = [v for k, v in records[-1]["metrics"].items() if k.endswith(".load")]
+    assert sum(shares) == pytest.approx(1.0, abs=1e-5) and len(shares) == 4
     assert [k for k in records[-1]["aux"] if k.endswith("balance_loss")]
     scored = [r["eval_loss"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if "eval_loss" in r]
-    score = score_checkpoint(
-        EvalConfig.model_validate(
-            {
-                "spec": tmp_path / "small.cdr",
-                "checkpoint": tmp_path / "run",
-                "data": tmp_path / "held_out.txt",
-                "context": 7,
-            }
-        )
-    )
+    asked = {"spec": tmp_path / "small.cdr", "data": tmp_path / "held_out.txt", "context": 7}
+    score = score_checkpoint(EvalConfig.model_validate(asked | {"checkpoint": tmp_path / "run"}))
     # the score does not depend on how many tokens are read at a time
     assert score.loss == pytest.approx(scored[-1], rel=1e-4)
     assert score.bits_per_byte == pytest.approx(
         score.nats / 0.6931471805599453 / 1999
     )  # nothing predicts the first byte
+    write_artifact(lower(load(tmp_path / "small.cdr")), "cpu", tmp_path / "artefact", tmp_path / "run")
+    streamed = score_checkpoint(EvalConfig.model_validate(asked | {"checkpoint": tmp_path / "artefact"}))
+    assert streamed.loss == pytest.approx(score.loss, rel=1e-5) and streamed.tokens == score.tokens
+    with pytest.raises(UserError, match="was not compiled from"):
+        score_checkpoint(
+            EvalConfig.model_validate(asked | {"checkpoint": tmp_path / "artefact", "set": {"layers": "1"}})
+        )
 
 
 def test_a_run_is_not_overwritten_and_not_resumed_as_another(tmp_path: Path) -> None:
