@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER, byref, c_char_p, c_double, c_int, c_int32, c_size_t, c_uint64, c_void_p
 from pathlib import Path
@@ -72,7 +73,9 @@ class DeviceEngine(NativeEngine):
     @property
     def how(self) -> str:  # type: ignore[override]
         """See `Engine`."""
-        return next((how for name, how in STANDS_FOR.items() if self.about.startswith(name)), "executed")
+        given = os.environ.get("CDR_DRIVER")  # whose device may be none that we know
+        otherwise = "executed by the driver that CDR_DRIVER names" if given else "executed"
+        return next((how for name, how in STANDS_FOR.items() if self.about.startswith(name)), otherwise)
 
     def _check(self, code: int, doing: str, remedy: str = "") -> None:
         if code & 0xFF in ABSENT.values():
