@@ -13,11 +13,11 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from cdrmix.ir import python as escape
 from cdrmix.ir.forms import Attend
 from cdrmix.ir.interp_expr import Frame, expression
 from cdrmix.ir.nodes import Def, Index, Node, Ref
 
-from . import names as escape
 from .casts import full
 from .scope import Scope, Symbol, axes_of, refuse
 from .statements import Cells, emit_statement, valued

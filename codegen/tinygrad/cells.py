@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cdrmix.ir import python as escape
 from cdrmix.ir import walk
 from cdrmix.ir.forms import Attend, Chunk, Coupled, Elementwise, MaxPlus, SequenceStmt, Sequential
 from cdrmix.ir.nodes import Apply, Buffer, Cell, Def, Node, Param, Ref, Top
 
 from . import chunks as chunks  # registers its rule
-from . import names as escape
 from . import states as states  # registers its rules
 from .attention import emit_entry
 from .casts import full

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from cdrmix.ir import python as escape
 from cdrmix.ir.forms import Chunk
 from cdrmix.ir.nodes import Index, Node, Ref
 
-from . import names as escape
 from .casts import full
 from .scope import Scope, axes_of
 from .statements import Cells, emit_statement, valued

@@ -10,7 +10,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from . import names as escape
+from cdrmix.ir import python as escape
 
 
 @dataclass(slots=True)

@@ -14,10 +14,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from cdrmix.ir import layout
+from cdrmix.ir import python as escape
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model
 
-from . import names as escape
 from .cells import Function, emit_cell
 from .stack import Stack, choices, emit_stack, schedule_of
 from .statements import Cells

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 
+from cdrmix.ir import python as escape
 from cdrmix.ir.nodes import Index, Node
 
-from . import names as escape
 from .casts import to_int
 from .scope import Scope, Symbol
 from .value import ADD, ATOM, MUL, Value, fit, permuted, viewed, within

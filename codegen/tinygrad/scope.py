@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from cdrmix.diagnose import NOWHERE, CompileError, Diagnostic, Span
 from cdrmix.ir.nodes import Cell, Index, Param, Ref
+from cdrmix.ir.python import Names, comment, text
 from cdrmix.ir.walk import Windows
 
 from .levels import Product
-from .names import Names, comment, text
 from .value import Type, Value
 
 

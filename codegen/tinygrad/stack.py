@@ -15,10 +15,10 @@ from math import prod
 from typing import Any
 
 from cdrmix.ir import layout, walk
+from cdrmix.ir import python as escape
 from cdrmix.ir.forms import Program, Sequential
 from cdrmix.ir.nodes import Buffer, Cell, History, Line, Model, Node, Param, State
 
-from . import names as escape
 from .scope import refuse
 from .value import viewed
 

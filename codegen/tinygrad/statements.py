@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from functools import singledispatch
 from math import prod
 
+from cdrmix.ir import python as escape
 from cdrmix.ir import walk
 from cdrmix.ir.nodes import Apply, Axis, Cell, Def, Given, Index, Node, Ref, Top
 
-from . import names as escape
 from .casts import full
 from .expressions import emit
 from .scope import Scope, Symbol, axes_of, refuse

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cdrmix.diagnose import Span
+from cdrmix.ir import python as escape
 from cdrmix.ir.forms import Coupled, Delay, Elementwise, MaxPlus, Sequential
 from cdrmix.ir.nodes import Def, Index, Node, Ref, State
 
-from . import names as escape
 from .casts import full, spread
 from .scope import Scope, Symbol, axes_of
 from .statements import Cells, emit_statement, read_back, valued

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+from cdrmix.ir import python as escape
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Index, Node
 
-from . import names as escape
 from .casts import alike, to_exact, to_float, to_int
 from .scope import Scope, axes_of
 from .value import ADD, ATOM, MUL, NEG, Value, fit, number, permuted, positions, union, viewed, within

@@ -1,16 +1,18 @@
-"""The one way from a spec's names to Python: identifiers, attributes, string literals, comments.
+"""The names of a generated torch module: its classes and attributes, beside `ir.python`'s identifiers and texts.
 
-Input: any text a spec can hold.
-Output: Python that cannot mean anything else.  Identifiers are kept where they can be, and end in `_` where Python,
-torch or the generated code has taken them; strings go through `repr`; comments and docs stay on their lines.
+Input: any name a spec can hold.
+Output: a name that neither Python nor torch nor the generated code has taken.
 """
 
 from __future__ import annotations
 
-import builtins
 import keyword
 import re
 from collections.abc import Iterable
+
+from cdrmix.ir.python import RESERVED, Names, comment, doc, identifier, text
+
+__all__ = ["MEMBERS", "MODULE_NAMES", "Names", "attribute", "class_name", "comment", "doc", "identifier", "text"]
 
 MODULE_NAMES = frozenset(
     {"torch", "nn", "F", "math", "Tensor", "Generator", "Mapping", "State", "Model", "HASH", "annotations"}
@@ -34,19 +36,6 @@ _OWN_MEMBERS = """
 MEMBERS = frozenset((_MODULE_MEMBERS + _OWN_MEMBERS).split())
 """Attributes of `nn.Module` and of generated classes."""
 
-_TAKEN = frozenset({*keyword.kwlist, *keyword.softkwlist, *dir(builtins)})
-
-
-def identifier(name: str, taken: Iterable[str] = ()) -> str:
-    """A Python identifier near `name` that is none of `taken`, no keyword and no builtin."""
-    found = re.sub(r"[^A-Za-z0-9_]", "_", name)
-    if not found.strip("_") or found[0].isdigit() or found.startswith("__"):
-        found = f"n{found}"
-    taken = {*taken, *_TAKEN}
-    while found in taken:
-        found += "_"
-    return found
-
 
 def attribute(name: str) -> str:
     """The attribute of a module that holds the param, part or label `name`: one name, one attribute.
@@ -65,57 +54,9 @@ def class_name(op: str, taken: Iterable[str]) -> str:
     """`layer_norm` as `LayerNorm`, numbered when another class has the name."""
     words = [w for w in re.split(r"[^A-Za-z0-9]+", op) if w]
     found = identifier("".join(w[0].upper() + w[1:] for w in words) or "Op")
-    taken = {*taken, *_TAKEN, *MODULE_NAMES}
+    taken = {*taken, *RESERVED, *MODULE_NAMES}
     count, name = 1, found
     while name in taken:
         count += 1
         name = f"{found}_{count}"
     return name
-
-
-def text(value: str) -> str:
-    """A string literal."""
-    code = ascii(value)
-    return f'"{code[1:-1]}"' if code[0] == "'" and '"' not in code else code
-
-
-def comment(value: str, width: int = 110) -> str:
-    """What may follow `# `: one line of printable text."""
-    flat = "".join(c if c.isprintable() else " " for c in value)
-    flat = " ".join(flat.split())
-    return flat if len(flat) <= width else flat[: width - 1] + "…"
-
-
-def doc(value: str) -> list[str]:
-    """The lines of a docstring's body: no quotes that end it, no escapes, no control characters."""
-    lines = []
-    for line in value.splitlines():
-        plain = "".join(c if c.isprintable() else " " for c in line)
-        lines.append(plain.replace("\\", "/").replace('"""', "'''").rstrip().removesuffix('"'))
-    while lines and not lines[-1]:
-        lines.pop()
-    return lines
-
-
-class Names:
-    """The identifiers of one Python scope; each spec name gets its own."""
-
-    def __init__(self, taken: Iterable[str] = ()):
-        self._taken = {*taken}
-        self._given: dict[object, str] = {}
-
-    def of(self, key: object, name: str) -> str:
-        """The identifier that stands for `key`, made from `name` when first asked for."""
-        if key not in self._given:
-            self._given[key] = self.fresh(name)
-        return self._given[key]
-
-    def fresh(self, name: str) -> str:
-        """A new identifier near `name`."""
-        base = identifier(name)
-        found, count = base, 1
-        while found in self._taken:
-            count += 1
-            found = f"{base}_{count}"
-        self._taken.add(found)
-        return found

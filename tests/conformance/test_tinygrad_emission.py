@@ -15,7 +15,7 @@ pytest.importorskip("tinygrad")
 from tests.conformance.tinygrad_agree import program_of, rms
 
 # isort: split
-from cdrmix.codegen.tinygrad import emit_program, names, schedule
+from cdrmix.codegen.tinygrad import emit_program, schedule
 from cdrmix.codegen.tinygrad.levels import Product, levelled
 from cdrmix.codegen.tinygrad.program import TEMPLATE, template_keys
 from cdrmix.codegen.tinygrad.wrap import WIDTH, wrapped
@@ -24,6 +24,7 @@ from jinja2 import Environment, meta
 
 from cdrmix.check import load, load_op
 from cdrmix.compiler import lower
+from cdrmix.ir import python as names
 from cdrmix.ir.forms import Program
 from cdrmix.ir.initial import random_weights
 from cdrmix.ir.interp import Interpreter

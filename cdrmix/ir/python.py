@@ -1,8 +1,8 @@
-"""The one way from a spec's names to the generated Python: identifiers, string literals, comments.
+"""The one way from a spec's texts to generated Python: identifiers, string literals, comments, docstrings.
 
 Input: any text a spec can hold.
 Output: Python that cannot mean anything else.  Identifiers are kept where they can be, and end in `_` where Python or
-the generated module has taken them.
+the generated code has taken them; strings go through `ascii`; comments and docs stay on their lines.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import keyword
 import re
 from collections.abc import Iterable
 
-_TAKEN = frozenset({*keyword.kwlist, *keyword.softkwlist, *dir(builtins)})
+RESERVED = frozenset({*keyword.kwlist, *keyword.softkwlist, *dir(builtins)})
+"""What no identifier may be: keywords and builtins."""
 
 
-def identifier(name: str) -> str:
-    """A Python identifier near `name` that is no keyword and no builtin."""
+def identifier(name: str, taken: Iterable[str] = ()) -> str:
+    """A Python identifier near `name` that is none of `taken`, no keyword and no builtin."""
     found = re.sub(r"[^A-Za-z0-9_]", "_", name)
     if not found.strip("_") or found[0].isdigit() or found.startswith("__"):
         found = f"n{found}"
-    while found in _TAKEN:
+    taken = {*taken, *RESERVED}
+    while found in taken:
         found += "_"
     return found
 
@@ -33,7 +35,8 @@ def text(value: str) -> str:
 
 def comment(value: str, width: int = 110) -> str:
     """What may follow `# `: one line of printable text."""
-    flat = " ".join("".join(c if c.isprintable() else " " for c in value).split())
+    flat = "".join(c if c.isprintable() else " " for c in value)
+    flat = " ".join(flat.split())
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
@@ -49,10 +52,17 @@ def doc(value: str) -> list[str]:
 
 
 class Names:
-    """The identifiers of one Python scope; each is given once."""
+    """The identifiers of one Python scope; each spec name gets its own."""
 
     def __init__(self, taken: Iterable[str] = ()):
         self._taken = {*taken}
+        self._given: dict[object, str] = {}
+
+    def of(self, key: object, name: str) -> str:
+        """The identifier that stands for `key`, made from `name` when first asked for."""
+        if key not in self._given:
+            self._given[key] = self.fresh(name)
+        return self._given[key]
 
     def fresh(self, name: str) -> str:
         """A new identifier near `name`."""
