@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint setup toolchain clean
+.PHONY: demo test test-tenstorrent lint setup toolchain clean
 
 demo: $(READY)
 	$(BIN)/python -m examples.demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2
+
+# The generated kernels on a simulated Wormhole; needs Python 3.12 or 3.10 besides, for which alone ttnn is published
+test-tenstorrent: $(READY)
+	$(BIN)/python -m tests.tenstorrent.simulator.environment
+	$(BIN)/python -m pytest tests/tenstorrent/simulator
 
 lint: $(READY)
 	$(BIN)/ruff check .

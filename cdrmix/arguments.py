@@ -74,6 +74,11 @@ def make_parser() -> argparse.ArgumentParser:
         p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of the spec")
         p.add_argument("--model", help="the model to take, where a file has several (default: the last)")
 
+    def card(p: argparse.ArgumentParser) -> None:
+        p.add_argument("--device", metavar="CARD", help="the Tenstorrent card: n150 or p150 (n150)")
+        cores = "how many of its cores a line of the stack may use"
+        p.add_argument("--cores", type=_at_least(1), metavar="N", help=cores)
+
     def artefact(p: argparse.ArgumentParser) -> None:
         p.add_argument("artefact", type=Path, help="a folder that `cdrmix compile` wrote")
 
@@ -100,6 +105,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     spec(p)
     p.add_argument("--ops", action="store_true", help="also each op, and how its states run over a sequence")
+    p.add_argument("--target", help="instead, what each line costs on a target: tenstorrent")
+    p.add_argument("--quant", choices=("f32", "bf16"), help="with --target, how matrices are stored (f32)")
+    card(p)
     machine(p)
 
     p = command(
@@ -108,13 +116,15 @@ def make_parser() -> argparse.ArgumentParser:
         "cdrmix compile spec/tiny.cdr --target cpu --checkpoint runs/tiny -o build/tiny",
     )
     spec(p)
-    p.add_argument("--target", required=True, help="torch, cpu (one C file), cuda or rocm (kernels and a C runner)")
+    targets = "torch, cpu (one C file), cuda or rocm (kernels and a C runner), tenstorrent (kernels and a ttnn host)"
+    p.add_argument("--target", required=True, help=targets)
     p.add_argument(
         "--quant",
         choices=("f32", "f16", "bf16", "i8"),
         default="f32",
-        help="how matrices are stored; values and state stay f32 (%(default)s; cuda and rocm read all of them)",
+        help="how matrices are stored; values and state stay f32 (%(default)s; cuda, rocm: all; tenstorrent: bf16)",
     )
+    card(p)
     p.add_argument("--arch", type=_names, metavar="A,B", help="GPUs: sm_90,gfx942 … (default: all known)")
     p.add_argument("--batch", type=_counts, metavar="N,N", help="sessions stepped at once, on GPUs (1,8)")
     p.add_argument("--block", type=_counts, metavar="N,N", help="sizes of a prompt's blocks, on GPUs (64,8)")
@@ -140,8 +150,7 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--tolerance",
         type=_at_least(0.0, float),
-        default=1e-4,
-        help="largest relative RMS error of logits and states (%(default)s)",
+        help="largest relative RMS error of logits and states (1e-4; tenstorrent: 1e-3, with --quant bf16 2e-2)",
     )
     machine(p)
 

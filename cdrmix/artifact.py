@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from safetensors import safe_open
 
-from cdrmix.compiler import Lowered, emit, packs, quoting
+from cdrmix.compiler import Lowered, arrangement, emit, packs, quoting
 from cdrmix.diagnose import UserError
 from cdrmix.ir.cost import cost
 from cdrmix.ir.initial import initial_tensor
@@ -85,7 +85,7 @@ def write_artifact(
         weights.unlink(missing_ok=True)  # of the artefact that was here
         origin = "none"
     else:
-        written.append(_write_weights(lowered, target, weights, source, seed or 0))
+        written.append(_write_weights(lowered, target, weights, source, seed or 0, own))
         origin = "checkpoint" if source else f"init, seed {seed or 0}"
     if tokens is not None:
         with atomic(out / "tokenizer.json") as f:
@@ -103,8 +103,10 @@ def write_artifact(
     return [*written, out / MANIFEST]
 
 
-def _write_weights(lowered: Lowered, target: str, path: Path, source: Path | None, seed: int) -> Path:
-    """The weights: a checkpoint's or the spec's init, as they are or packed for the target."""
+def _write_weights(
+    lowered: Lowered, target: str, path: Path, source: Path | None, seed: int, own: Mapping[str, Any]
+) -> Path:
+    """The weights: a checkpoint's or the spec's init, as they are or packed for the target; `own` is its manifest."""
     model = lowered.program.model
     by_path = {w.path: w for w in owners(model)}
     with ExitStack() as stack:
@@ -114,7 +116,7 @@ def _write_weights(lowered: Lowered, target: str, path: Path, source: Path | Non
         else:
             make = stack.enter_context(safe_open(str(source), framework="numpy")).get_tensor
         if packs(target):
-            pack(path, model, make)
+            pack(path, model, make, arrangement(target, own, model))
         elif source is None:
             write_weights(path, {name: w.shape for name, w in by_path.items()}, make)
         elif not (path.exists() and os.path.samefile(source, path)):

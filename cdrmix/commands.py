@@ -62,9 +62,16 @@ def run_check(a: Namespace) -> None:
 
 def run_inspect(a: Namespace) -> None:
     """`cdrmix inspect`."""
-    from cdrmix.inspect import describe, describe_json
+    from cdrmix.inspect import describe, describe_json, describe_on
 
+    if a.target is None and (asked := [f"--{n}" for n in ("device", "cores", "quant") if getattr(a, n) is not None]):
+        raise UserError(f"{asked[0]} without a target", "name one that has a budget: --target tenstorrent")
     model = _load(a)
+    if a.target is not None:
+        given = {"device": a.device, "cores": a.cores}
+        text = describe_on(model, a.target, options_of(a.target, given, a.quant or "f32"), a.quant or "f32")
+        print(json.dumps({"model": model.name, "target": a.target, "budget": text.split("\n")}) if a.json else text)
+        return
     print(json.dumps(describe_json(model), indent=1) if a.json else describe(model, ops=a.ops))
 
 
@@ -81,7 +88,9 @@ def run_compile(a: Namespace) -> None:
         if name == a.dump_after:
             print(text)
 
-    options = options_of(a.target, {name: getattr(a, name) for name in ("arch", "batch", "block")}, a.quant)
+    options = options_of(
+        a.target, {name: getattr(a, name) for name in ("arch", "batch", "block", "device", "cores")}, a.quant
+    )
     lowered = lower(_load(a), dump, a.quant)
     tokenizer = Path(a.tokenizer) if a.tokenizer and a.tokenizer != "bytes" else a.tokenizer
     files = write_artifact(lowered, a.target, a.out, a.checkpoint, tokenizer, a.seed, overrides_of(a.set), options)
@@ -116,7 +125,7 @@ def run_verify(a: Namespace) -> int:
             print(f"{error:10.2e}  {name}")
         print(f"{found['how']}: {found['tokens']} tokens, worst relative RMS error {found['worst']:.2e}")
         if not found["within"]:
-            print(f"wrong: the error is above the tolerance of {a.tolerance:g}", file=sys.stderr)
+            print(f"wrong: the error is above the tolerance of {found['tolerance']:g}", file=sys.stderr)
         if found["unrecorded"]:
             print(f"note: the result is not in the manifest: {found['unrecorded']}", file=sys.stderr)
     return 0 if found["within"] else 3

@@ -19,8 +19,9 @@
 A backend is one folder of `codegen/`, reached by the target's name.  It exports `emit(program)`, `runtime_files()`
 and `OPS`, the primitives it has emission rules for; a primitive it lacks is an error here, with the spec's place.
 It may export `OPTIONS`, what `emit` takes besides and its defaults; `STORED`, the types of weights it reads (f32 when
-it says nothing; see `packing.py`); `require(target, options)`, which refuses at once what would fail after long
-work; and its own keys of the manifest as an emitted `manifest.json`.
+it says nothing; see `packing.py`); `arrange(manifest, model)`, in which order it holds them; `require(target,
+options)`, which refuses at once what would fail after long work; and its own keys of the manifest as an emitted
+`manifest.json`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cdrmix.codegen
 from cdrmix.diagnose import CompileError, Report, UserError, did_you_mean
@@ -48,7 +49,13 @@ from cdrmix.passes.sequence import sequence_form
 from cdrmix.passes.simplify import simplify
 from cdrmix.passes.step import step_form
 
-TARGETS: Mapping[str, str] = {"torch": "torch", "cpu": "c", "cuda": "tinygrad", "rocm": "tinygrad"}
+if TYPE_CHECKING:
+    from cdrmix.packing import Arrangement
+
+TARGETS: Mapping[str, str] = {
+    "torch": "torch", "cpu": "c", "cuda": "tinygrad", "rocm": "tinygrad",
+    "tenstorrent": "metalium",
+}  # fmt: skip
 """Target names and the folder of `codegen/` that serves each."""
 
 Dump = Callable[[str, str], None]
@@ -173,6 +180,13 @@ def packs(target: str) -> bool:
     return hasattr(backend(target), "STORED")
 
 
+def arrangement(target: str, manifest: Mapping[str, Any], model: Model) -> Arrangement:
+    """The order in which a target's artefact holds its weights, by the backend's own keys of its manifest."""
+    module = backend(target)
+    found: Arrangement = module.arrange(manifest, model) if hasattr(module, "arrange") else {}
+    return found
+
+
 def emit(lowered: Lowered, target: str, options: Mapping[str, Any] | None = None) -> dict[str, bytes]:
     """The program's files for a target, by relative name; `options` are those that `options_of` found."""
     module = backend(target)
@@ -191,6 +205,7 @@ __all__ = [
     "TARGETS",
     "CompileError",
     "Lowered",
+    "arrangement",
     "backend",
     "check_target",
     "emit",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from cdrmix.compiler import TARGETS, backend, check_target, lower, quoting
+from cdrmix.diagnose import UserError
 from cdrmix.ir.cost import Cost, cost
 from cdrmix.ir.layout import slots
 from cdrmix.ir.nodes import Model, Stored
@@ -32,6 +35,19 @@ def describe_json(model: Model) -> dict[str, Any]:
         "lines": [{"path": x.path, "parameters": x.amount.stored, "active": x.amount.active} for x in found.lines],
         "states": classes(model),
     }
+
+
+def describe_on(model: Model, target: str, options: Mapping[str, Any], weights: Stored = "f32") -> str:
+    """What the model costs on a target, by the backend's own account."""
+    module = backend(target)
+    if not hasattr(module, "inspect"):
+        known = [t for t in TARGETS if hasattr(backend(t), "inspect")]
+        raise UserError(f"target {target} has no account of what a model costs", f"these have: {', '.join(known)}")
+    program = lower(model, weights=weights).program
+    with quoting(model):
+        check_target(model, target)
+        text: str = module.inspect(program, options)
+    return text
 
 
 def weight_bytes(model: Model, stored: Stored) -> int:

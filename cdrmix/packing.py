@@ -3,12 +3,15 @@
 Input: a model whose precision is decided, and a function that gives a tensor in f32 by its path.  Output: what
 `weights.safetensors` holds, and the f32 values it stands for.  An `i8` tensor is whole numbers from -127 to 127 and,
 as `<path>.scale`, one f32 a row; `<slot>.start` is what a state begins with, where that is made of parameters.
+A target may hold a parameter in an order of its own (`Arranged`), even in several.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 from safetensors import safe_open
@@ -25,15 +28,50 @@ DTYPES: Mapping[Stored, str] = {"f32": "F32", "f16": "F16", "bf16": "BF16", "i8"
 """How safetensors names them."""
 
 
+class Arranged(Protocol):
+    """A tensor of the file that is a parameter in its target's order."""
+
+    @property
+    def owner(self) -> str:
+        """The parameter's path."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape in the file."""
+
+    @property
+    def dtype(self) -> Stored:
+        """The type it is stored in."""
+
+    @property
+    def arrange(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Puts the parameter into that order, in f32 and perhaps rounded."""
+
+    @property
+    def restore(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Brings it back."""
+
+
+Arrangement = Mapping[str, Arranged]
+"""Arranged tensors by their names in the file, those that `read_values` goes by first; other parameters lie as they
+are."""
+
+PLAIN: Arrangement = MappingProxyType({})
+"""Every parameter as it is."""
+
+
 def stored(w: Weight) -> Stored:
     """The type a tensor is stored in; buffers are f32."""
     return w.decl.stored if isinstance(w.decl, Param) else "f32"
 
 
-def entries(model: Model) -> dict[str, Entry]:
+def entries(model: Model, arrangement: Arrangement = PLAIN) -> dict[str, Entry]:
     """Every tensor of the file, in order."""
-    found: dict[str, Entry] = {}
+    arranged = {a.owner for a in arrangement.values()}
+    found = {name: Entry(a.shape, DTYPES[a.dtype]) for name, a in arrangement.items()}
     for w in owners(model):
+        if w.path in arranged:
+            continue
         found[w.path] = Entry(w.shape, DTYPES[stored(w)])
         if stored(w) == "i8":
             found[f"{w.path}.scale"] = Entry(w.shape[:-1], "F32")
@@ -51,16 +89,16 @@ def start(slot: Slot) -> float | str:
     return float(init.arg) if init.op == "const" else f"{slot.path}.start"
 
 
-def pack(path: Path, model: Model, make: Make) -> None:
+def pack(path: Path, model: Model, make: Make, arrangement: Arrangement = PLAIN) -> None:
     """Write the file.  `make(path)` gives an owner's tensor in f32."""
-    write_tensors(path, entries(model), _Packer(model, make).tensor)
+    write_tensors(path, entries(model, arrangement), _Packer(model, make, arrangement).tensor)
 
 
 class _Packer:
     """Makes stored tensors by name, one f32 tensor in memory at a time."""
 
-    def __init__(self, model: Model, make: Make):
-        self.make = make
+    def __init__(self, model: Model, make: Make, arrangement: Arrangement = PLAIN):
+        self.make, self.arrangement = make, arrangement
         self.owners = {w.path: w for w in owners(model)}
         self.owner_of = {w.path: w.owner for w in weights(model)}
         self.starts = {str(start(s)): s for s in slots(model)}
@@ -68,6 +106,9 @@ class _Packer:
     def tensor(self, name: str) -> np.ndarray:
         if name in self.starts:
             return self.start(self.starts[name])
+        if name in self.arrangement:
+            arranged = self.arrangement[name]
+            return narrow(arranged.arrange(np.asarray(self.make(arranged.owner), np.float32)), arranged.dtype)[""]
         owner = name if name in self.owners else name.removesuffix(".scale")
         return narrow(self.make(owner), stored(self.owners[owner]))[name.removeprefix(owner)]
 
@@ -110,9 +151,9 @@ def widen(x: np.ndarray, of: Stored, scale: np.ndarray | None = None) -> np.ndar
             return x.astype(np.float32)
 
 
-def read_stored(model: Model, path: Path) -> dict[str, np.ndarray]:
+def read_stored(model: Model, path: Path, arrangement: Arrangement = PLAIN) -> dict[str, np.ndarray]:
     """Every tensor of an artefact's file as it is stored; bf16 as its bits in uint16."""
-    want = entries(model)
+    want = entries(model, arrangement)
     check_tensors(path, want, model.name)
     return dict(_read(path, want))
 
@@ -129,7 +170,15 @@ def _read(path: Path, want: Mapping[str, Entry]) -> Iterator[tuple[str, np.ndarr
                 yield name, f.get_tensor(name)
 
 
-def read_values(model: Model, path: Path) -> dict[str, np.ndarray]:
+def read_values(model: Model, path: Path, arrangement: Arrangement = PLAIN) -> dict[str, np.ndarray]:
     """The f32 values of an artefact's weights, by owner path: what its program computes with."""
-    found = read_stored(model, path)
-    return {w.path: widen(found[w.path], stored(w), found.get(f"{w.path}.scale")) for w in owners(model)}
+    found = read_stored(model, path, arrangement)
+    first = {a.owner: (name, a) for name, a in reversed(list(arrangement.items()))}
+    values = {}
+    for w in owners(model):
+        if w.path in first:
+            name, arranged = first[w.path]
+            values[w.path] = arranged.restore(widen(found[name], arranged.dtype))
+        else:
+            values[w.path] = widen(found[w.path], stored(w), found.get(f"{w.path}.scale"))
+    return values

@@ -26,6 +26,7 @@ ENGINES: Mapping[str, str] = {
     "torch": "cdrmix.runtime.torch.engine",
     "cuda": "cdrmix.runtime.device",
     "rocm": "cdrmix.runtime.device",
+    "tenstorrent": "cdrmix.runtime.metalium.engine",
 }
 """The module that runs each target's program; its `open_engine(folder, manifest)` returns an `Engine`."""
 

@@ -1,0 +1,81 @@
+"""An artefact's own host program, run by another Python: ttnn has wheels for 3.10 and 3.12 only.
+
+Input: the artefact's folder, token ids, and CDR_TTNN_PYTHON in the environment, the Python that has ttnn; the rest of
+the environment is handed on, so TT_METAL_SIMULATOR and its like say what it runs on.
+Output: the logits of every token and the state after them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cdrmix.diagnose import UserError
+
+PYTHON = "CDR_TTNN_PYTHON"
+"""The environment's variable that names the other Python."""
+
+LIMIT = 1800
+"""Seconds after which it is ended."""
+
+TOLD = 1500
+"""Characters of what it said that an error repeats."""
+
+
+def run_apart(folder: Path, slots: Sequence[dict[str, Any]], ids: Sequence[int]) -> tuple[str, dict[str, np.ndarray]]:
+    """`executed` or `simulated`, and `stepped` [tokens, vocab] with `step:<path>` for the manifest's `slots`."""
+    how = "simulated" if os.environ.get("TT_METAL_SIMULATOR") else "executed"
+    with tempfile.TemporaryDirectory() as scratch:
+        saved = Path(scratch) / "found.npz"
+        command = [str(folder.resolve() / "host.py"), "--tokens", *map(str, ids), "--save", str(saved)]
+        code, told = _call(command, Path(scratch))
+        if code or not saved.exists():
+            raise UserError(f"{how}: the artefact's host.py failed under {PYTHON} ({code}):\n{told[-TOLD:].strip()}")
+        with np.load(saved) as file:
+            arrays = dict(file)
+    found = {"stepped": arrays["logits"]}
+    shapes = {slot["path"]: slot["shape"] for slot in slots}
+    for name, value in arrays.items():
+        path = name.removeprefix("state:")
+        if path in shapes:
+            found[f"step:{path}"] = value.reshape(shapes[path])
+    return how, found
+
+
+def _call(command: Sequence[str], folder: Path) -> tuple[int, str]:
+    """The exit status and the output, which goes to a file: a simulator may outlive its client and keep a pipe open."""
+    log = folder / "log"
+    with log.open("wb") as output:
+        try:
+            started = subprocess.Popen(
+                [os.environ[PYTHON], *command],
+                cwd=folder,  # ttnn leaves files where it is started
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as e:
+            raise UserError(
+                f"{PYTHON} is `{os.environ[PYTHON]}`, which does not start ({e.strerror})",
+                "give a Python that has ttnn",
+            ) from e
+        try:
+            code = started.wait(LIMIT)
+        except subprocess.TimeoutExpired as e:
+            raise UserError(
+                f"the artefact's host.py did not end within {LIMIT} s under {PYTHON}",
+                "fewer --tokens, or a smaller model",
+            ) from e
+        finally:
+            if started.poll() is None:
+                os.killpg(started.pid, signal.SIGKILL)
+                started.wait()
+    return code, log.read_text(errors="replace")

@@ -1,0 +1,224 @@
+"""What the three kernels of a program must agree on.
+
+Input: a `plan.Program`.
+Output: a `Setting`: C++ names of arrays and tensors, the circular buffers, which tensors each kernel takes, and when
+the writer tells the reader about picks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from math import prod
+
+from cdrmix.ir import walk
+from cdrmix.ir.nodes import Index, Node
+
+from .plan import TILE, Array, Fetch, Gather, Map, Product, Program, Split, Step, Streamed, Tensor, Write
+from .uses import outs, space
+
+TILE_BYTES = {"f32": 4096, "bf16": 2048}
+FLAT_PAGE = 4096
+"""Bytes of a page of vectors, of scratch memory and of the bounce page."""
+PICK_BYTES = 64
+LANES = 8
+"""Products that the FPU adds up at once; a left factor is spread over as many rows."""
+FEW_ROWS = 4
+"""So many rows of a product of arrays are taken one by one rather than together with fewer digits."""
+WEIGHT_PAGES, WEIGHT_BATCH = 32, 16
+"""How far the reader runs ahead, and how many pages it has on their way at a time."""
+_RESERVED = re.compile(
+    # of C++ and of the API
+    r"alignas|alignof|and(_eq)?|asm|auto|bit(and|or)|bool|break|case|catch|char|class|compl|const(expr)?|continue|"
+    r"decltype|default|delete|do|double|else|enum|explicit|export|extern|false|float|for|friend|goto|if|inline|int|long|"
+    r"mutable|namespace|new|noexcept|not(_eq)?|nullptr|operator|or(_eq)?|private|protected|public|register|return|short|"
+    r"signed|sizeof|static|struct|switch|template|this|throw|true|try|typedef|typeid|typename|union|unsigned|using|"
+    r"virtual|void|volatile|wchar_t|while|xor(_eq)?|std|tt|ckernel|main|kernel_main|u?int(8|16|32|64|ptr)_t|"
+    r"(cb|noc|get)_.*|my_[xy]|[A-Z_][A-Z0-9_]+|"
+    # of the library
+    r"(take|give|put|copy|fill|zero|fetch|write|send|set|reserve|push|pop|wait|next|share|page|pages|words|tile|tiles|"
+    r"in_tile|own|end|place)(_?\d+|_.*)?|smaller(_whole)?|larger_whole|floor_(div|mod)|float_bits|whole_power|rank_of|"
+    r"is_nan|matrix_word|each_element|meet|gather|weights(_.*)?|[A-Z][a-z]+([A-Z][A-Za-z]*)?|"
+    # of the kernels themselves
+    r"state|scratch|vectors|bounce|cores?|first|last|count|rows?|columns?|unit|block|[ekr]|result|best|only|operands|left|"
+    r"right|operand_slots|plane_slots|factor_pages|rows_pages|semaphore_(free|landed)|.*_(layout|in_dram)"
+)
+"""Words that no array or index may be called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A circular buffer.  `direct` ones are unpacked into DST as they are, all 32 bits."""
+
+    name: str
+    index: int
+    format: str
+    page_bytes: int
+    pages: int
+    direct: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """See the module.  `picks` are, by the step before which they are sent, the instances that the reader waits for."""
+
+    program: Program
+    slots: int
+    buffers: tuple[Buffer, ...]
+    reader: tuple[Tensor, ...]
+    writer: tuple[Tensor, ...]
+    picks: dict[int, tuple[Node, ...]]
+    names: dict[str, str]
+    semaphores: int
+
+    def has(self, buffer: str) -> bool:
+        """Whether the program uses a circular buffer."""
+        return any(b.name == buffer for b in self.buffers)
+
+
+def setting_of(program: Program) -> Setting:
+    """The setting of a program."""
+    slots = max((_operands(program, s) for s in program.steps), default=0)
+    picks = picks_of(program.steps)
+    taken = {name for s in program.steps for i in indices_of(s) for name in (_plain(i.name), index_name(i))}
+    names: dict[str, str] = {}
+    for name in program.arrays:
+        names[name] = identifier(name, {*taken, *names.values()})
+    reader = dict.fromkeys(
+        s.right.tensor for s in program.steps if isinstance(s, Product) and isinstance(s.right, Streamed)
+    )
+    moved = dict.fromkeys(s.tensor for s in program.steps if isinstance(s, Fetch | Write))
+    vectors = [t.name for t in program.tensors.values() if t.kind == "vectors"]
+    return Setting(
+        program,
+        slots,
+        tuple(_buffers(program, slots, sum(map(len, picks.values())))),
+        tuple(program.tensors[name] for name in reader),
+        tuple(program.tensors[name] for name in (*vectors, *moved)),
+        picks,
+        names,
+        2 if any(isinstance(s, Gather) for s in program.steps) and program.cores > 1 else 0,
+    )
+
+
+def _operands(program: Program, step: Step) -> int:
+    """Pages of cb_in that a step fills at a time."""
+    match step:
+        case Map():
+            return len(step.loads)
+        case Product() if is_spread(program, step):
+            return LANES + (not isinstance(step.right, Streamed))
+        case _:
+            return 0
+
+
+def is_spread(program: Program, step: Product) -> bool:
+    """Whether a product's left factor is spread over rows (runtime `rows.h` says why): it has two planes, few rows or
+    only one column, and a result that lies flat."""
+    if len(step.left) != 2:
+        return False
+    if isinstance(step.right, Streamed):
+        return True
+    rows, columns = (prod(i.axis.size for i in indices) for indices in (step.rows, step.columns))
+    few = columns == 1 or (rows <= FEW_ROWS and columns <= TILE * TILE)
+    return program.arrays[step.outs[0]].layout == "flat" and few
+
+
+def by_rows(step: Product) -> Product:
+    """The product with each row by itself."""
+    return replace(step, lead=(*step.lead, *step.rows), rows=())
+
+
+def _buffers(program: Program, slots: int, picks: int) -> Iterator[Buffer]:
+    """The circular buffers that the program needs; the last three are plain memory."""
+    products = [s for s in program.steps if isinstance(s, Product)]
+    arrays = [s for s in products if not isinstance(s.right, Streamed)]
+    streamed = len(products) > len(arrays)
+    moves = any(isinstance(s, Fetch | Write | Gather) for s in program.steps)
+    if streamed:
+        yield Buffer("cb_weights", 0, "bf16", TILE_BYTES["bf16"], WEIGHT_PAGES)
+    if streamed or any(is_spread(program, s) for s in arrays):
+        yield Buffer("cb_rows", 1, "f32", TILE_BYTES["f32"], 2)
+    if slots:
+        yield Buffer("cb_in", 2, "f32", TILE_BYTES["f32"], slots, direct=True)
+    if arrays:
+        pages = 2 * plane_slots(program)
+        if not all(is_spread(program, s) for s in arrays):
+            yield Buffer("cb_left", 3, "f32", TILE_BYTES["f32"], pages)
+        yield Buffer("cb_right", 4, "f32", TILE_BYTES["f32"], pages)
+    if picks:
+        yield Buffer("cb_picks", 5, "f32", PICK_BYTES, picks)
+    if products or any(isinstance(s, Map) for s in program.steps):
+        yield Buffer("cb_out", 16, "f32", TILE_BYTES["f32"], 2)
+    if moves:
+        yield Buffer("cb_bounce", 24, "f32", FLAT_PAGE, 1)
+    for name, index, size in (("scratch", 25, program.scratch_bytes), ("vectors", 26, program.vectors_bytes)):
+        if size:
+            yield Buffer(f"cb_{name}", index, "f32", FLAT_PAGE, -(-size // FLAT_PAGE))
+
+
+def plane_slots(program: Program) -> int:
+    """Pages that a push to cb_left or cb_right has: the most planes that any product has."""
+    found = [s for s in program.steps if isinstance(s, Product) and not isinstance(s.right, Streamed)]
+    return max(max(len(s.left), len(s.right)) for s in found)  # type: ignore[arg-type]
+
+
+def picks_of(steps: Iterable[Step]) -> dict[int, tuple[Node, ...]]:
+    """Instances in the order of their products, each sent as early as the arrays that it reads are final."""
+    written: dict[str, int] = {}
+    found: dict[int, tuple[Node, ...]] = {}
+    earliest = 0
+    for number, step in enumerate(steps):
+        if isinstance(step, Product) and isinstance(step.right, Streamed) and step.right.instance is not None:
+            known = [written.get(m.arg.ref.name, -1) + 1 for m in walk.reads(step.right.instance)]
+            earliest = max([earliest, *known])
+            found[earliest] = (*found.get(earliest, ()), step.right.instance)
+        written |= dict.fromkeys(outs(step), number)
+    return found
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+def identifier(name: str, taken: Iterable[str] = ()) -> str:
+    """A C++ name that reads like `name` and is none of the kernels' own, nor one of those `taken`."""
+    plain = found = _plain(name)
+    if found in taken or _RESERVED.fullmatch(found):
+        found = f"{plain}_values"
+    while found in taken or _RESERVED.fullmatch(found):
+        found = f"a_{found}_"
+    return found
+
+
+def index_name(i: Index) -> str:
+    """The C++ name of an index."""
+    plain = _plain(i.name)
+    return f"at_{plain}_" if _RESERVED.fullmatch(plain) else plain
+
+
+def _plain(name: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9_]", "_", name.replace("'", "_next")).strip("_") or "value"
+    return plain if plain[0].isalpha() else f"v{plain}"
+
+
+def indices_of(step: Step) -> tuple[Index, ...]:
+    """Every index of a step."""
+    return (*space(step), *(i for name in ("k", "bound", "over") for i in _own(step, name)))
+
+
+def _own(step: Step, name: str) -> tuple[Index, ...]:
+    found = getattr(step, name, ())
+    return (found,) if isinstance(found, Index) else tuple(found)
+
+
+# --- sizes -----------------------------------------------------------------------------------------------------------
+def share_name(split: Split) -> str:
+    """The C++ name of a core's share of a split."""
+    return f"own_{split.each}_of_{split.lead}"
+
+
+def words(array: Array) -> int:
+    """32-bit words of a whole array."""
+    if array.layout == "flat":
+        return prod(array.shape)
+    rows, columns = array.shape[-2:]
+    return prod(array.shape[:-2]) * -(-rows // TILE) * -(-columns // TILE) * TILE * TILE

@@ -1,0 +1,3 @@
+// Prints of kernels are not emulated.
+#pragma once
+#define DPRINT(...)

@@ -1,0 +1,206 @@
+"""Run a `tenstorrent` artefact: on a card, on a simulated one, or over the emulation of the few ttnn names it uses.
+
+One state is in L1, that of the stream that ran last.  Another stream's waits in the host's memory, and changes places
+with it when its turn comes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from cdrmix.runtime.checksum import checksum, file_checksum
+from cdrmix.runtime.errors import ArtifactError, NoDevice
+
+from . import saved
+from .host import Model
+from .states import from_words, kept, to_words
+from .weights import DamagedWeights
+
+EMULATED = "emulated"
+"""As CDR_DEVICE, asks for the emulation; a number picks a card."""
+
+EMULATION = "cdrmix.runtime.metalium.emulated"
+
+
+class State:
+    """A stream's state: its lines' words [cores, words] on the host, or None while it is in L1."""
+
+    __slots__ = ("__weakref__", "tokens", "words")
+
+    def __init__(self, words: list[np.ndarray], tokens: int):
+        self.words: list[np.ndarray] | None = words
+        self.tokens = tokens
+
+
+class MetaliumEngine:
+    """The artefact's host program with its states."""
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], ttnn: Any, how: str, **which: Any):
+        """`which` device: what `ttnn.open_device` takes."""
+        self.how = how
+        self._ttnn, self._slots, self._hash = ttnn, manifest["state"], manifest["hash"]
+        self._device: Any = None
+        self._model: Model | None = None
+        self._resident: weakref.ref[State] | None = None
+        check_files(folder, manifest)
+        try:
+            self._device = ttnn.open_device(**which)
+            self._model = Model(ttnn, self._device, folder, manifest)
+            self._fingerprint = saved.fingerprint(folder, manifest)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, DamagedWeights) as e:
+            self.close()
+            raise ArtifactError(f"{folder} cannot be opened: {e}", "compile the spec again") from e
+        except RuntimeError as e:
+            self.close()
+            raise ArtifactError(f"opening {folder}: {e}") from e
+
+    def _opened(self) -> Model:
+        if self._model is None:
+            raise ArtifactError("the session is closed", "open the artefact again")
+        return self._model
+
+    def start(self) -> State:
+        """A new document's state."""
+        return State(list(self._opened().start), 0)
+
+    def copy(self, state: State) -> State:
+        """An independent copy."""
+        return State(list(self._words(state)), state.tokens)
+
+    def prefill(self, state: State, tokens: Sequence[int]) -> np.ndarray:
+        """The logits after the last token, float32 [vocab]."""
+        model = self._opened()
+        self._bring(state)
+        logits: np.ndarray | None = None
+        try:
+            for n, token in enumerate(tokens):
+                logits = model.step(int(token), state.tokens, wants_logits=n + 1 == len(tokens))
+                state.tokens += 1
+        except RuntimeError as e:
+            self._resident = None  # what is in L1 now is no state
+            raise ArtifactError(f"running the model: {e}") from e
+        if logits is None:
+            raise ArtifactError("no tokens to read", "give at least one")
+        return logits
+
+    def read(self, state: State) -> dict[str, np.ndarray]:
+        """Every slot in the manifest's layout."""
+        found: dict[str, np.ndarray] = {}
+        for call, words in zip(self._opened().calls, self._words(state), strict=True):
+            found |= from_words(call["state"], words, state.tokens)
+        ordered: dict[str, np.ndarray] = {}
+        for slot in self._slots:
+            path, shape = slot["path"], slot["shape"]
+            # a history of this token alone keeps nothing
+            ordered[path] = found[path].reshape(shape) if math.prod(shape) else np.zeros(shape, np.float32)
+            if slot["kind"] == "history":
+                window = slot["shape"][len(slot["banks"])] + 1
+                ordered[f"{path}.count"] = np.full(slot["banks"], kept(window, state.tokens), np.float32)
+        ordered["pos"] = np.array(state.tokens)
+        return ordered
+
+    def save(self, state: State, path: Path) -> None:
+        """Write the state to a file."""
+        saved.write(path, saved.Kind(self._hash, self._fingerprint, self._slots), self.read(state))
+
+    def load(self, path: Path) -> State:
+        """A saved state."""
+        values, tokens = saved.read(path, saved.Kind(self._hash, self._fingerprint, self._slots))
+        model = self._opened()
+        return State([to_words(call["state"], model.cores_of(call), values, tokens) for call in model.calls], tokens)
+
+    def close(self) -> None:
+        """Let go of the device."""
+        self._model, self._resident = None, None
+        if self._device is not None:
+            self._ttnn.close_device(self._device)
+            self._device = None
+
+    def _words(self, state: State) -> list[np.ndarray]:
+        """A state's words, wherever they are; they are not to be written to."""
+        model = self._opened()
+        if state.words is not None:
+            return state.words
+        if self._resident is None or self._resident() is not state:
+            raise ArtifactError(
+                "the state was lost in a run that failed", "begin a new document, or load a saved state"
+            )
+        return model.take_state()
+
+    def _bring(self, state: State) -> None:
+        """Put a state into L1; the one that is there moves to the host, unless nobody has it any more."""
+        model = self._opened()
+        there = self._resident() if self._resident else None
+        if there is state:
+            return
+        words = self._words(state)
+        if there is not None:
+            there.words = model.take_state()
+        model.put_state(words)
+        state.words, self._resident = None, weakref.ref(state)
+
+
+def check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse, by name, a file that is missing or not as it was written; first the manifest, whose last line says so."""
+    whole = (folder / "manifest.json").read_bytes()
+    text, _, last = whole.rpartition(b'\n "checksum": ')
+    if last.strip() != f'"{checksum([text])}"\n}}'.encode():
+        raise ArtifactError(f"{folder / 'manifest.json'} was changed", "copy the artefact, or compile the spec, again")
+    for name, entry in manifest.get("files", {}).items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != entry["bytes"] or file_checksum(path) != entry["checksum"]:
+            raise ArtifactError(f"{path} is missing or was changed", "copy the artefact, or compile the spec, again")
+
+
+def find_device() -> tuple[Any, str, int]:
+    """ttnn or what stands for it, the word for running there, and the card's number.  Raises `NoDevice`."""
+    asked = os.environ.get("CDR_DEVICE", "0")
+    if asked == EMULATED:
+        return _emulation(), EMULATED, 0
+    remedy = f"run it where its card is; CDR_DEVICE={EMULATED} runs its kernels on this CPU, as `cdrmix verify` does"
+    if not asked.isdecimal():
+        raise ArtifactError(f"CDR_DEVICE is `{asked}`", f"give a card's number, or `{EMULATED}`")
+    try:
+        ttnn = importlib.import_module("ttnn")
+    except ImportError as e:
+        raise NoDevice(f"ttnn cannot be imported ({e})", remedy) from e
+    if os.environ.get("TT_METAL_SIMULATOR"):
+        return ttnn, "simulated", int(asked)
+    try:
+        count = int(ttnn.get_num_devices())
+    except RuntimeError as e:
+        raise NoDevice(f"no Tenstorrent card can be asked for ({e})", remedy) from e
+    if int(asked) >= count:
+        raise NoDevice(f"no Tenstorrent card {asked}: {count} here", remedy)
+    return ttnn, "executed", int(asked)
+
+
+def _board(manifest: Mapping[str, Any]) -> str:
+    """The card that an artefact is made for."""
+    found = manifest.get("metalium")
+    return str(found.get("device", "")) if isinstance(found, Mapping) else ""
+
+
+def _emulation() -> ModuleType:
+    return importlib.import_module(EMULATION)
+
+
+def open_engine(folder: Path, manifest: Mapping[str, Any]) -> MetaliumEngine:
+    """The engine of a `tenstorrent` artefact."""
+    ttnn, how, number = find_device()
+    if how == EMULATED:
+        return open_emulated(folder, manifest)
+    return MetaliumEngine(folder, manifest, ttnn, how, device_id=number)
+
+
+def open_emulated(folder: Path, manifest: Mapping[str, Any]) -> MetaliumEngine:
+    """The same over the emulation."""
+    return MetaliumEngine(folder, manifest, _emulation(), EMULATED, board=_board(manifest))

@@ -1,0 +1,2 @@
+// No threads: stands for libstdc++'s POSIX layer.
+#pragma once
