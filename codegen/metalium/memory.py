@@ -78,9 +78,10 @@ def misfits(plan: ModelPlan, device: Device, model: Model) -> list[Diagnostic]:
 
 
 def _cheaper(plan: ModelPlan) -> Iterator[str]:
-    """The remedy for weights in two planes."""
-    tensors = (tensor for program in plan.programs.values() for tensor in program.tensors.values())
-    if any(tensor.tiled is not None and tensor.tiled.planes > 1 for tensor in tensors):
+    """The remedy where most weights are in two planes; a router's are in any case."""
+    tensors = {call.tensors[t.name]: t for call, t in _tensors(plan)}.values()
+    wide = sum(tensor_bytes(t) for t in tensors if t.tiled is not None and t.tiled.planes > 1)
+    if 2 * wide > weight_bytes(plan):
         yield "store the weights as bf16 (`--quant bf16`)"
 
 

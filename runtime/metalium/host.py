@@ -226,7 +226,9 @@ def main() -> None:
     try:
         import ttnn
     except ImportError as e:
-        parser.exit(1, f"error: ttnn cannot be imported ({e})\n  = help: pip install ttnn==0.81.1, with Python 3.10 or 3.12\n")
+        parser.exit(
+            1, f"error: ttnn cannot be imported ({e})\n  = help: pip install ttnn==0.81.1, with Python 3.10 or 3.12\n"
+        )
 
     folder = Path(__file__).resolve().parent
     device = ttnn.open_device(device_id=a.device)

@@ -118,6 +118,16 @@ def test_dram_has_to_hold_the_weights(device: str, fits: bool) -> None:
     assert "DRAM" in told.message and told.span.line > 0 and told.help
 
 
+@pytest.mark.parametrize(("stored", "said"), [("f32", True), ("bf16", False)])
+def test_no_remedy_is_told_that_was_taken(stored: Stored, said: bool) -> None:
+    """A router's weights are in two planes also where all others are bf16."""
+    program = lower(load(ROOT / "spec" / "8b.cdr"), weights=stored).program
+    with pytest.raises(CompileError, match="E0909") as refused:
+        plan_model(program, "n150")
+    (told,) = refused.value.diagnostics
+    assert ("--quant bf16" in told.help) == said and "--device p150" in told.help
+
+
 def test_l1_has_to_hold_the_states() -> None:
     _, program = lowered("1b")
     with pytest.raises(CompileError, match="E0909") as refused:

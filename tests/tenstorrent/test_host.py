@@ -257,7 +257,11 @@ def test_a_changed_manifest_is_refused(made: tuple[Path, handmade.Handmade]) -> 
     """Its last line is a checksum: no address or page count that somebody edited reaches the card."""
     path = made[0] / "manifest.json"
     text = path.read_text()
-    for changed in (text.replace('"offset": 0', '"offset": 64', 1), json.dumps(json.loads(text)), text[:-2] + ', "a": 1}\n'):
+    for changed in (
+        text.replace('"offset": 0', '"offset": 64', 1),
+        json.dumps(json.loads(text)),
+        text[:-2] + ', "a": 1}\n',
+    ):
         assert changed != text
         path.write_text(changed)
         with pytest.raises(ArtifactError, match="manifest.json was changed"):

@@ -11,7 +11,7 @@
 
 constexpr uint32_t FACE_SIDE = 16;
 constexpr uint32_t FACE_WORDS = FACE_SIDE * FACE_SIDE;
-constexpr uint32_t SFPU_COLUMNS = 8;
+constexpr uint32_t SFPU_STRIDE = 2;  // it works on a face's even columns, then on the odd ones
 
 constexpr uint32_t tile_word(uint32_t row, uint32_t column) {
     return (row / FACE_SIDE * 2 + column / FACE_SIDE) * FACE_WORDS + row % FACE_SIDE * FACE_SIDE + column % FACE_SIDE;
@@ -92,8 +92,8 @@ NOINLINE inline void put_column(uint32_t tile, uint32_t from, uint32_t count) {
     }
 }
 
-// Column 0 of the tile: what a column vector is for the SFPU's broadcast.  The SFPU takes eight columns at once and
-// multiplies the other seven by zero, so they must be numbers.
+// Column 0 of the tile: what a column vector is for the SFPU's broadcast.  The SFPU takes the eight even
+// columns of a face at once and multiplies the other seven by zero, so they must be numbers.
 template <class Box, class Value>
 FORCE_INLINE void take_column_values(uint32_t tile, uint32_t first, uint32_t count, Value value) {
     const Words out = words_at(tile);
@@ -105,7 +105,7 @@ FORCE_INLINE void take_column_values(uint32_t tile, uint32_t first, uint32_t cou
             walk.advance(1);
         }
         out[tile_word(r, 0)] = word;
-        for (uint32_t c = 1; c < SFPU_COLUMNS; ++c) {
+        for (uint32_t c = SFPU_STRIDE; c < FACE_SIDE; c += SFPU_STRIDE) {
             out[tile_word(r, c)] = 0;
         }
     }

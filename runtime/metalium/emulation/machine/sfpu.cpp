@@ -200,7 +200,15 @@ void sfpu_copy(uint32_t from, uint32_t to) {
     dst_written(to);
 }
 
-// data op= the column 0 or row 0 of another tile, of which nothing else is read.
+// The seven other even columns of the left face, which the SFPU loads along with column 0 and multiplies by zero: what is
+// no number stays none.
+static float masked_columns(const uint32_t* tile, uint32_t row) {
+    float sum = 0;
+    for (uint32_t c = 2; c < 16; c += 2) sum += as_float(flushed(tile[place(row, c)])) * 0.0f;
+    return sum;
+}
+
+// data op= the column 0 or row 0 of another tile.
 void sfpu_broadcast(const char* operation, Binary what, Broadcast shape, uint32_t data, uint32_t vector) {
     need(operation, shape == COLUMN ? "sfpu_bcast_col_init" : "sfpu_bcast_row_init");
     if (!registers().fp32) fail("%s needs fp32_dest_acc_en", operation);
@@ -211,6 +219,7 @@ void sfpu_broadcast(const char* operation, Binary what, Broadcast shape, uint32_
             uint32_t from = shape == COLUMN ? place(r, 0) : place(0, c), to = place(r, c);
             if (is_unset(by[from])) fail_unset(operation, by[from], from, "DST tile", vector);
             float x = as_float(flushed(words[to])), y = as_float(flushed(by[from]));
+            if (shape == COLUMN) y += masked_columns(by, r);
             words[to] = flushed(as_word(what == ADD ? x + y : what == SUB ? x - y : x * y));
         }
     dst_written(data);
