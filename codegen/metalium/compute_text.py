@@ -70,12 +70,13 @@ def _map(setting: Setting, step: Map) -> list[str]:
 def _streamed(setting: Setting, step: Product) -> list[str]:
     tiled = tiled_of(setting, step)
     tiles, k = across(step, tiled), -(-size(step.k) // TILE)
-    block = f"smaller({tiled.block}, {tiles} - block)" if tiles % tiled.block else str(tiled.block)
-    body = [
-        f"for (uint32_t block = 0; block < {tiles}; block += {tiled.block}) {{",
-        f"    multiply_streamed(cb_rows, cb_weights, cb_out, {k}, {block}, {tiled.planes});",
-        "}",
-    ]
+    blocks = tiles > tiled.block
+    width = str(min(tiled.block, tiles))
+    if blocks and tiles % tiled.block:
+        width = f"smaller({tiled.block}, {tiles} - block)"
+    body = [f"multiply_streamed(cb_rows, cb_weights, cb_out, {k}, {width}, {tiled.planes});"]
+    if blocks:
+        body = [f"for (uint32_t block = 0; block < {tiles}; block += {tiled.block}) {{", f"    {body[0]}", "}"]
     share = share_name(tiled.split)
     if tiled.lead:
         return loop("unit", portion(size(step.lead), tiled.split)[1], body)

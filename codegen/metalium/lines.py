@@ -155,6 +155,6 @@ def _program(draft: Draft, line: Line, name: str, stored: Stored) -> plan.Progra
     if parts:
         tensors["vectors"] = plan.Tensor("vectors", "vectors", "f32", (at,), parts=tuple(parts))
     chain = " >> ".join(i.cell for i in line.chain)
-    title = f"{line.path}: {'residual ' if line.residual else ''}{chain}"
+    title = f"{name}: {'residual ' if line.residual else ''}{chain}"
     constants = {n: v for n, v in draft.constants.items() if n in arrays}
     return plan.Program(name, title, 1, arrays, tensors, steps, constants, stored)

@@ -160,7 +160,7 @@ class Product:
     """outs[lead, rows, columns] = sum over k of left[lead, rows, k] * right[lead, columns, k].
 
     `left` are planes: the factor as a sum of one or two parts that TF32 holds exactly.  With a `Streamed` right there
-    are no rows, the planes are the rows of one tile, and each has its own array in `outs`; with arrays the planes of
+    are no rows, the planes lie in rows of one tile, and each has its own array in `outs`; with arrays the planes of
     both sides are multiplied and added up in the destination registers, into the one array of `outs`.
     `transposed`: `right` is an array in tiles whose last axes are (columns, k): the FPU turns its tiles round.
     """

@@ -78,9 +78,9 @@ class MetaliumEngine:
     def prefill(self, state: State, tokens: Sequence[int]) -> np.ndarray:
         """The logits after the last token, float32 [vocab]."""
         model = self._opened()
-        self._bring(state)
         logits: np.ndarray | None = None
         try:
+            self._bring(state)
             for n, token in enumerate(tokens):
                 logits = model.step(int(token), state.tokens, wants_logits=n + 1 == len(tokens))
                 state.tokens += 1
@@ -144,6 +144,7 @@ class MetaliumEngine:
         words = self._words(state)
         if there is not None:
             there.words = model.take_state()
+        self._resident = None  # until all of it is there
         model.put_state(words)
         state.words, self._resident = None, weakref.ref(state)
 

@@ -142,7 +142,7 @@ def test_the_command_line_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
         main(["inspect", spec, "--target", "tenstorrent", "--device", "p150", "--cores", "4", "--quant", "bf16"]) == 0
     )
     text = capsys.readouterr().out
-    assert "Blackhole p150" in text and "layer.1.ffn" in text
+    assert "Blackhole p150" in text and "ffn_2: residual" in text
     assert main(["inspect", spec, "--target", "tenstorrent", "--json"]) == 0
     assert "tokens a second" in "".join(json.loads(capsys.readouterr().out)["budget"])
 

@@ -84,7 +84,7 @@ def test_functions_of_two_tiles(name: str) -> None:
 
 
 @pytest.mark.parametrize("which", ["row", "col"])
-def test_broadcast_of_a_vector_reads_nothing_else(which: str) -> None:
+def test_broadcast_of_a_vector_reads_only_what_the_device_reads(which: str) -> None:
     """Row 0, or column 0, in the order of faces."""
     a, b = draw(1, 1), draw(2, 1)
     body = (
@@ -93,6 +93,9 @@ def test_broadcast_of_a_vector_reads_nothing_else(which: str) -> None:
     )
     vector = b[:1] if which == "row" else b[:, :1]
     assert np.array_equal(run(compute(body), [a, b]), a * vector)
+    if which == "col":  # but for the even columns of the left face, which are multiplied by zero: Inf becomes NaN
+        b[4, 14], b[5, 15], b[6, 16] = np.inf, np.inf, np.inf
+        assert np.isnan(run(compute(body), [a, b])).any(1).nonzero()[0].tolist() == [4]
 
 
 MATMUL = f"""if (n == 0) {{ compute_kernel_hw_startup<SrcOrder::Reverse>(0, 1, 16); matmul_init(0, 1, TRANSPOSED); }}

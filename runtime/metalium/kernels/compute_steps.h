@@ -61,9 +61,9 @@ NOINLINE inline void end_tile(uint32_t cb_in, uint32_t slots, uint32_t result, u
     pack_result(result, cb_out);
 }
 
-// One block of a streamed matrix: [planes of x, k] x [k, `columns` tiles], k tile by k tile.
+// One block of a streamed matrix: [rows of x, k] x [k, `columns` tiles], k tile by k tile.
 //
-//     cb_rows     row 0: x as the FPU holds it, row 1: what that lost   one tile a k tile
+//     cb_rows     one tile a k tile, in whose rows x lies as `rows.h` says
 //     cb_weights  the matrix's tiles in the order in which they lie in DRAM, each as `planes` tiles that are added up
 NOINLINE inline void multiply_streamed(
     uint32_t cb_rows, uint32_t cb_weights, uint32_t cb_out, uint32_t k_tiles, uint32_t columns, uint32_t planes) {
