@@ -249,9 +249,9 @@ READER_MISTAKES = {
         "*CoreLocalMem<volatile uint32_t>(get_write_ptr(CB) + 2) = 1;",
         "is not a multiple of the 4 bytes",
     ),
-    "runs off its page": (
+    "an address as a pointer": (
         READ,
-        "CoreLocalMem<volatile uint32_t>(get_write_ptr(CB)).get_unsafe_ptr()[0x10000000] = 1;",
+        "reinterpret_cast<volatile uint32_t*>(uintptr_t(4096))[0] = 1;",  # where nothing is ever mapped
         "reader kernel inline, inline:[0-9 <inle:]+: touches memory at 0x",
     ),
     "recurs for ever": (
