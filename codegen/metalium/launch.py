@@ -35,11 +35,8 @@ from typing import Any
 from .devices import DEVICES
 from .kernels import ROLES, emit_kernels, kernel_file, page_bytes
 from .plan import Array, CallOf, ModelPlan, Program, Tensor
-from .setting import Setting, setting_of
+from .setting import FLAT_PAGE, Setting, setting_of
 from .streams import pages
-
-VECTOR_PAGE = 1024
-"""Elements of a page of vectors."""
 
 
 def launch_description(plan: ModelPlan) -> dict[str, Any]:
@@ -77,7 +74,7 @@ def _tensor(program: Program, tensor: Tensor, call: CallOf) -> dict[str, Any]:
         case "rows":
             found["pages"] = prod(tensor.shape[:-1])
         case "vectors":
-            found["pages"] = -(-program.vectors_bytes // (4 * VECTOR_PAGE))
+            found["pages"] = -(-program.vectors_bytes // FLAT_PAGE)
             found["parts"] = [[call.vectors.get(n, f"={n}"), first, count] for n, first, count in tensor.parts]
             found["constants"] = {n: list(program.constants[n]) for n, _, _ in tensor.parts if n in program.constants}
         case "tiles":

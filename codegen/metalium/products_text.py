@@ -109,6 +109,17 @@ class Parts:
             raise ValueError(f"{step.outs[0]} is dealt out in the middle of its rows")
 
 
+def right_tiles(step: Product, block: Block, columns: tuple[Axis, str], k: Axis, even: bool) -> None:
+    """A k tile of the right factor's planes."""
+    assert not isinstance(step.right, Streamed)
+    for plane, load in enumerate(step.right):
+        at = page(plane, "right")
+        if step.transposed:
+            tile_of(block, at, load, step.lead, columns, (k, k.inside), even)
+        else:
+            tile_of(block, at, load, step.lead, (k, k.inside), columns, even, k.size % TILE != 0)
+
+
 def product_of_arrays(step: Product, block: Block) -> None:
     """Tile by tile of the result, the planes of both factors k tile by k tile."""
     assert not isinstance(step.right, Streamed)
@@ -128,12 +139,7 @@ def product_of_arrays(step: Product, block: Block) -> None:
     block.put("const uint32_t right = reserve_pages(cb_right, plane_slots);")
     for plane, load in enumerate(step.left):
         tile_of(block, page(plane, "left"), load, step.lead, (rows, height), (k, k.inside), parts.even)
-    for plane, load in enumerate(step.right):
-        at = page(plane, "right")
-        if step.transposed:
-            tile_of(block, at, load, step.lead, (columns, width), (k, k.inside), parts.even)
-        else:
-            tile_of(block, at, load, step.lead, (k, k.inside), (columns, width), parts.even, k.size % TILE != 0)
+    right_tiles(step, block, (columns, width), k, parts.even)
     block.put("push_pages(cb_left, plane_slots);", "push_pages(cb_right, plane_slots);")
     block.close()
     block.put("const uint32_t result = wait_page(cb_out);")

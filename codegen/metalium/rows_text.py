@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from .moves import Block, portion
 from .plan import TILE, Product, Streamed
-from .products_text import Parts, across, part_of, size, tile_of, tiled_of
+from .products_text import Parts, across, part_of, right_tiles, size, tiled_of
 from .setting import Setting, by_rows, share_name
-from .tiled_text import axis_of, lead_of, open_axis, open_lead, page, take_row, total
+from .tiled_text import axis_of, lead_of, open_axis, open_lead, take_row, total
 
 ELEMENTS = TILE * TILE
 
@@ -115,12 +115,7 @@ def array_rows(step: Product, block: Block) -> None:
         block.open("")
     _rows(step, block)
     block.put("const uint32_t right = reserve_pages(cb_right, plane_slots);")
-    for plane, load in enumerate(step.right):
-        at = page(plane, "right")
-        if step.transposed:
-            tile_of(block, at, load, step.lead, (columns, inside), (k, k.inside), parts.even)
-        else:
-            tile_of(block, at, load, step.lead, (k, k.inside), (columns, inside), parts.even, k.size % TILE != 0)
+    right_tiles(step, block, (columns, inside), k, parts.even)
     block.put("push_pages(cb_right, plane_slots);")
     block.close()
     unit = "(unit - group)" if groups else "unit"

@@ -15,10 +15,10 @@ from math import prod
 from cdrmix.ir import walk
 from cdrmix.ir.nodes import Index, Node
 
+from .devices import TILE_BYTES
 from .plan import TILE, Array, Fetch, Gather, Map, Product, Program, Split, Step, Streamed, Tensor, Write
 from .uses import outs, space
 
-TILE_BYTES = {"f32": 4096, "bf16": 2048}
 FLAT_PAGE = 4096
 """Bytes of a page of vectors, of scratch memory and of the bounce page."""
 PICK_BYTES = 64

@@ -5,9 +5,7 @@
 
 #include "compute_steps.h"
 #include "elementwise.h"
-
-constexpr uint32_t LANES = 8;
-constexpr uint32_t LOST_ROW = LANES;
+#include "spread.h"
 
 // One tile of columns of an array, `planes` tiles of it a k tile that are added up.
 NOINLINE inline void multiply_rows(

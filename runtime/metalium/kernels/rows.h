@@ -13,10 +13,7 @@
 #pragma once
 
 #include "matrix_tiles.h"
-
-constexpr uint32_t LANES = 8;
-constexpr uint32_t LOST_ROW = LANES;
-constexpr uint32_t PLAIN_ROW = LOST_ROW + 1;
+#include "spread.h"
 
 // Rows 0 to 7 from row 9.  What is between them stays zero from the program's start on.
 NOINLINE inline void spread_row(uint32_t tile) {
