@@ -129,11 +129,15 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument("--batch", type=_counts, metavar="N,N", help="sessions stepped at once, on GPUs (1,8)")
     p.add_argument("--block", type=_counts, metavar="N,N", help="sizes of a prompt's blocks, on GPUs (64,8)")
     p.add_argument(
-        "--checkpoint", type=Path, help="weights: a run, a checkpoint or a .safetensors file (default: the spec's init)"
+        "--checkpoint",
+        type=Path,
+        help="weights: a run, a .safetensors or a .pth (default: the spec's init)",
     )
     p.add_argument("--tokenizer", help="a tokenizer.json, or `bytes` (default: the checkpoint's)")
     p.add_argument(
-        "--seed", type=_at_least(0), help="of the init, without a checkpoint (0; large models on GPUs: no init)"
+        "--seed",
+        type=_at_least(0),
+        help="of the init, without a checkpoint (0; above 100 M parameters: no init)",
     )
     p.add_argument("--dump-after", metavar="PASS", help=f"print the IR after a pass: {', '.join(commands.PASSES)}")
     p.add_argument("-o", "--out", type=Path, required=True, help="the folder to write: new, empty, or an artefact's")

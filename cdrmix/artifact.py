@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -17,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from safetensors import safe_open
 
+from cdrmix.checkpoints import check_weights, find_weights, reading
 from cdrmix.compiler import Lowered, arrangement, emit, packs, quoting
 from cdrmix.diagnose import UserError
 from cdrmix.ir.cost import cost
@@ -26,15 +24,16 @@ from cdrmix.ir.initial import initial_tensor
 from cdrmix.ir.layout import slots
 from cdrmix.ir.nodes import Model
 from cdrmix.packing import pack, start, stored
+from cdrmix.progress import doing, over
 from cdrmix.runtime.checksum import checksum, file_checksum
 from cdrmix.runtime.session import FORMAT
 from cdrmix.runtime.tokens import Tokenizer, TokenizerError
-from cdrmix.weights import atomic, check_weights, find_weights, owners, write_weights
+from cdrmix.weights import atomic, owners, write_weights
 
 MANIFEST = "manifest.json"
 
 LARGE = 100_000_000
-"""Parameters beyond which making an init takes longer than compiling for every GPU."""
+"""Parameters beyond which making an init takes longer than all else; such a model's is made when it is asked for."""
 
 
 def write_artifact(
@@ -49,7 +48,7 @@ def write_artifact(
 ) -> list[Path]:
     """Write the folder `out` and return its files.  Without a checkpoint the weights are the spec's init at `seed` (0).
 
-    For a target whose program is worth having alone a large model's init is made only when `seed` is given.
+    A large model's init is made only when `seed` is given: its program is worth having alone, in seconds.
 
     `overrides` are the `--set` options the program was checked with; `verify` needs them to check it again.  `options`
     are those of the target (`compiler.options_of`).
@@ -67,7 +66,8 @@ def write_artifact(
             raise UserError(f"{out} holds other files than an artefact", "give a new folder, or an artefact's")
     except OSError as e:
         raise UserError(f"cannot write to {out}: {e.strerror}", "give a folder that can be written") from e
-    files = emit(lowered, target, options)  # after all that can be refused at once: it may take minutes
+    with doing(f"compiling for {target}"):  # after all that can be refused at once: it may take minutes
+        files = emit(lowered, target, options)
     own = json.loads(files.pop(MANIFEST, b"{}"))
     write_manifest(out, {"format": "unfinished"})  # what is cut short from here on does not pass for an artefact
     written = []
@@ -80,7 +80,7 @@ def write_artifact(
             path.chmod(0o755)
         written.append(path)
     weights = out / "weights.safetensors"
-    large = packs(target) and sum(math.prod(w.shape) for w in owners(model)) > LARGE
+    large = sum(math.prod(w.shape) for w in owners(model)) > LARGE
     if source is None and seed is None and large:
         weights.unlink(missing_ok=True)  # of the artefact that was here
         origin = "none"
@@ -97,7 +97,7 @@ def write_artifact(
     manifest["tokenizer"] = tokens is not None
     manifest["files"] = {
         str(path.relative_to(out)): {"bytes": path.stat().st_size, "checksum": file_checksum(path)}
-        for path in sorted(written)
+        for path in over(sorted(written), "computing checksums", len(written), "files")
     }
     write_manifest(out, manifest | own)
     return [*written, out / MANIFEST]
@@ -114,14 +114,11 @@ def _write_weights(
         if source is None:
             make: Callable[[str], np.ndarray] = lambda path: initial_tensor(by_path[path], seed)  # noqa: E731
         else:
-            make = stack.enter_context(safe_open(str(source), framework="numpy")).get_tensor
+            make = stack.enter_context(reading(model, source))
         if packs(target):
             pack(path, model, make, arrangement(target, own, model))
-        elif source is None:
+        else:
             write_weights(path, {name: w.shape for name, w in by_path.items()}, make)
-        elif not (path.exists() and os.path.samefile(source, path)):
-            with source.open("rb") as given, atomic(path) as f:
-                shutil.copyfileobj(given, f)
     return path
 
 

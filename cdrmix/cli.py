@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from cdrmix.arguments import make_parser
 from cdrmix.diagnose import CompileError, UserError, explain
+from cdrmix.progress import shown
 from cdrmix.runtime.errors import ArtifactError
 
 MISTAKE, USAGE, WRONG, INTERRUPTED = 1, 2, 3, 130
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     as_json = getattr(arguments, "json", False)
     try:
-        code: int = arguments.run(arguments) or 0
+        with shown():
+            code: int = arguments.run(arguments) or 0
         sys.stdout.flush()
         return code
     except CompileError as e:

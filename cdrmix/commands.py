@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cdrmix.check import load
 from cdrmix.compiler import PASSES, TARGETS, lower, options_of
 from cdrmix.diagnose import UserError, did_you_mean
+from cdrmix.progress import doing
 
 if TYPE_CHECKING:
     from cdrmix.ir.nodes import Model
@@ -146,7 +147,9 @@ def run_generate(a: Namespace) -> None:
         sampler = Sampler(Sampling(a.temperature, a.top_p, a.top_k, a.repetition_penalty, a.seed))
     except ValueError as e:
         raise UserError(str(e), "see cdrmix generate --help") from e
-    with Session.open(a.artefact) as session:
+    with doing("opening the artefact"):
+        session = Session.open(a.artefact)
+    with session:
         tokenizer = Tokenizer.from_file(path)
         if tokenizer.vocab_size > session.vocab:
             raise UserError(
@@ -175,7 +178,8 @@ def run_train(a: Namespace) -> None:
     from cdrmix.train.loop import Trainer
 
     config = read_config(TrainConfig, a.config, a.set)
-    trainer = Trainer(config, resume=a.resume)
+    with doing("preparing the run"):
+        trainer = Trainer(config, resume=a.resume)
     count = sum(p.numel() for p in trainer.module.parameters())
     tokens = len(trainer.train_data.tokens)
     print(
@@ -191,7 +195,8 @@ def run_eval(a: Namespace) -> None:
     from cdrmix.train.config import EvalConfig, read_config
     from cdrmix.train.scoring import score_checkpoint
 
-    score = score_checkpoint(read_config(EvalConfig, a.config, a.set))
+    with doing("scoring"):
+        score = score_checkpoint(read_config(EvalConfig, a.config, a.set))
     bits = score.bits_per_byte
     if a.json:
         found = {
@@ -212,7 +217,8 @@ def run_tokenizer_train(a: Namespace) -> None:
     from cdrmix.train.tokenizer import train_tokenizer
     from cdrmix.weights import atomic
 
-    tokenizer = train_tokenizer(a.data, a.vocab, a.field)
+    with doing("training the tokenizer"):
+        tokenizer = train_tokenizer(a.data, a.vocab, a.field)
     a.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic(a.out) as f:
         f.write(tokenizer.to_str().encode())
@@ -239,7 +245,8 @@ def run_data_from_directory(a: Namespace) -> None:
     from cdrmix.train.corpus import from_directory
 
     only = [suffix if suffix.startswith(".") else f".{suffix}" for suffix in a.only]
-    done = from_directory(a.tree, a.out, a.shard_mb << 20, a.exclude, only)
+    with doing("collecting the files"):
+        done = from_directory(a.tree, a.out, a.shard_mb << 20, a.exclude, only)
     if a.json:
         skipped = [{"file": str(p), "why": why} for p, why in done.skipped]
         report: dict[str, Any] = {
@@ -263,5 +270,6 @@ def run_data_split(a: Namespace) -> None:
 
     first: Path = a.data[0]
     out = a.out or first.with_name(f"{first.stem if first.is_file() else first.name}-split")
-    counts = split(a.data, out, a.ratio, a.field)
+    with doing("dividing the documents"):
+        counts = split(a.data, out, a.ratio, a.field)
     print(json.dumps(counts) if a.json else f"{out}: {counts['train']} train, {counts['eval']} eval documents")

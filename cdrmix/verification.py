@@ -16,15 +16,16 @@ import numpy as np
 
 from cdrmix.artifact import layout, write_manifest
 from cdrmix.check import load_sources
+from cdrmix.checkpoints import read_weights
 from cdrmix.compiler import arrangement, backend, model_hash, packs
 from cdrmix.diagnose import UserError
 from cdrmix.ir.interp import Interpreter
 from cdrmix.ir.nodes import Model, Stored
 from cdrmix.packing import read_values
 from cdrmix.passes.precision import decide_precision
+from cdrmix.progress import doing
 from cdrmix.runtime.errors import NoDevice
 from cdrmix.runtime.session import Session, read_manifest, require_weights
-from cdrmix.weights import read_weights
 
 TOLERANCE = 1e-4
 """The largest relative RMS error that f32 arithmetic is allowed; a backend whose arithmetic is another exports
@@ -142,8 +143,10 @@ def verify_artifact(folder: Path, tokens: int, tolerance: float | None = None) -
         values = read_weights(model, weights)
     interpreter = Interpreter(model, values)
     ids = np.random.default_rng(0).integers(0, model.vocab, tokens).tolist()
-    ran = run(folder, target, ids)
-    wanted, state = interpreter.run(ids)
+    with doing("running the artefact"):
+        ran = run(folder, target, ids)
+    with doing("running the interpreter"):
+        wanted, state = interpreter.run(ids)
     errors = ran.errors(wanted, state)
     how, worst_of = ran.how, {ran.how: _worst(errors)}
     for other in run_others(folder, target, ids, ran.how):

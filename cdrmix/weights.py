@@ -1,4 +1,4 @@
-"""Weights on disk: a streaming safetensors writer, and checkpoints matched to a model.
+"""Weights on disk: a streaming safetensors writer, and files that appear whole or not at all.
 
 Input: (path, shape) and a function that makes one tensor at a time, so a model larger than memory can be written.
 Output: a file that the safetensors library, torch and the C runtime map; its data starts at a multiple of 64 bytes.
@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from cdrmix.diagnose import UserError
 from cdrmix.ir.layout import Weight, weights
 from cdrmix.ir.nodes import Model
+from cdrmix.progress import over
 
 ALIGN = 64
 
@@ -82,7 +83,7 @@ def write_tensors(path: Path, entries: Mapping[str, Entry], make: Callable[[str]
     text += b" " * (-(len(text) + 8) % ALIGN)
     with atomic(path) as f:
         f.write(struct.pack("<Q", len(text)) + text)
-        for name in order:
+        for name in over(order, f"writing {path.name}", len(order), "tensors"):
             tensor = np.asarray(make(name), dtype=STORAGE[entries[name].dtype], order="C")
             if tensor.shape != entries[name].shape:
                 raise ValueError(f"{name}: made {tensor.shape}, declared {entries[name].shape}")
@@ -92,21 +93,6 @@ def write_tensors(path: Path, entries: Mapping[str, Entry], make: Callable[[str]
 def owners(model: Model) -> list[Weight]:
     """The tensors a file holds: every weight that owns its storage."""
     return [w for w in weights(model) if w.owner == w.path]
-
-
-def find_weights(checkpoint: Path) -> Path:
-    """The weights of a checkpoint: the file itself, a checkpoint's or an artefact's folder, or a run's last one."""
-    for found in (checkpoint, checkpoint / "weights.safetensors", checkpoint / "last" / "weights.safetensors"):
-        if found.is_file():
-            return found
-    raise UserError(
-        f"no weights at {checkpoint}", "give a .safetensors file, a checkpoint folder, or the folder of a training run"
-    )
-
-
-def check_weights(model: Model, path: Path) -> None:
-    """Refuse a file whose tensors are not the model's in float32, and say which."""
-    check_tensors(path, {w.path: Entry(w.shape) for w in owners(model)}, model.name)
 
 
 def check_tensors(path: Path, want: Mapping[str, Entry], name: str) -> None:
@@ -130,10 +116,3 @@ def check_tensors(path: Path, want: Mapping[str, Entry], name: str) -> None:
             f"{path} does not fit {name}:\n  " + "\n  ".join(wrong[:8]) + more,
             "use the spec and the --set options the checkpoint was trained with",
         )
-
-
-def read_weights(model: Model, path: Path) -> dict[str, np.ndarray]:
-    """The model's tensors, by owner path, from a file that `check_weights` accepts."""
-    check_weights(model, path)
-    with safe_open(str(path), framework="numpy") as f:
-        return {w.path: f.get_tensor(w.path) for w in owners(model)}

@@ -19,6 +19,7 @@ from cdrmix.check import load
 from cdrmix.compiler import Lowered, emit, lower
 from cdrmix.diagnose import UserError
 from cdrmix.ir.nodes import Model
+from cdrmix.progress import doing
 from cdrmix.runtime.torch.load import load_module
 from cdrmix.train.batches import IGNORE, Batch, Batches
 from cdrmix.train.checkpoint import LAST, load_checkpoint, read_about, save_checkpoint
@@ -53,7 +54,8 @@ def build_module(lowered: Lowered, folder: Path, seed: int) -> nn.Module:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as f:
             f.write(content)
-    module: nn.Module = load_module(folder / "model.py").Model(seed=seed)
+    with doing("making the first weights"):
+        module: nn.Module = load_module(folder / "model.py").Model(seed=seed)
     return module
 
 

@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from cdrmix.artifact import MANIFEST, beside
 from cdrmix.check import load
+from cdrmix.checkpoints import check_weights, find_weights, read_weights
 from cdrmix.compiler import lower, model_hash
 from cdrmix.diagnose import UserError
 from cdrmix.runtime.session import read_manifest
@@ -20,7 +20,6 @@ from cdrmix.train.loop import build_module
 from cdrmix.train.store import open_store
 from cdrmix.train.streamed import Streamed
 from cdrmix.train.tokenizer import load_tokenizer
-from cdrmix.weights import check_weights, find_weights
 
 
 def score_checkpoint(config: EvalConfig) -> Score:
@@ -43,7 +42,7 @@ def score_checkpoint(config: EvalConfig) -> Score:
         module: nn.Module
         if artefact is None:
             module = build_module(lower(model), Path(scratch) / "module", 0)
-            module.load_state_dict(load_file(str(weights)))
+            module.load_state_dict({n: torch.from_numpy(x) for n, x in read_weights(model, weights).items()})
         else:
             module = Streamed(artefact, config.rows)
         store = open_store(Path(scratch) / "tokens", config.data, config.field, load_tokenizer(tokenizer), model.vocab)

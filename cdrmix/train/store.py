@@ -19,6 +19,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from cdrmix.diagnose import UserError
+from cdrmix.progress import over
 from cdrmix.train.sources import Document, documents, files_of
 
 END = "<|endoftext|>"
@@ -97,7 +98,7 @@ def _write(folder: Path, docs: Iterable[Document], tokenizer: Tokenizer, vocab: 
 
 def _encoded(docs: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[Document, list[int]]]:
     """Documents with their ids, texts encoded a batch at a time."""
-    stream = iter(docs)
+    stream = iter(over(docs, "tokenising", unit="documents"))
     while batch := list(islice(stream, _BATCH)):
         texts = [d.content for d in batch if isinstance(d.content, str)]
         codes = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))

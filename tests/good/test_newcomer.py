@@ -20,9 +20,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cdrmix.arguments import make_parser
 from cdrmix.check.loader import LIBRARY
+from cdrmix.checkpoints import find_weights
 from cdrmix.cli import main
 from cdrmix.train.tokenizer import byte_tokenizer
-from cdrmix.weights import find_weights
 from tests.small import SPEC, TEXT, write_spec
 
 SMALL = SPEC.replace("d_model = 32", "d_model = 16").replace("layers = 2", "layers = 1")
