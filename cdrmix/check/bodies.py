@@ -6,14 +6,16 @@ Input: a `Frame` with its formals bound.  Output: the frame's symbols and statem
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cdrmix.check.axes import AxisVar, IndexVar
 from cdrmix.check.dims import axis_of, check_solved, range_of, size_of, solve
 from cdrmix.check.frame import Frame, Names
-from cdrmix.check.mentions import defined, mentioned
+from cdrmix.check.mentions import defined, mentioned, nodes
 from cdrmix.check.quote import quote
+from cdrmix.check.remedies import choice_by_value, without_prime
 from cdrmix.check.scope import OpValue, Scope
-from cdrmix.check.statics import evaluate, truth
+from cdrmix.check.statics import RUNTIME, evaluate, truth
 from cdrmix.check.symbols import Declaration, Held, Kind, Local, Stored
 from cdrmix.check.values import Failed, a_kind, accept, check_complete, kind_of, show
 from cdrmix.syntax import ast
@@ -22,14 +24,14 @@ from cdrmix.syntax import ast
 def open_body(frame: Frame) -> None:
     """Declare everything that the body's statements name."""
     _collect(frame, frame.decl.body, frame.decl.scope)
+    _read_as_primed(frame)
     check_solved(frame)
     for symbol in tuple(frame.symbols.values()):
         with frame.draft.attempt():
             _settle(symbol, frame)
     for stmt, scope in frame.statements:
         if isinstance(stmt, ast.Require):
-            with frame.draft.attempt():
-                _require(stmt, scope, frame)
+            _require(stmt, scope, frame)  # what a setting that is refused leads to is no further mistake
     _check_states(frame)
 
 
@@ -45,6 +47,7 @@ def _collect(frame: Frame, body: Sequence[ast.Stmt], around: Scope) -> None:
     for when, scope in whens:
         with frame.draft.attempt():
             try:
+                _check_condition(when, frame)
                 taken = truth(evaluate(when.cond, frame.names(scope), frame.report), when.cond, frame.report)
             except Failed:
                 frame.broken.update(name for stmt in (*when.body, *when.other) for name in defined(stmt))
@@ -82,18 +85,57 @@ def _declare(stmt: ast.Stmt, scope: Scope, frame: Frame) -> None:
             pass
 
 
+def _check_condition(when: ast.When, frame: Frame) -> None:
+    """Report a condition that is known only while the program runs, and the choice by value that it means (E0213)."""
+    asked = {id(a.value) for n in nodes(when.cond) if isinstance(n, ast.Call) for a in n.args if _is_carried(n)}
+    for node in nodes(when.cond):
+        if id(node) in asked or not isinstance(node, ast.Name | ast.Primed) or node.id in frame.broken:
+            continue
+        if isinstance(frame.symbols.get(node.id), Stored | Local) or node.id in RUNTIME and not frame.own(node.id):
+            frame.draft.fail("E0213", when.cond.span, f"`{quote(when.cond)}` is not known before the program runs, so "
+                             "it cannot decide a `when`", choice_by_value(when))  # fmt: skip
+
+
+def _is_carried(call: ast.Call) -> bool:
+    return isinstance(call.base, ast.Name) and call.base.id == "carried"
+
+
 def _declare_stored(kind: Kind, stmt: Declaration, scope: Scope, dtype: str, frame: Frame) -> None:
-    frame.declare(stmt.name, Stored(kind, stmt.name, stmt, scope, dtype, stmt.span))  # type: ignore[arg-type]
+    stored = Stored(kind, stmt.name, stmt, scope, dtype, stmt.span)  # type: ignore[arg-type]
+    local = frame.symbols.get(stmt.name)
+    if kind in ("state", "carry") and isinstance(local, Local):
+        frame.symbols[stmt.name], frame.spans[stmt.name] = stored, stmt.span
+        frame.unprimed.append(local)
+    else:
+        frame.declare(stmt.name, stored)
 
 
 def _declare_target(target: ast.Target, stmt: ast.Equation, scope: Scope, frame: Frame) -> None:
     if target.name == "_" and not target.primed:
         return
     local = Local(target.name, stmt, target, scope, target.span)
-    if not target.primed:
+    known = frame.symbols.get(target.name)
+    if not target.primed and isinstance(known, Stored) and known.kind in ("state", "carry"):
+        frame.unprimed.append(local)
+    elif not target.primed:
         frame.declare(target.name, local)
     elif frame.is_new(target.name + "'", target.span):
         frame.following[target.name] = local
+
+
+def _read_as_primed(frame: Frame) -> None:
+    """Equations of a state or carry without the prime (E0401): what they mean is read on with it."""
+    for local in frame.unprimed:
+        name, shown = local.name, without_prime(local.target)
+        if not frame.is_new(name + "'", local.span):
+            continue
+        kind = frame.symbols[name].kind  # type: ignore[union-attr]
+        frame.draft.error("E0401", local.span, f"{kind} `{name}` is written without its prime: `{name}` is the value "
+                          "before this token", f"write `{shown}`")  # fmt: skip
+        stmt = replace(local.stmt, targets=tuple(replace(t, primed=t is local.target) for t in local.stmt.targets))
+        target = next(t for t in stmt.targets if t.name == name)
+        frame.following[name] = Local(name, stmt, target, local.scope, local.span)
+        frame.statements = [(stmt if s is local.stmt else s, at) for s, at in frame.statements]
 
 
 # --- declared axes -------------------------------------------------------------------------------------------------
@@ -199,6 +241,11 @@ def _check_states(frame: Frame) -> None:
     for name, symbol in frame.symbols.items():
         written = name in frame.following or name + "'" in frame.broken
         if isinstance(symbol, Stored) and symbol.kind == "state" and not written:
+            if (when := frame.left_out(name + "'")) is not None:
+                frame.draft.error("E0401", symbol.span, f"state `{name}` is not written in the branch taken of the "
+                                  f"`when` of line {when.span.line}", f"write it in every branch: `{name}' = {name}` "
+                                  "keeps it as it is")  # fmt: skip
+                continue
             frame.draft.error("E0401", symbol.span, f"state `{name}` is never written", f"add `{name}' = …`")
     for name, local in tuple(frame.following.items()):
         found = frame.symbols.get(name)

@@ -23,6 +23,7 @@ from cdrmix.check.parts import apply_held
 from cdrmix.check.quote import quote
 from cdrmix.check.reading import Reading, finish, place, value
 from cdrmix.check.reductions import call_bracketed, call_function
+from cdrmix.check.remedies import NO_RECURSION
 from cdrmix.check.scope import OpDecl, OpValue
 from cdrmix.check.statics import evaluate, not_static
 from cdrmix.check.symbols import Bound, Held, Local
@@ -119,7 +120,8 @@ def _check_function(op: OpDecl, expr: ast.Call, r: Reading) -> None:
     while around.parent is not None and around.decl is not op:
         around, depth = around.parent, depth + 1
     if around.decl is op or depth >= MAX_INLINED:
-        r.draft.fail("E0206", expr.span, f"op `{op.name}` calls itself", "a value of the previous token is a `state`")
+        way = "" if around is r.frame else f", by way of `{r.frame.decl.name}`"
+        r.draft.fail("E0206", expr.span, f"op `{op.name}` calls itself{way}", NO_RECURSION)
 
 
 def _bind(op: OpValue, args: Sequence[ast.Arg], expr: ast.Call, r: Reading) -> dict[str, ast.Expr]:

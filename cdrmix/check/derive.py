@@ -8,9 +8,10 @@ nothing reads any more.  An inherited parameter that nothing reads is a mistake:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cdrmix.check.mentions import RETURN, defined, leaves, mentioned, whens
+from cdrmix.check.remedies import without_prime
 from cdrmix.check.scope import OpDecl, Scope
 from cdrmix.check.values import inputs, settable
 from cdrmix.diagnose import Report, Span, did_you_mean
@@ -32,6 +33,7 @@ def derive(text: ast.Derive, base: OpDecl, scope: Scope, report: Report) -> OpDe
                 "E0801", stmt.span, "`drop` stands inside a `when`", "a name is dropped everywhere: move it out"
             )
     added = tuple(stmt for stmt in text.body if not isinstance(stmt, ast.Drop))
+    added = _primed(added, base, report)
     new = {name: stmt.span for stmt in added for name in defined(stmt)}
     formals = _formals(base, text.formals, {d.id for d in drops})
     _check_drops(drops, base, new, report)
@@ -45,6 +47,24 @@ def derive(text: ast.Derive, base: OpDecl, scope: Scope, report: Report) -> OpDe
     body = diff.prune(body, dead)
     scopes = _scopes(base, scope, formals, body, diff.rebuilt)
     return OpDecl(text.name, scope, formals, base.type, body, text.doc, text.span, base, scopes)
+
+
+def _primed(added: Sequence[ast.Stmt], base: OpDecl, report: Report) -> tuple[ast.Stmt, ...]:
+    """The new statements, with the prime where the new value of one of the base's states lacks it (E0401)."""
+    states = {s.name: "state" if isinstance(s, ast.State) else "carry"
+              for s in leaves(base.body) if isinstance(s, ast.State | ast.Carry)}  # fmt: skip
+    found: list[ast.Stmt] = []
+    for stmt in added:
+        match stmt:
+            case ast.When():
+                stmt = replace(stmt, body=_primed(stmt.body, base, report), other=_primed(stmt.other, base, report))
+            case ast.Equation(targets=(target,)) if target.name in states and not target.primed:
+                report.error("E0401", target.span, f"{states[target.name]} `{target.name}` of {base.name} is written "
+                             "without its prime", f"write `{without_prime(target)}`, or `drop {target.name}` first "
+                             "if it is to be no state")  # fmt: skip
+                stmt = replace(stmt, targets=(replace(target, primed=True),))
+        found.append(stmt)
+    return tuple(found)
 
 
 def _scopes(

@@ -181,8 +181,11 @@ class Unit:
         following = next((u for u in ring if u.ref.kind == "next"), None)
         path = " → ".join(u.shown() for u in (*ring, self))
         if following is None:
-            self.draft.fail("E0206", self.span, f"`{self.shown()}` needs itself: {path}",
-                            "a value of the previous token is a `state`")  # fmt: skip
+            help = "a value of the previous token is a `state`"
+            if any(u.ref.kind == "history" for u in ring):
+                help = "a history holds this token's value too, at age 0: what is kept in it cannot read it, while a " \
+                       "`state` is read before it is written"  # fmt: skip
+            self.draft.fail("E0206", self.span, f"`{self.shown()}` needs itself: {path}", help)
         s, other = following.shown(), ring[(ring.index(following) + 1) % len(ring)].shown()
         at = f"{following.span.line}:{following.span.col}"
         what = "itself" if other == s else f"`{other}`, and `{other}` needs `{s}`"

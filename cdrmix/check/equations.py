@@ -20,6 +20,7 @@ from cdrmix.check.parts import Application
 from cdrmix.check.quote import quote
 from cdrmix.check.reading import Mode, Reading, finish, read, value
 from cdrmix.check.reductions import chosen
+from cdrmix.check.remedies import before_this_token
 from cdrmix.check.scope import Scope
 from cdrmix.check.stores import not_at_start, not_in_init, own_axes
 from cdrmix.check.symbols import Local, Stored
@@ -77,7 +78,7 @@ def solve(local: Local, frame: Frame, mode: Mode = "body") -> None:
         start = ring.index(min(ring, key=lambda x: (x.span.line, x.span.col)))
         first, path = ring[start], " → ".join(x.shown for x in (*ring[start:], *ring[: start + 1]))
         draft.fail("E0206", first.span, f"`{first.shown}` needs itself: {path}",
-                   "a value of the previous token is a `state`")  # fmt: skip
+                   before_this_token(first.name, ring[(ring.index(first) + 1) % len(ring)].name))  # fmt: skip
     local.status = "busy"
     draft.solving.append(local)
     try:

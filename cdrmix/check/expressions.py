@@ -19,7 +19,7 @@ from cdrmix.check.scope import OpValue, Static
 from cdrmix.check.statics import evaluate, not_static
 from cdrmix.check.symbols import Stored
 from cdrmix.check.tensors import Value
-from cdrmix.check.values import CONTEXT, a_kind, kind_of, show
+from cdrmix.check.values import CONTEXT, Failed, a_kind, kind_of, show
 from cdrmix.diagnose import Span
 from cdrmix.ir.nodes import DType, Ref
 from cdrmix.ir.ops import FUNCTIONS, OPS, REDUCTIONS
@@ -51,6 +51,8 @@ def _(expr: ast.Name, r: Reading) -> Value:
     name, frame = expr.id, r.frame
     if name in r.indices:
         return tensors.index(r.indices[name], expr.span)
+    if name in frame.broken:
+        raise Failed
     if name in frame.symbols:
         return read(frame.symbols[name], expr.span, r)
     if r.mode == "init" and name in frame.lets and name not in frame.statics:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Protocol
 
 from cdrmix.check.axes import AxisVar, Products
 from cdrmix.check.draft import Draft
+from cdrmix.check.mentions import defined, whens
 from cdrmix.check.modules import Lets, ModuleEnv
 from cdrmix.check.scope import OpDecl, OpValue, Scope, Static
 from cdrmix.check.statics import RUNTIME, evaluate, not_static, unknown
@@ -61,7 +62,7 @@ class Frame:
 
     `seen` holds what was asked of the context: two places that agree on it share the cell.  `calling` is what the
     equation that calls the function still waits for.  `broken` are names that a mistake has left without a meaning:
-    using them is no further mistake.
+    using them is no further mistake.  `unprimed` are equations that write a state without its prime.
     """
 
     draft: Draft
@@ -84,6 +85,7 @@ class Frame:
     spans: dict[str, Span] = field(default_factory=dict)
     busy: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
+    unprimed: list[Local] = field(default_factory=list)
 
     @property
     def decl(self) -> OpDecl:
@@ -166,6 +168,10 @@ class Frame:
         """Whether the body itself gives the name a meaning."""
         return name in self.symbols or name in self.statics or name in self.lets or self.formal(name) is not None
 
+    def left_out(self, name: str) -> ast.When | None:
+        """The `when` that defines a name in a branch that is not taken."""
+        return next((w for w in whens(self.decl.body) if any(name in defined(s) for s in (*w.body, *w.other))), None)
+
     def all_names(self, scope: Scope) -> Iterator[str]:
         """For `did you mean`."""
         yield from (name for name in self.symbols)
@@ -185,7 +191,7 @@ class Frame:
         first = self.spans.get(name)
         if first is not None:
             at = f"{first.line}:{first.col}"
-            help = "one equation a name; rename one"
+            help = "one equation a name: give this value a name of its own, and read that below"
             self.draft.error("E0205", span, f"`{name}` is defined twice (first at {at})", help)
             self.broken.add(name)
         elif name.removesuffix("'") in (*CONTEXT, *RUNTIME):
@@ -208,6 +214,8 @@ class Names:
         value = frame.static(name)
         if value is not None:
             return value
+        if name in frame.broken:
+            raise Failed
         if name in frame.symbols:
             symbol = frame.symbols[name]
             if isinstance(symbol, Held):
@@ -252,6 +260,10 @@ class Names:
         models = [model for model, _ in self.scope.models.values()]
         settings = {s.name for model in models for s in model.body if isinstance(s, ast.Setting | ast.Group)}
         frame.broken.add(name)  # told once
+        if (when := frame.left_out(name)) is not None:
+            frame.draft.fail("E0201", node.span, f"`{name}` is defined only in the branch that the `when` of line "
+                             f"{when.span.line} does not take",
+                             "define it in the other branch too, or read it inside that one")  # fmt: skip
         first, _, rest = name.partition(".")
         if rest and frame.own(first):
             help = f"a transposed product is an equation: `y[j] = sum[i]({first}[i,j]*x[i])`" if rest == "T" else ""

@@ -17,6 +17,7 @@ from cdrmix.check.draft import Writing
 from cdrmix.check.expressions import is_function, store
 from cdrmix.check.quote import quote
 from cdrmix.check.reading import Reading, place, value
+from cdrmix.check.remedies import delay
 from cdrmix.check.symbols import Held, Local, Stored
 from cdrmix.check.tensors import Slots, Value
 from cdrmix.check.values import Failed
@@ -50,6 +51,8 @@ def item_value(expr: ast.Expr, r: Reading) -> Value:
     if isinstance(expr, ast.Name) and expr.id in r.frame.broken and not r.frame.own(expr.id):
         raise Failed
     if isinstance(expr, ast.Name) and expr.id not in r.indices and not r.frame.visible(expr.id, r.scope):
+        if r.frame.left_out(expr.id) is not None:
+            r.env.unknown(expr)
         others = [v.name for v in r.indices.values() if v not in r.bound]
         help = f"sum over it, or write `{r.target}[{', '.join((*others, expr.id))}] = …`"
         if r.mode == "training" and not others:  # an `aux` has no indices
@@ -126,9 +129,13 @@ def _history(expr: ast.Index, symbol: Stored, r: Reading) -> Value:
         found = stores.whole(symbol, expr.base.span, r)
         return at_items(found, [item_value(i, r) for i in expr.items], expr, r)
     age = value(first, r)
+    if isinstance(age.const, int) and age.const < 0:
+        r.draft.fail("E0405", expr.span, f"`{quote(expr)}`: ages count back from 0, this token, and nothing is ahead",
+                     "the value before this one has age 1, and is a `state`")  # fmt: skip
     if isinstance(age.const, int):
-        rest = ", ".join(a.root.name for a in stores.own_axes(symbol))
+        shape = names(stores.own_axes(symbol))
         r.draft.fail("E0405", expr.span, f"`{quote(expr)}`: a fixed age is a delay",
-                     f"`state {name.lower()}{age.const}: [{rest}]`, written from this token's value")  # fmt: skip
+                     delay(expr, symbol.stmt, age.const, shape, r.frame))  # type: ignore[arg-type]  # fmt: skip
+    ahead = "; an age counts back from this token, 0, and nothing is ahead" if isinstance(first, ast.Binary) else ""
     r.draft.fail("E0404", first.span, f"`{name}` is a history: read it as `{name}[t, …]`, `t` a lone index",
-                 "with `t` reduced over: `sum[t]`, `softmax[t]`, …")  # fmt: skip
+                 f"with `t` reduced over: `sum[t]`, `softmax[t]`, …{ahead}")  # fmt: skip

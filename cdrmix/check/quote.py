@@ -24,6 +24,16 @@ def quote(expr: ast.Expr) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
+def written(expr: ast.Expr) -> str:
+    """The whole text of an expression, for a line to be copied."""
+    return _text(expr, 0)
+
+
+def operand(expr: ast.Expr) -> str:
+    """The whole text, in brackets where it would not stand in front of a `[`."""
+    return _text(expr, _POSTFIX)
+
+
 def dims(exprs: Sequence[ast.Expr]) -> str:
     """`[H, N]`."""
     return f"[{', '.join(quote(e) for e in exprs)}]"
