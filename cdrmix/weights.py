@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,33 +22,20 @@ from cdrmix.diagnose import UserError
 from cdrmix.ir.layout import Weight, weights
 from cdrmix.ir.nodes import Model
 from cdrmix.progress import over
+from cdrmix.runtime.outputs import output
 
 ALIGN = 64
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears whole or not at all: written beside its name, synced, renamed."""
-    if path.is_dir():
-        raise UserError(f"{path} is a folder", "give a file to write")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        file = part.open("wb")
-    except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror}", "give a place that can be written") from e
-    try:
-        with file as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        part.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
+    """A file that appears whole or not at all, as `runtime.outputs` writes it.  Raises `UserError`."""
+    with ExitStack() as stack:
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        part.unlink(missing_ok=True)
+            file = stack.enter_context(output(path))
+        except OSError as e:
+            raise UserError(f"cannot write {path}: {e.strerror}", "give a place that can be written") from e
+        yield file
 
 
 @dataclass(frozen=True, slots=True)

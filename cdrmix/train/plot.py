@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cdrmix.train.progress import read_metrics
+from cdrmix.weights import atomic
 
 
 def plot_loss(metrics: Path, picture: Path) -> None:
@@ -24,7 +25,8 @@ def plot_loss(metrics: Path, picture: Path) -> None:
         left.plot(*zip(*scored, strict=True), "o-", ms=4, label="held-out loss")
     left.legend()
     left.grid(alpha=0.3)
-    figure.savefig(picture, dpi=120)
+    with atomic(picture) as f:
+        figure.savefig(f, format="png", dpi=120)
     pyplot.close(figure)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cdrmix.diagnose import Need, UserError
 
-SHARED = ("errors", "json", "main", "sample", "saved", "tokenizer", "tokenizer_file", "utf8", "weights")
+SHARED = ("errors", "json", "main", "output", "sample", "saved", "tokenizer", "tokenizer_file", "utf8", "weights")
 """The sources that the runner shares with the cpu target."""
 
 BUILT = ("libmodel.so", "cdrmix-run")

@@ -59,6 +59,8 @@ enum {
   CDR_STATE_BROKEN,
   CDR_DOCUMENT_LONG,
   CDR_BATCH,
+  /* files, again */
+  CDR_NOT_A_FILE,
   CDR_LAST_ERROR
 };
 

@@ -3,14 +3,14 @@
 
 #include "errors.h"
 #include "fnv.h"
+#include "output.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { VERSION = 1, HEADER = 72, CHUNK = 16384, LONGEST_PATH = 4096, ATTEMPTS = 10000 };
+enum { VERSION = 1, HEADER = 72, CHUNK = 16384 };
 static const char magic[8] = "CDRSTATE";
 
 uint64_t cdr_mark(const cdr_layout *layout)
@@ -193,45 +193,15 @@ static void put_all(stream *s, const cdr_layout *layout, const void *state)
   flush(s);
 }
 
-static int temporary(char *name, const char *path, int *fd)
-{
-  for (int n = 0; n < ATTEMPTS; n++) {
-    int length = snprintf(name, LONGEST_PATH, "%s.%d.tmp", path, n);
-    if (length < 0 || length >= LONGEST_PATH) return CDR_PATH_TOO_LONG;
-    *fd = open(name, O_WRONLY | O_CREAT | O_EXCL, 0666);
-    if (*fd >= 0) return CDR_OK;
-    if (errno != EEXIST) return CDR_CANNOT_WRITE;
-  }
-  return CDR_CANNOT_WRITE;
-}
-
-/* The rename is on the disk only when its folder is. */
-static void sync_folder(char *name)
-{
-  char *slash = strrchr(name, '/');
-  if (slash) slash[slash == name] = 0;
-  int fd = open(slash ? name : ".", O_RDONLY);
-  if (fd < 0) return;
-  fsync(fd);
-  close(fd);
-}
-
 int cdr_saved_write(const cdr_layout *layout, const void *state, const char *path)
 {
-  char name[LONGEST_PATH];
+  cdr_output output;
   stream s;
-  int fd, code = temporary(name, path, &fd);
+  int code = cdr_output_open(&output, path);
   if (code != CDR_OK) return code;
-  begin(&s, fd);
+  begin(&s, output.fd);
   put_all(&s, layout, state);
-  int failed = s.failed | (fsync(fd) != 0);
-  failed |= close(fd) != 0;
-  if (failed || rename(name, path) != 0) {
-    unlink(name);
-    return CDR_CANNOT_WRITE;
-  }
-  sync_folder(name);
-  return CDR_OK;
+  return cdr_output_close(&output, s.failed);
 }
 
 /* --- loading --------------------------------------------------------------------------------------------------- */

@@ -9,7 +9,6 @@ little-endian.  A file of another model, of other weights, or a damaged one is r
 from __future__ import annotations
 
 import math
-import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from cdrmix.runtime.errors import ArtifactError
+from cdrmix.runtime.outputs import output
 
 MAGIC, VERSION = b"CDRSTATE", 1
 HEADER = struct.Struct("<8sQ32sQQQ")
@@ -63,17 +63,11 @@ def write(path: Path, kind: Kind, values: Mapping[str, np.ndarray]) -> None:
     tokens = int(values["pos"])
     header = HEADER.pack(MAGIC, VERSION, bytes.fromhex(kind.hash), kind.fingerprint, tokens, kind.size())
     data = header + b"".join(_payload(kind, values))
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as f:
+        with output(path) as f:
             f.write(data + struct.pack("<Q", fnv(data)))
-            f.flush()
-            os.fsync(f.fileno())
-        part.replace(path)
     except OSError as e:
         raise ArtifactError(f"saving {path}: it cannot be written ({e.strerror})", "give a file that can be") from e
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _payload(kind: Kind, values: Mapping[str, np.ndarray]) -> Iterator[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from cdrmix.runtime.errors import ArtifactError
+from cdrmix.runtime.outputs import output
 from cdrmix.runtime.torch.load import load_module
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -63,18 +63,11 @@ class TorchEngine:
 
     def save(self, state: State, path: Path) -> None:
         """Write the state as .npz, with the model's hash."""
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            with part.open("wb") as f:
+            with output(path) as f:
                 np.savez(f, __hash__=np.array(self._hash), **{p: x.numpy() for p, x in state.items()})  # type: ignore[arg-type]
-                f.flush()
-                os.fsync(f.fileno())
-            part.replace(path)
         except OSError as e:
             raise ArtifactError(f"cannot write {path}: {e.strerror}", "give a place that can be written") from e
-        finally:
-            if part.exists():
-                part.unlink()
 
     def load(self, path: Path) -> State:
         """A saved state."""
