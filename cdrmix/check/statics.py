@@ -28,7 +28,7 @@ from cdrmix.check.values import (
     show,
 )
 from cdrmix.diagnose import Report, Span, did_you_mean
-from cdrmix.ir.ops import FUNCTIONS, REDUCTIONS
+from cdrmix.ir.ops import FUNCTIONS, OPS, REDUCTIONS
 from cdrmix.syntax import ast
 
 MAX_OP_VALUE = 500
@@ -190,14 +190,19 @@ def _no_argument(op: OpDecl, name: str, at: Span, report: Report) -> NoReturn:
 
 # --- arithmetic ----------------------------------------------------------------------------------------------------
 _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
+    row.surface: row.numpy
+    for row in OPS.values()
+    if row.surface in ("+", "-", "*", "/", "//", "%", "^") and row.arity == 2 and row.numpy
+}
+_WHOLE: dict[str, Callable[[int, int], int]] = {
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,
-    "/": operator.truediv,
     "//": operator.floordiv,
     "%": operator.mod,
     "^": operator.pow,
 }
+"""What keeps whole numbers whole, however large: numpy's would wrap."""
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
@@ -232,7 +237,15 @@ def _binary(node: ast.Binary, left: Static, right: Static, report: Report) -> St
         return compare(a, b)
     if node.op == "^" and isinstance(a, int) and isinstance(b, int) and abs(a) > 1 and b * math.log2(abs(a)) > 64:
         _too_large(node, report)
-    return _computed(_ARITHMETIC[node.op], (a, b), node, report)
+    if b == 0 and node.op in ("/", "//", "%"):
+        fail(report, "E0215", node.span, "division by zero", "its right side is 0 here")
+    if a == 0 and b < 0 and node.op == "^":
+        fail(report, "E0215", node.span, "division by zero", "its left side is 0 here, and the power negative")
+    if a < 0 and node.op == "^" and b != math.floor(b):
+        fail(report, "E0215", node.span, "a broken power of a negative number", "take the power of a positive one")
+    if isinstance(a, int) and isinstance(b, int) and node.op != "/" and not (node.op == "^" and b < 0):
+        return _computed(_WHOLE[node.op], (a, b), node, report)
+    return _computed(_ARITHMETIC[node.op], (float(a), float(b)), node, report)
 
 
 def _call(node: ast.Call, env: Env, report: Report) -> Static:
@@ -270,8 +283,6 @@ def _computed(function: Callable[..., Any], operands: Sequence[int | float], at:
     try:
         with np.errstate(divide="raise", over="raise", invalid="raise", under="ignore"):
             result = function(*operands)
-    except ZeroDivisionError:
-        fail(report, "E0215", at.span, "division by zero", "its right side is 0 here")
     except (OverflowError, FloatingPointError, ValueError):
         shown = ", ".join(show(x) for x in operands)
         fail(report, "E0215", at.span, f"this has no finite value for {shown}", "change the numbers it is made of")
@@ -279,8 +290,6 @@ def _computed(function: Callable[..., Any], operands: Sequence[int | float], at:
 
 
 def _finite(value: Any, at: ast.Expr, report: Report) -> int | float | bool:
-    if isinstance(value, complex):
-        fail(report, "E0215", at.span, "a broken power of a negative number", "take the power of a positive one")
     if isinstance(value, int) and abs(value) > LARGEST or isinstance(value, float) and not math.isfinite(value):
         _too_large(at, report)
     return value  # type: ignore[no-any-return]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from cdrmix.check.modules import ModuleEnv
@@ -11,6 +12,8 @@ from cdrmix.check.scope import OpDecl, OpValue, Scope, Static
 from cdrmix.check.statics import evaluate
 from cdrmix.check.values import Failed, show
 from cdrmix.diagnose import Report
+from cdrmix.ir.ops import FUNCTIONS
+from cdrmix.ir.ops import OPS as OPS_TABLE
 from cdrmix.syntax import ast, parse
 
 OPS = """
@@ -78,6 +81,7 @@ def test_values(text: str, expected: Static) -> None:
     [
         ("1 / 0", "E0215", "division by zero"),
         ("1 // 0", "E0215", "division by zero"),
+        ("(-8)^(1/3)", "E0215", "a broken power"),
         ("1 % 0", "E0215", "division by zero"),
         ("0^-1", "E0215", "division by zero"),
         ("10^10^10", "E0215", "too large"),
@@ -158,3 +162,18 @@ def test_strings_are_shown_without_control_characters() -> None:
 def test_numbers_stay_finite_through_functions() -> None:
     found, _ = value("log(2)")
     assert isinstance(found, float) and math.isclose(found, math.log(2))
+
+
+@pytest.mark.parametrize("x", [-745.0, -80.0, -37.5, -30.0, -1e-16, 1e-300, 0.3, 37.0])
+def test_functions_and_operators_are_the_tables(x: float) -> None:
+    """A setting, a folded constant and the running program compute the same number."""
+    for name, op in FUNCTIONS.items():
+        if op.arity == 1 and name != "not" and not (x < 0 and name in ("log", "sqrt")):
+            found, report = value(f"{name}({x!r})")
+            assert not report.diagnostics and op.numpy is not None
+            assert found == float(op.numpy(np.array([x]))[0])
+    for name in ("add", "sub", "mul", "div", "floordiv", "mod", "pow"):
+        op = OPS_TABLE[name]
+        found, report = value(f"({abs(x)!r}) {op.surface} 1.7")
+        assert not report.diagnostics and op.numpy is not None
+        assert found == float(op.numpy(np.array([abs(x)]), np.array([1.7]))[0])
