@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Sequence
 
 from cdrmix.arguments import make_parser
-from cdrmix.diagnose import CompileError, UserError, explain
+from cdrmix.diagnose import CompileError, UserError, explain, opened
 from cdrmix.progress import shown
 from cdrmix.runtime.errors import ArtifactError
 
@@ -44,8 +44,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return code
     except CompileError as e:
         if as_json:
-            found = [d.as_json() for d in e.diagnostics]
-            print(json.dumps({"errors": [d | {"file": e.paths.get(str(d["file"]), d["file"])} for d in found]}))
+            print(json.dumps({"errors": [d.as_json() for d in opened(e)]}))
         else:
             print(explain(e), end="\n\n", file=sys.stderr)
             count = len(e.diagnostics)

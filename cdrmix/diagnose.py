@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 
@@ -38,12 +39,17 @@ NOWHERE = Span("<built-in>", 0, 0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One mistake: what is wrong, where, and how to mend it."""
+    """One mistake: what is wrong, where, and how to mend it.
+
+    `used` are the places that led there, the nearest first: the line of a stack or the option that gives an op its
+    arguments.  The same mistake by another way is the same mistake.
+    """
 
     code: str
     span: Span
     message: str
     help: str = ""
+    used: tuple[Span, ...] = field(default=(), compare=False)
 
     def as_json(self) -> dict[str, object]:
         """The diagnostic as plain data, for `--json` and editors."""
@@ -57,6 +63,7 @@ class Diagnostic:
             "end_col": s.end_col,
             "message": self.message,
             "help": self.help,
+            "used": [{"file": u.file, "line": u.line, "col": u.col} for u in self.used],
         }
 
 
@@ -94,15 +101,32 @@ class Need:
     command: str
 
 
+OF_ARGUMENTS = frozenset({"E0215", "E0301", "E0311", "E0312", "E0317", "E0706"})
+"""Mistakes that what an op is given may have made: the place that gives it is told, be it in the same file."""
+
+
 @dataclass(slots=True)
 class Report:
-    """Collects diagnostics; the same mistake at the same place is kept once."""
+    """Collects diagnostics; the same mistake at the same place is kept once.  `uses` are the uses of ops being looked
+    at, the outermost first.
+    """
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    uses: list[Span] = field(default_factory=list)
+
+    @contextmanager
+    def used(self, place: Span) -> Iterator[None]:
+        """Look at an op as it is used at `place`."""
+        self.uses.append(place)
+        try:
+            yield
+        finally:
+            self.uses.pop()
 
     def error(self, code: str, span: Span, message: str, help: str = "") -> None:
         """Record a mistake and go on."""
-        found = Diagnostic(code, span, message, help)
+        uses = [u for u in reversed(self.uses) if u.line and (u.file != span.file or code in OF_ARGUMENTS)]
+        found = Diagnostic(code, span, message, help, tuple(dict.fromkeys(uses))[:SHOWN_USES])
         if found not in self.diagnostics:
             self.diagnostics.append(found)
 
@@ -118,12 +142,17 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f"did you mean `{near[0]}`?" if near else ""
 
 
+SHOWN_USES = 4
+"""Uses of an op that a diagnostic tells."""
+
 WIDTH = 118
 """Columns of a source line that are shown."""
 
 
-def render(d: Diagnostic, source: str | None = None) -> str:
-    """The diagnostic as a user reads it; `source` is the text of its file, for the line and the caret."""
+def render(d: Diagnostic, source: str | None = None, sources: Mapping[str, str] | None = None) -> str:
+    """The diagnostic as a user reads it; `source` is the text of its file, for the line and the caret, `sources` those
+    of the places where an op is used.
+    """
     shown = [f"error[{d.code}]: {d.message}"]
     if d.span.line > 0:
         shown.append(f"  --> {d.span}")
@@ -140,7 +169,17 @@ def render(d: Diagnostic, source: str | None = None) -> str:
         shown += [bar, f"{gutter} | {seen}", f"{bar} {' ' * _columns(before)}{'^' * max(1, _columns(marked))}"]
     if d.help:
         shown.append(f"  = help: {d.help}")
+    shown += [f"  = used: {_use(u, (sources or {}).get(u.file, ''))}" for u in d.used]
     return "\n".join(shown)
+
+
+def _use(place: Span, source: str) -> str:
+    """A use of an op: an option as it was given, or a place and the text there."""
+    line = source.split("\n")[place.line - 1].rstrip() if source else ""
+    if place.file.startswith("--"):
+        return line
+    text = line[place.col - 1 : place.end_col - 1 if place.end_line == place.line else None]
+    return f"{place}: {text if len(text) <= WIDTH // 2 else text[: WIDTH // 2 - 1] + '…'}" if text else str(place)
 
 
 def _columns(text: str) -> int:
@@ -150,9 +189,14 @@ def _columns(text: str) -> int:
 
 def explain(error: CompileError) -> str:
     """Every diagnostic of an error as a user reads it, with the lines it points at and paths that can be opened."""
-    shown = []
-    for d in error.diagnostics:
-        file = d.span.file
-        opened = replace(d, span=replace(d.span, file=error.paths.get(file, file)))
-        shown.append(render(opened, error.sources.get(file)))
-    return "\n\n".join(shown)
+    sources = {error.paths.get(name, name): text for name, text in error.sources.items()}
+    return "\n\n".join(render(d, sources.get(d.span.file), sources) for d in opened(error))
+
+
+def opened(error: CompileError) -> list[Diagnostic]:
+    """The diagnostics with the paths by which their files can be opened."""
+
+    def at(span: Span) -> Span:
+        return replace(span, file=error.paths.get(span.file, span.file))
+
+    return [replace(d, span=at(d.span), used=tuple(map(at, d.used))) for d in error.diagnostics]

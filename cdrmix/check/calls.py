@@ -99,14 +99,15 @@ def inline(op: OpValue, expr: ast.Call, r: Reading) -> Value:
             bind_axes(frame, formal, tensors[formal.name].shape, given[formal.name].span)
     for formal in inputs(op.op):
         frame.declare(formal.name, Bound(formal.name, tensors[formal.name], formal.span))
-    open_body(frame)
-    for formal in inputs(op.op):
-        _check_argument(formal, tensors[formal.name], given[formal.name], frame, r)
-    for symbol in in_order(frame):
-        if isinstance(symbol, Local):  # one that the result does not need is checked all the same
-            with r.draft.attempt():
-                solve(symbol, frame, r.mode if r.pure else "body")
-    result = _result(frame, expr, r)
+    with r.frame.report.used(expr.span):
+        open_body(frame)
+        for formal in inputs(op.op):
+            _check_argument(formal, tensors[formal.name], given[formal.name], frame, r)
+        for symbol in in_order(frame):
+            if isinstance(symbol, Local):  # one that the result does not need is checked all the same
+                with r.draft.attempt():
+                    solve(symbol, frame, r.mode if r.pure else "body")
+        result = _result(frame, expr, r)
     r.frame.ask(op, asked)
     return result
 

@@ -7,7 +7,7 @@ Output: `AxisVar`s; the frame's statics and products grow as `dim`s are solved.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import isqrt, log, prod
 
 from cdrmix.check.axes import AxisVar, declare_one, made_one, names, unite
 from cdrmix.check.frame import Frame, Names, factors
@@ -18,6 +18,12 @@ from cdrmix.check.statics import RUNTIME, evaluate
 from cdrmix.check.values import CONTEXT, Failed, show, whole
 from cdrmix.diagnose import Span
 from cdrmix.syntax import ast
+
+SHOWN_SIZES = 12
+"""Sizes that a message lists."""
+
+MAX_TRIED = 100_000
+"""Numbers that are tried as divisors of a size."""
 
 
 def axis_of(expr: ast.Expr, env: Names) -> AxisVar:
@@ -178,13 +184,23 @@ def _solve_factor(dim: ast.Dim, factor: ast.Expr, others: Sequence[ast.Expr], en
     by = prod(size_of(p, env) for p in others)
     if total % by:
         low = total // by * by
-        near = f"the nearest are {low} and {low + by}" if low else f"the nearest is {by}"
+        near = f"{low} or {low + by}" if low else f"{by}"
         divisor = " * ".join(quote(p) for p in others)
         shown = f"{divisor} = {by}" if divisor != str(by) else divisor
+        near = f"{total} divides by {_divisors(total, by)}; {shown} divides {dim.name} = {near}"
         env.frame.draft.fail("E0301", dim.span,
                              f"{dim.name} = {total} does not divide by {shown} (dim {dim.name} = {quote(dim.value)})",
                              near)  # fmt: skip
     _define(env.frame, factor.id, total // by, factor.span)
+
+
+def _divisors(total: int, near: int) -> str:
+    """The sizes that divide `total`, the nearest ones where they are many."""
+    small = [n for n in range(1, min(isqrt(total), MAX_TRIED) + 1) if total % n == 0]
+    every = sorted({*small, *(total // n for n in small)})
+    kept = sorted(sorted(every, key=lambda n: abs(log(n / near)))[:SHOWN_SIZES])
+    *first, last = map(str, kept)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _declare(dim: ast.Dim, parts: Sequence[ast.Expr], env: Names) -> None:

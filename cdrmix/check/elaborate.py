@@ -108,7 +108,8 @@ class Elaborator:
             return _Built({}, None)
         self._busy.append(key)
         try:
-            built = self._build(op, sizes, context)
+            with self.report.used(op.span or context.span):
+                built = self._build(op, sizes, context)
         finally:
             self._busy.pop()
         self._built.setdefault(key, []).append(built)

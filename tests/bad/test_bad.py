@@ -30,7 +30,7 @@ def said(path: Path) -> str:
         if target:
             emit(lower(model), target[1])
     told = caught.value
-    return "\n\n".join(render(d, told.sources.get(d.span.file)) for d in told.diagnostics) + "\n"
+    return "\n\n".join(render(d, told.sources.get(d.span.file), told.sources) for d in told.diagnostics) + "\n"
 
 
 @pytest.mark.parametrize("path", CASES, ids=[path.stem for path in CASES])
