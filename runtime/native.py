@@ -17,9 +17,12 @@ from typing import Any
 
 import numpy as np
 from cdrmix.runtime.errors import ArtifactError
+from cdrmix.runtime.saved import LATEST
 
 LIBRARY = "libmodel.so"
 FLOATS = POINTER(c_float)
+NO_TOKENS = 5
+"""The kind of error, by errors.h, that says that there is nothing to read and that no logits are kept."""
 
 
 def build(folder: Path, target: str = LIBRARY, source: str = "model.c", always: bool = False) -> Path:
@@ -55,6 +58,7 @@ class NativeEngine:
     """`cdr_*` of model.h over ctypes."""
 
     how = "executed"
+    closed = False
     opening = "opening the weights"
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], library: ctypes.CDLL | None = None):
@@ -70,6 +74,7 @@ class NativeEngine:
             ("cdr_state_init", c_int, [c_void_p, c_void_p]),
             ("cdr_prefill", c_int, [c_void_p, c_void_p, POINTER(c_int32), c_size_t, FLOATS]),
             ("cdr_state_tokens", c_uint64, [c_void_p, c_void_p]),
+            ("cdr_state_latest", c_int, [c_void_p, c_void_p, POINTER(c_int32)]),
             ("cdr_state_save", c_int, [c_void_p, c_void_p, c_char_p]),
             ("cdr_state_load", c_int, [c_void_p, c_void_p, c_char_p]),
             ("cdr_state_read", c_int, [c_void_p, c_void_p, c_char_p, FLOATS]),
@@ -82,7 +87,9 @@ class NativeEngine:
 
     def _declare(self, *signatures: tuple[str, Any, list[Any]]) -> None:
         for name, result, arguments in signatures:
-            function = getattr(self._lib, name)
+            function = getattr(self._lib, name, None)
+            if function is None:
+                raise ArtifactError(f"the artefact is of another version: it has no {name}", "compile the spec again")
             function.restype, function.argtypes = result, arguments
 
     def _check(self, code: int, doing: str, remedy: str = "compile the spec again") -> None:
@@ -107,14 +114,21 @@ class NativeEngine:
         twin.bytes[:] = state.bytes
         return twin
 
-    def prefill(self, state: NativeState, tokens: Sequence[int]) -> np.ndarray:
-        """The logits after the last token, float32 [vocab]."""
+    def prefill(self, state: NativeState, tokens: Sequence[int]) -> np.ndarray | None:
+        """See `Engine`."""
         ids = np.asarray(tokens, np.int32)
         logits = np.empty(self._vocab, np.float32)
         pointer = ids.ctypes.data_as(POINTER(c_int32))
-        out = logits.ctypes.data_as(FLOATS)
-        self._check(self._lib.cdr_prefill(self._handle(), state.pointer, pointer, len(ids), out), "running the model")
+        code = self._lib.cdr_prefill(self._handle(), state.pointer, pointer, len(ids), logits.ctypes.data_as(FLOATS))
+        if code & 0xFF == NO_TOKENS:
+            return None
+        self._check(code, "running the model")
         return logits
+
+    def latest(self, state: NativeState) -> list[int]:
+        """See `Engine`."""
+        found = (c_int32 * LATEST)()
+        return list(found[: self._lib.cdr_state_latest(self._handle(), state.pointer, found)])
 
     def read(self, state: NativeState) -> dict[str, np.ndarray]:
         """Every slot in the manifest's layout."""
@@ -153,6 +167,7 @@ class NativeEngine:
 
     def close(self) -> None:
         """Unmap the weights."""
+        self.closed = True
         if self._model:
             self._lib.cdr_close(self._model)
             self._model = c_void_p()

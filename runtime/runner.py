@@ -16,7 +16,7 @@ from cdrmix.runtime.checksum import file_checksum
 from cdrmix.runtime.errors import ArtifactError
 from cdrmix.runtime.native import LIBRARY, build
 
-NEWEST = "cdr_check_file"
+NEWEST = "cdr_state_latest"
 """A library without this is of another version of the runner."""
 
 BUILT = f"{LIBRARY}.checksum"

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+import operator
+import os
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,14 +45,23 @@ class Engine(Protocol):
     def copy(self, state: Any) -> Any:
         """An independent copy of a state."""
 
-    def prefill(self, state: Any, tokens: Sequence[int]) -> np.ndarray:
-        """Advance the state by the tokens, in place; the logits after the last, float32 [vocab]."""
+    closed: bool
+    """Whether `close` was called; then nothing else may be."""
+
+    def prefill(self, state: Any, tokens: Sequence[int]) -> np.ndarray | None:
+        """Advance the state by the tokens, in place; the logits after the last, float32 [vocab].
+
+        No tokens give the logits of before, which a state keeps; None when it has none.
+        """
+
+    def latest(self, state: Any) -> list[int]:
+        """The latest tokens that the state has seen, the oldest of them first: at most `saved.LATEST`."""
 
     def read(self, state: Any) -> dict[str, np.ndarray]:
         """The state by path, in the layout the manifest declares."""
 
     def save(self, state: Any, path: Path) -> None:
-        """Write a state with the model's hash and its token count."""
+        """Write a state with the model's hash, its token count, its logits and its latest tokens."""
 
     def load(self, path: Path) -> Any:
         """A state that `save` wrote; refuses another model's, and a damaged file."""
@@ -97,7 +108,7 @@ class Session:
     @classmethod
     def open(cls, folder: str | Path) -> Session:
         """Open an artefact of any target this machine can run."""
-        folder = Path(folder)
+        folder = _path(folder)
         manifest = read_manifest(folder)
         module = ENGINES.get(manifest["target"])
         if module is None:
@@ -107,49 +118,100 @@ class Session:
         return cls(engine, manifest, engine.start())
 
     def prefill(self, tokens: Sequence[int]) -> np.ndarray:
-        """Read a prompt; the logits for the token after it, float32 [vocab]."""
-        if len(tokens) == 0:
+        """Read a prompt; the logits for the token after it, float32 [vocab].
+
+        An empty one gives the logits after the last token, also after `load`.
+        """
+        ids = token_ids(tokens, self.vocab)
+        logits = self._opened().prefill(self._state, ids)
+        if logits is None:
             raise ArtifactError("an empty prompt has no next token", "give at least one token")
-        for token in tokens:
-            if not 0 <= token < self.vocab:
-                raise ArtifactError(
-                    f"token {token} is outside the vocabulary of {self.vocab}", "use the artefact's tokenizer"
-                )
-        logits = self._engine.prefill(self._state, tokens)
-        self.tokens += len(tokens)
+        self.tokens += len(ids)
         return logits
 
     def step(self, token: int) -> np.ndarray:
         """Read one token; the logits for the next, float32 [vocab]."""
         return self.prefill((token,))
 
+    @property
+    def latest(self) -> list[int]:
+        """The latest tokens of this document, 64 at most, the oldest of them first."""
+        return self._opened().latest(self._state)
+
     def reset(self) -> None:
         """Begin a new document."""
-        self._state, self.tokens = self._engine.start(), 0
+        self._state, self.tokens = self._opened().start(), 0
 
     def fork(self) -> Session:
         """Another stream that begins where this one stands."""
-        return Session(self._engine, self.manifest, self._engine.copy(self._state), self.tokens)
+        return Session(self._engine, self.manifest, self._opened().copy(self._state), self.tokens)
 
     def state(self) -> dict[str, np.ndarray]:
         """The state by path: the manifest's layout, plus a history's `.count` and `pos`."""
-        return self._engine.read(self._state)
+        return self._opened().read(self._state)
 
     def save(self, path: str | Path) -> None:
-        """Write the state to a file, atomically."""
-        self._engine.save(self._state, Path(path))
+        """Write the state to a file, atomically: what was read, and the logits for the token that comes next."""
+        self._opened().save(self._state, _path(path))
 
     def load(self, path: str | Path) -> None:
         """Continue from a saved state.  A file of another model, or a damaged one, is refused and changes nothing."""
-        state = self._engine.load(Path(path))
+        state = self._opened().load(_path(path))
         self._state, self.tokens = state, int(self._engine.read(state)["pos"])
 
     def close(self) -> None:
-        """Let go of the weights; forks of this session end with it."""
-        self._engine.close()
+        """Let go of the weights; forks of this session end with it.  Once more does nothing."""
+        if not self._engine.closed:
+            self._engine.close()
+
+    def _opened(self) -> Engine:
+        if self._engine.closed:
+            raise ArtifactError("the session is closed", "open the artefact again")
+        return self._engine
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def token_ids(tokens: Sequence[int], vocab: int) -> list[int]:
+    """The tokens as ints.  Whatever is no list of whole numbers inside the vocabulary is refused."""
+    help = "give a list of token ids; a tokenizer's `encode` makes them from text"
+    if isinstance(tokens, str | bytes | bytearray | Mapping | Set) or getattr(tokens, "ndim", 1) != 1:
+        raise ArtifactError(f"{_short(tokens)} is no list of tokens", help)
+    try:
+        given = list(tokens)
+    except TypeError as e:
+        raise ArtifactError(f"{_short(tokens)} is no list of tokens", help) from e
+    return [_token(token, vocab, help) for token in given]
+
+
+def _token(token: Any, vocab: int, help: str) -> int:
+    try:
+        found = None if isinstance(token, bool | np.bool_) or getattr(token, "ndim", False) else operator.index(token)
+    except TypeError:
+        found = None
+    if found is None:
+        raise ArtifactError(f"{_short(token)} is no token: it is no whole number", help)
+    if not 0 <= found < vocab:
+        raise ArtifactError(
+            f"token {_short(found)} is outside the vocabulary of {vocab}", "use the artefact's tokenizer"
+        )
+    return found
+
+
+def _short(value: Any) -> str:
+    """A value as a message names it."""
+    try:
+        text = repr(value)
+    except ValueError:  # an int of thousands of digits
+        text = "a huge number"
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _path(path: str | Path) -> Path:
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+        raise ArtifactError(f"{path!r} is no path", "give the name of a file or folder")
+    return Path(path)

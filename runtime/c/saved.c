@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { VERSION = 1, HEADER = 72, CHUNK = 16384 };
+enum { VERSION = 2, HEADER = 72, CHUNK = 16384 };
 static const char magic[8] = "CDRSTATE";
 
 uint64_t cdr_mark(const cdr_layout *layout)
@@ -79,6 +79,13 @@ int cdr_slot_read(const cdr_layout *layout, const void *state, const char *path,
     }
   }
   return found ? CDR_OK : CDR_NO_SLOT;
+}
+
+int cdr_latest_read(uint64_t tokens, const int32_t *latest, int32_t *out)
+{
+  int count = tokens < CDR_LATEST ? (int)tokens : CDR_LATEST;
+  for (int i = 0; i < count; i++) out[i] = latest[(tokens - (uint64_t)(count - i)) % CDR_LATEST];
+  return count;
 }
 
 /* --- a file, buffered and summed ------------------------------------------------------------------------------- */
@@ -163,19 +170,28 @@ static uint64_t get_number(stream *s, size_t size)
 /* --- saving ---------------------------------------------------------------------------------------------------- */
 static uint64_t payload(const cdr_layout *layout)
 {
-  uint64_t size = 0;
+  uint64_t size = 4 + layout->vocab * sizeof(float) + CDR_LATEST * 4;
   for (int i = 0; i < layout->count; i++) size += saved_size(&layout->slots[i]);
   return size;
 }
 
-static void put_all(stream *s, const cdr_layout *layout, const void *state)
+static void put_zeros(stream *s, size_t floats)
 {
   static const float zeros[256];
+  for (size_t some; floats > 0; floats -= some) {
+    some = floats < 256 ? floats : 256;
+    put(s, zeros, some * sizeof(float));
+  }
+}
+
+static void put_all(stream *s, const cdr_layout *layout, const void *state)
+{
+  const cdr_head *head = state;
   put(s, magic, sizeof magic);
   put_number(s, VERSION, 8);
   put(s, layout->hash, sizeof layout->hash);
   put_number(s, layout->weights, 8);
-  put_number(s, ((const cdr_head *)state)->tokens, 8);
+  put_number(s, head->tokens, 8);
   put_number(s, payload(layout), 8);
   for (int i = 0; i < layout->count; i++) {
     const cdr_slot *slot = &layout->slots[i];
@@ -183,12 +199,12 @@ static void put_all(stream *s, const cdr_layout *layout, const void *state)
     if (slot->window) put_number(s, (uint64_t)there, 4);
     for (int32_t age = 0; age < there; age++)
       put(s, place(state, slot->window ? entry_at(slot, state, age) : slot->at), slot->size * sizeof(float));
-    for (size_t left = slot->window ? (size_t)(slot->window - 1 - there) * slot->size : 0; left > 0;) {
-      size_t some = left < 256 ? left : 256;
-      put(s, zeros, some * sizeof(float));
-      left -= some;
-    }
+    if (slot->window) put_zeros(s, (size_t)(slot->window - 1 - there) * slot->size);
   }
+  put_number(s, head->logits != 0, 4);
+  if (head->logits) put(s, place(state, (size_t)head->logits), layout->vocab * sizeof(float));
+  else put_zeros(s, layout->vocab);
+  for (uint64_t i = 0; i < CDR_LATEST; i++) put_number(s, i < head->tokens ? (uint64_t)head->latest[i] : 0, 4);
   put_number(s, s->sum, 8);
   flush(s);
 }
@@ -222,10 +238,35 @@ static int get_header(stream *s, const cdr_layout *layout, uint64_t *tokens)
   return weights != layout->weights ? CDR_SAVED_WEIGHTS : CDR_OK;
 }
 
+static void get_floats(stream *s, void *state, size_t at, size_t floats)
+{
+  float passed[256];
+  if (state) get(s, (unsigned char *)state + at, floats * sizeof(float));
+  for (size_t some; !state && floats > 0; floats -= some) {
+    some = floats < 256 ? floats : 256;
+    get(s, passed, some * sizeof(float));
+  }
+}
+
+/* Where the text stands. */
+static int get_text(stream *s, const cdr_layout *layout, void *state)
+{
+  cdr_head *head = state;
+  uint64_t there = get_number(s, 4);
+  int good = there <= 1;
+  get_floats(s, state, layout->logits, layout->vocab);
+  if (state) head->logits = there ? layout->logits : 0;
+  for (int i = 0; i < CDR_LATEST; i++) {
+    uint64_t token = get_number(s, 4);
+    good &= token < layout->vocab || token == 0;
+    if (state) head->latest[i] = (int32_t)token;
+  }
+  return good;
+}
+
 /* Passes the payload, and puts it into `state` unless that is NULL. */
 static int get_all(stream *s, const cdr_layout *layout, void *state)
 {
-  float passed[256];
   for (int i = 0; i < layout->count; i++) {
     const cdr_slot *slot = &layout->slots[i];
     uint64_t count = slot->window ? get_number(s, 4) : 0;
@@ -236,18 +277,12 @@ static int get_all(stream *s, const cdr_layout *layout, void *state)
       ring->head = 0;
       ring->count = (int32_t)count;
     }
-    if (state) {
-      get(s, (unsigned char *)state + slot->at, floats * sizeof(float));
-      continue;
-    }
-    for (size_t some; floats > 0; floats -= some) {
-      some = floats < 256 ? floats : 256;
-      get(s, passed, some * sizeof(float));
-    }
+    get_floats(s, state, slot->at, floats);
   }
+  int good = get_text(s, layout, state);
   uint64_t sum = s->sum, stored = get_number(s, 8);
   if (s->failed) return CDR_SAVED_TRUNCATED;
-  return sum == stored ? CDR_OK : CDR_SAVED_DAMAGED;
+  return good && sum == stored ? CDR_OK : CDR_SAVED_DAMAGED;
 }
 
 static int get_file(stream *s, const cdr_layout *layout, void *state, uint64_t *tokens)

@@ -128,10 +128,15 @@ static int set_tokens(cdr_batch *batch, const int32_t *tokens, size_t n)
   return CDR_OK;
 }
 
+/* Every row has read its token of now and, of those chosen after it, all but the last. */
 static int finish(cdr_batch *batch, cdr_model *m, int before, int code, size_t n)
 {
-  for (int i = 0; i < batch->rows && code == CDR_OK; i++) batch->held->tokens[i] += n;
+  size_t all = (size_t)m->shapes[batch->held->shape].rows;
+  for (uint64_t row = 0; row < (uint64_t)batch->rows && code == CDR_OK; row++)
+    for (size_t i = 0; i < n; i++)
+      cdr_held_saw(batch->held, row, i ? batch->chosen[(i - 1) * all + row] : batch->tokens[row]);
   batch->held->broken = code != CDR_OK;
+  batch->held->has_logits = 0; /* they went to the caller */
   return cdr_leave(m, before, code);
 }
 

@@ -76,6 +76,12 @@ static int choose_here(cdr_model *m, cdr_held *held, size_t n, cdr_sampling *how
   return code;
 }
 
+static int download_logits(cdr_model *m, const cdr_shape *shape)
+{
+  size_t bytes = (size_t)(shape->rows * m->manifest.vocab) * sizeof *m->logits;
+  return CDR_TRY(&m->device.driver, download, (m->logits, shape->logits, bytes, m->device.stream));
+}
+
 /* --- both -------------------------------------------------------------------------------------------------------- */
 int cdr_run_choices(cdr_model *m, cdr_held *held, const int32_t *tokens, size_t n, cdr_sampling *how, int32_t *out)
 {
@@ -85,6 +91,7 @@ int cdr_run_choices(cdr_model *m, cdr_held *held, const int32_t *tokens, size_t 
   memcpy(m->ids + CDR_WINDOW, tokens, bytes);
   int code = CDR_TRY(&m->device.driver, upload, (m->places.tokens, m->ids + CDR_WINDOW, bytes, m->device.stream));
   if (code == CDR_OK) code = plan ? choose_there(m, held, plan, n, how, out) : choose_here(m, held, n, how, out);
+  if (code == CDR_OK && held->logits) code = download_logits(m, shape);
   int waited = cdr_device_wait(&m->device);
   return code != CDR_OK ? code : waited;
 }
@@ -103,7 +110,9 @@ int cdr_generate(const cdr_model *given, void *state, int32_t token, size_t n, c
   if (code == CDR_OK) code = cdr_check_length(held, 0, n);
   if (code != CDR_OK || n == 0) return cdr_leave(m, before, code);
   code = cdr_run_choices(m, held, &token, n, how, out);
-  if (code == CDR_OK) held->tokens[0] += n;
+  for (size_t i = 0; i < n && code == CDR_OK; i++) cdr_held_saw(held, 0, i ? out[i - 1] : token);
   held->broken = code != CDR_OK;
+  held->has_logits = code == CDR_OK;
+  if (code == CDR_OK) memcpy(held->logits, m->logits, (size_t)m->manifest.vocab * sizeof *m->logits);
   return cdr_leave(m, before, code);
 }

@@ -183,7 +183,9 @@ static int lay_out(cdr_model *m)
     if (piece->history) slot->ring = (size_t)end;
     end = cdr_grown(end, sizeof(cdr_ring), 1);
   }
-  m->host_bytes = (size_t)end;
+  m->layout.logits = (size_t)end;
+  m->layout.vocab = (size_t)m->manifest.vocab;
+  m->host_bytes = (size_t)cdr_grown(end, m->manifest.vocab, sizeof(float));
   m->layout.slots = m->slots;
   m->layout.count = count;
   memcpy(m->layout.hash, m->manifest.identity, sizeof m->layout.hash);

@@ -42,12 +42,17 @@ size_t cdr_state_size(const cdr_model *m);
 int cdr_state_init(const cdr_model *m, void *state);
 uint64_t cdr_state_tokens(const cdr_model *m, const void *state);
 
+/* The latest tokens that the state has seen, the oldest of them first: at most 64; their number. */
+int cdr_state_latest(const cdr_model *m, const void *state, int32_t *tokens);
+
 /* Another stream that begins where `from` stands: `to` is any memory for a handle, or a state, which is overwritten. */
 int cdr_state_fork(const cdr_model *m, const void *from, void *to);
 void cdr_state_free(const cdr_model *m, void *state);
 
 /* Reads one token, or several; `logits` gets the cdr_vocab() logits after the last one, or is NULL when nobody wants
-   them.  A token outside the vocabulary is refused before anything changes. */
+   them.  No tokens (n = 0) give the logits after the last one that was read, which a state keeps, and its file, too;
+   one that was taken from a batch has none until it reads a token.  A token outside the vocabulary is refused before
+   anything changes. */
 int cdr_step(const cdr_model *m, void *state, int32_t token, float *logits);
 int cdr_prefill(const cdr_model *m, void *state, const int32_t *tokens, size_t n, float *logits);
 

@@ -111,7 +111,8 @@ static int run_some(cdr_model *m, cdr_held *held, const int32_t *ids, size_t lef
   return code != CDR_OK ? code : cdr_run(m, held, number, logits);
 }
 
-static int run_all(cdr_model *m, cdr_held *held, const int32_t *tokens, size_t n, float *logits)
+/* The logits after the last of them end in m->logits, when they are wanted. */
+static int run_all(cdr_model *m, cdr_held *held, const int32_t *tokens, size_t n, const float *logits)
 {
   const cdr_driver *d = &m->device.driver;
   size_t bytes = (size_t)m->manifest.vocab * sizeof *logits, waiting = 0, some = 0;
@@ -130,9 +131,7 @@ static int run_all(cdr_model *m, cdr_held *held, const int32_t *tokens, size_t n
   if (code == CDR_OK && logits)
     code = CDR_TRY(d, download, (m->logits, m->shapes[m->single].logits, bytes, m->device.stream));
   int waited = cdr_device_wait(&m->device); /* also after a failure: nothing runs on behind the caller's back */
-  if (code == CDR_OK) code = waited;
-  if (code == CDR_OK && logits) memcpy(logits, m->logits, bytes);
-  return code;
+  return code != CDR_OK ? code : waited;
 }
 
 int cdr_prefill(const cdr_model *given, void *state, const int32_t *tokens, size_t n, float *logits)
@@ -141,17 +140,22 @@ int cdr_prefill(const cdr_model *given, void *state, const int32_t *tokens, size
   cdr_held *held;
   int before;
   if (!given || !state || (!tokens && n)) return CDR_NULL;
-  if (n == 0) return CDR_NO_TOKENS;
   int code = cdr_check_tokens(given, tokens, n);
   if (code == CDR_OK) code = cdr_enter(given, &m, &before);
   if (code != CDR_OK) return code;
   code = cdr_held_find(m, state, &held);
   if (code == CDR_OK && held->broken) code = CDR_STATE_BROKEN;
   if (code == CDR_OK) code = cdr_check_length(held, 0, n);
+  if (code == CDR_OK && n == 0 && !held->has_logits) code = CDR_NO_TOKENS;
   if (code != CDR_OK) return cdr_leave(m, before, code);
-  code = run_all(m, held, tokens, n, logits);
-  if (code == CDR_OK) held->tokens[0] += n;
-  held->broken = code != CDR_OK;
+  if (n > 0) {
+    code = run_all(m, held, tokens, n, logits);
+    for (size_t i = 0; i < n && code == CDR_OK; i++) cdr_held_saw(held, 0, tokens[i]);
+    held->broken = code != CDR_OK;
+    held->has_logits = code == CDR_OK && logits;
+    if (held->has_logits) memcpy(held->logits, m->logits, (size_t)m->manifest.vocab * sizeof *logits);
+  }
+  if (code == CDR_OK && logits) memcpy(logits, held->logits, (size_t)m->manifest.vocab * sizeof *logits);
   return cdr_leave(m, before, code);
 }
 

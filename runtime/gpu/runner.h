@@ -30,6 +30,9 @@ typedef struct cdr_held {
   int shape; /* which of the manifest's batches */
   cdr_pointer memory;
   uint64_t *tokens; /* that each row has seen */
+  int32_t *latest;  /* of each row, as cdr_head has them */
+  float *logits;    /* of a single state, after its last token */
+  int has_logits;
   int broken;
   cdr_replay *replays; /* of a step, of each block; each without its last parts and with them */
 } cdr_held;
@@ -74,12 +77,13 @@ int cdr_leave(cdr_model *m, int before, int code);
 /* Puts the weights on the GPU. */
 int cdr_upload(cdr_model *m, const char *weights_path);
 
-/* The states: found by handle, made, given back; the address of a piece; a row's beginning. */
+/* The states: found by handle, made, given back; the address of a piece; a row's beginning; a token that a row read. */
 int cdr_held_find(const cdr_model *m, const void *state, cdr_held **held);
 int cdr_held_make(cdr_model *m, int shape, const void *owner, cdr_held **held);
 void cdr_held_free(cdr_model *m, cdr_held *held);
 cdr_pointer cdr_held_piece(const cdr_model *m, const cdr_held *held, int piece, uint64_t row);
 int cdr_held_begin(cdr_model *m, cdr_held *held, uint64_t row);
+void cdr_held_saw(cdr_held *held, uint64_t row, int32_t token);
 int cdr_held_copy(cdr_model *m, const cdr_held *from, uint64_t from_row, cdr_held *to, uint64_t to_row);
 
 /* A state for a handle: the one it has, or a new one. */

@@ -28,6 +28,8 @@ static void destroy(cdr_model *m, cdr_held *held)
   cdr_device_give(&m->device, &held->memory);
   free(held->replays);
   free(held->tokens);
+  free(held->latest);
+  free(held->logits);
   free(held);
 }
 
@@ -55,8 +57,11 @@ static int make(cdr_model *m, int shape, cdr_held **held)
   if (!made) return CDR_NO_MEMORY;
   made->shape = shape;
   made->tokens = calloc((size_t)m->shapes[shape].rows, sizeof *made->tokens);
+  made->latest = calloc((size_t)m->shapes[shape].rows * CDR_LATEST, sizeof *made->latest);
+  made->logits = shape == m->single ? calloc((size_t)m->manifest.vocab, sizeof *made->logits) : NULL;
   made->replays = calloc(replays(m), sizeof *made->replays);
-  if (!made->tokens || !made->replays) return CDR_NO_MEMORY;
+  if (!made->tokens || !made->latest || !made->replays) return CDR_NO_MEMORY;
+  if (shape == m->single && !made->logits) return CDR_NO_MEMORY;
   int code = cdr_device_take(&m->device, &made->memory, m->shapes[shape].bytes, "a state");
   if (code == CDR_OK || !m->idle) return code;
   cdr_idle_free(m);
@@ -112,7 +117,13 @@ int cdr_held_begin(cdr_model *m, cdr_held *held, uint64_t row)
     else code = CDR_TRY(d, clear, (to, 0, bytes, m->device.stream));
   }
   held->tokens[row] = 0;
+  held->has_logits = 0;
   return code;
+}
+
+void cdr_held_saw(cdr_held *held, uint64_t row, int32_t token)
+{
+  held->latest[row * CDR_LATEST + held->tokens[row]++ % CDR_LATEST] = token;
 }
 
 int cdr_held_copy(cdr_model *m, const cdr_held *from, uint64_t from_row, cdr_held *to, uint64_t to_row)
@@ -125,6 +136,9 @@ int cdr_held_copy(cdr_model *m, const cdr_held *from, uint64_t from_row, cdr_hel
       code = CDR_TRY(&m->device.driver, copy, (cdr_held_piece(m, to, i, to_row), source, bytes, m->device.stream));
   }
   to->tokens[to_row] = from->tokens[from_row];
+  memcpy(to->latest + to_row * CDR_LATEST, from->latest + from_row * CDR_LATEST, CDR_LATEST * sizeof *to->latest);
+  to->has_logits = from->has_logits && to->logits;
+  if (to->has_logits) memcpy(to->logits, from->logits, (size_t)m->manifest.vocab * sizeof *to->logits);
   return code;
 }
 
@@ -197,6 +211,18 @@ uint64_t cdr_state_tokens(const cdr_model *given, const void *state)
   return tokens;
 }
 
+int cdr_state_latest(const cdr_model *given, const void *state, int32_t *tokens)
+{
+  cdr_held *held;
+  if (!given || !state || !tokens) return 0;
+  cdr_model *m = (cdr_model *)(uintptr_t)given;
+  pthread_mutex_lock(&m->lock);
+  int found = cdr_held_find(m, state, &held) == CDR_OK;
+  int count = found ? cdr_latest_read(held->tokens[0], held->latest, tokens) : 0;
+  pthread_mutex_unlock(&m->lock);
+  return count;
+}
+
 int cdr_state_fork(const cdr_model *given, const void *from, void *to)
 {
   cdr_model *m;
@@ -253,12 +279,18 @@ static int move_piece(cdr_model *m, const cdr_held *held, int number, unsigned c
   return code;
 }
 
-static unsigned char *host_state(const cdr_model *m, uint64_t tokens)
+/* One without its pieces, or with nothing of a state. */
+static unsigned char *host_state(const cdr_model *m, const cdr_held *held)
 {
   unsigned char *host = calloc(1, m->host_bytes);
+  cdr_head *head = (cdr_head *)(void *)host;
   if (!host) return NULL;
-  ((cdr_head *)(void *)host)->mark = m->mark;
-  ((cdr_head *)(void *)host)->tokens = tokens;
+  head->mark = m->mark;
+  if (!held) return host;
+  head->tokens = held->tokens[0];
+  head->logits = held->has_logits ? m->layout.logits : 0;
+  memcpy(head->latest, held->latest, sizeof head->latest);
+  if (held->has_logits) memcpy(host + m->layout.logits, held->logits, (size_t)m->manifest.vocab * sizeof *held->logits);
   return host;
 }
 
@@ -273,7 +305,7 @@ int cdr_state_save(const cdr_model *given, const void *state, const char *path)
   if (code != CDR_OK) return code;
   code = cdr_held_find(m, state, &held);
   if (code == CDR_OK && held->broken) code = CDR_STATE_BROKEN;
-  if (code == CDR_OK && !(host = host_state(m, held->tokens[0]))) code = CDR_NO_MEMORY;
+  if (code == CDR_OK && !(host = host_state(m, held))) code = CDR_NO_MEMORY;
   for (int i = 0; i < m->layout.count && code == CDR_OK; i++) code = move_piece(m, held, i, host, 0);
   code = cdr_leave(m, before, code);
   if (code == CDR_OK) code = cdr_saved_write(&m->layout, host, path);
@@ -297,9 +329,13 @@ static int check_counts(const cdr_model *m, const unsigned char *host)
 static int load_host(cdr_model *m, cdr_held *held, unsigned char *host)
 {
   const cdr_driver *d = &m->device.driver;
-  int32_t pos = (int32_t)((const cdr_head *)(const void *)host)->tokens;
+  const cdr_head *head = (const cdr_head *)(const void *)host;
+  int32_t pos = (int32_t)head->tokens;
   int code = CDR_OK, last = m->manifest.piece_count - 1;
-  held->tokens[0] = (uint64_t)pos;
+  held->tokens[0] = head->tokens;
+  held->has_logits = head->logits != 0;
+  memcpy(held->latest, head->latest, sizeof head->latest);
+  memcpy(held->logits, host + m->layout.logits, (size_t)m->manifest.vocab * sizeof *held->logits);
   for (int i = 0; i < m->layout.count && code == CDR_OK; i++) code = move_piece(m, held, i, host, 1);
   if (code == CDR_OK) code = CDR_TRY(d, upload, (cdr_held_piece(m, held, last, 0), &pos, sizeof pos, m->device.stream));
   int waited = cdr_device_wait(&m->device);
@@ -314,7 +350,7 @@ int cdr_state_load(const cdr_model *given, void *state, const char *path)
   cdr_held *held;
   int before, made;
   if (!given || !state || !path) return CDR_NULL;
-  unsigned char *host = host_state(given, 0);
+  unsigned char *host = host_state(given, NULL);
   if (!host) return CDR_NO_MEMORY;
   int code = cdr_saved_read(&given->layout, host, path);
   if (code == CDR_OK) code = check_counts(given, host);
@@ -354,7 +390,7 @@ int cdr_state_read(const cdr_model *given, const void *state, const char *path, 
   if (code != CDR_OK) return code;
   code = cdr_held_find(m, state, &held);
   if (code == CDR_OK && held->broken) code = CDR_STATE_BROKEN;
-  if (code == CDR_OK && !(host = host_state(m, held->tokens[0]))) code = CDR_NO_MEMORY;
+  if (code == CDR_OK && !(host = host_state(m, held))) code = CDR_NO_MEMORY;
   for (int i = 0; i < m->layout.count && code == CDR_OK; i++)
     if (names(&m->slots[i], path)) code = move_piece(m, held, i, host, 0);
   code = cdr_leave(m, before, code);

@@ -16,10 +16,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from cdrmix.runtime import saved
 from cdrmix.runtime.checksum import checksum, file_checksum
 from cdrmix.runtime.errors import ArtifactError, NoDevice
 
-from . import saved
 from .host import Model
 from .states import from_words, kept, to_words
 from .weights import DamagedWeights
@@ -31,13 +31,18 @@ EMULATION = "cdrmix.runtime.metalium.emulated"
 
 
 class State:
-    """A stream's state: its lines' words [cores, words] on the host, or None while it is in L1."""
+    """A stream's state: its lines' words [cores, words] on the host, or None while it is in L1.
 
-    __slots__ = ("__weakref__", "tokens", "words")
+    `logits` are those after its last token, `latest` its latest tokens.
+    """
 
-    def __init__(self, words: list[np.ndarray], tokens: int):
+    __slots__ = ("__weakref__", "latest", "logits", "tokens", "words")
+
+    def __init__(
+        self, words: list[np.ndarray], tokens: int, logits: np.ndarray | None = None, latest: Sequence[int] = ()
+    ):
         self.words: list[np.ndarray] | None = words
-        self.tokens = tokens
+        self.tokens, self.logits, self.latest = tokens, logits, list(latest)
 
 
 class MetaliumEngine:
@@ -45,8 +50,8 @@ class MetaliumEngine:
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], ttnn: Any, how: str, **which: Any):
         """`which` device: what `ttnn.open_device` takes."""
-        self.how = how
-        self._ttnn, self._slots, self._hash = ttnn, manifest["state"], manifest["hash"]
+        self.how, self.closed = how, False
+        self._ttnn, self._slots = ttnn, manifest["state"]
         self._device: Any = None
         self._model: Model | None = None
         self._resident: weakref.ref[State] | None = None
@@ -54,7 +59,7 @@ class MetaliumEngine:
         try:
             self._device = ttnn.open_device(**which)
             self._model = Model(ttnn, self._device, folder, manifest)
-            self._fingerprint = saved.fingerprint(folder, manifest)
+            self._kind = saved.Kind(manifest["hash"], _fingerprint(manifest), self._slots, manifest["vocab"])
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, DamagedWeights) as e:
             self.close()
             raise ArtifactError(f"{folder} cannot be opened: {e}", "compile the spec again") from e
@@ -73,23 +78,25 @@ class MetaliumEngine:
 
     def copy(self, state: State) -> State:
         """An independent copy."""
-        return State(list(self._words(state)), state.tokens)
+        return State(list(self._words(state)), state.tokens, state.logits, state.latest)
 
-    def prefill(self, state: State, tokens: Sequence[int]) -> np.ndarray:
-        """The logits after the last token, float32 [vocab]."""
+    def prefill(self, state: State, tokens: Sequence[int]) -> np.ndarray | None:
+        """See `Engine`."""
         model = self._opened()
-        logits: np.ndarray | None = None
         try:
             self._bring(state)
             for n, token in enumerate(tokens):
-                logits = model.step(int(token), state.tokens, wants_logits=n + 1 == len(tokens))
+                state.logits = model.step(int(token), state.tokens, wants_logits=n + 1 == len(tokens))
                 state.tokens += 1
+                state.latest = [*state.latest, int(token)][-saved.LATEST :]
         except RuntimeError as e:
             self._resident = None  # what is in L1 now is no state
             raise ArtifactError(f"running the model: {e}") from e
-        if logits is None:
-            raise ArtifactError("no tokens to read", "give at least one")
-        return logits
+        return state.logits.copy() if state.logits is not None else None
+
+    def latest(self, state: State) -> list[int]:
+        """See `Engine`."""
+        return list(state.latest)
 
     def read(self, state: State) -> dict[str, np.ndarray]:
         """Every slot in the manifest's layout."""
@@ -109,16 +116,20 @@ class MetaliumEngine:
 
     def save(self, state: State, path: Path) -> None:
         """Write the state to a file."""
-        saved.write(path, saved.Kind(self._hash, self._fingerprint, self._slots), self.read(state))
+        saved.write(path, self._kind, saved.Saved(self.read(state), state.tokens, state.logits, state.latest))
 
     def load(self, path: Path) -> State:
         """A saved state."""
-        values, tokens = saved.read(path, saved.Kind(self._hash, self._fingerprint, self._slots))
-        model = self._opened()
-        return State([to_words(call["state"], model.cores_of(call), values, tokens) for call in model.calls], tokens)
+        found, model = saved.read(path, self._kind), self._opened()
+        for slot, entries in ((slot, n) for slot, (_, _, n) in zip(self._slots, self._kind.pieces(), strict=True) if n):
+            if np.any(found.values[f"{slot['path']}.count"] != min(found.tokens, entries)):
+                raise ArtifactError(f"loading {path}: it is damaged", "give a state that this artefact saved")
+        words = [to_words(call["state"], model.cores_of(call), found.values, found.tokens) for call in model.calls]
+        return State(words, found.tokens, found.logits, found.latest)
 
     def close(self) -> None:
         """Let go of the device."""
+        self.closed = True
         self._model, self._resident = None, None
         if self._device is not None:
             self._ttnn.close_device(self._device)
@@ -182,6 +193,11 @@ def find_device() -> tuple[Any, str, int]:
     if int(asked) >= count:
         raise NoDevice(f"no Tenstorrent card {asked}: {count} here", remedy)
     return ttnn, "executed", int(asked)
+
+
+def _fingerprint(manifest: Mapping[str, Any]) -> int:
+    """A name for the weights: of the checksum of their file."""
+    return saved.fnv(str(manifest["files"]["weights.safetensors"]["checksum"]).encode())
 
 
 def _board(manifest: Mapping[str, Any]) -> str:

@@ -3,95 +3,109 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from cdrmix.runtime import saved
 from cdrmix.runtime.errors import ArtifactError
-from cdrmix.runtime.outputs import output
 from cdrmix.runtime.torch.load import load_module
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-State = dict[str, torch.Tensor]
+DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.int8: 3, torch.int32: 4}
+"""The numbers of the dtypes in `c/weights.h`."""
+
+
+@dataclass(slots=True)
+class State:
+    """The module's dict with a batch of one, the logits after the last token, and the latest tokens."""
+
+    tensors: dict[str, torch.Tensor]
+    logits: np.ndarray | None = None
+    latest: tuple[int, ...] = ()
 
 
 class TorchEngine:
-    """The generated module with its weights; states are its dicts, with a batch of one."""
+    """The generated module with its weights."""
 
     how = "executed"
+    closed = False
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]):
-        self._hash: str = manifest["hash"]
         try:
+            weights = load_file(str(folder / "weights.safetensors"))
             self._model = load_module(folder / "model.py").Model(init=False)
-            self._model.load_state_dict(load_file(str(folder / "weights.safetensors")))
+            self._model.load_state_dict(weights)
+            fingerprint = saved.fingerprint((name, DTYPES[x.dtype], _bytes(x)) for name, x in weights.items())
         except (OSError, RuntimeError, ValueError, SafetensorError) as e:
             raise ArtifactError(f"{folder} cannot be opened: {e}", "compile the spec again") from e
+        self._kind = saved.Kind(manifest["hash"], fingerprint, manifest["state"], manifest["vocab"])
         self._model.eval()
-        self._open = True
 
     def start(self) -> State:
         """A new document's state."""
         self._check_open()
-        state: State = self._model.init_state(1)
-        return state
+        return State(self._model.init_state(1))
 
     def copy(self, state: State) -> State:
         """An independent copy."""
-        return {path: x.clone() for path, x in state.items()}
+        self._check_open()
+        return State({path: x.clone() for path, x in state.tensors.items()}, state.logits, state.latest)
 
     @torch.no_grad()
-    def prefill(self, state: State, tokens: Sequence[int]) -> np.ndarray:
-        """The logits after the last token, float32 [vocab]."""
+    def prefill(self, state: State, tokens: Sequence[int]) -> np.ndarray | None:
+        """See `Engine`."""
         self._check_open()
         ids = torch.tensor(list(tokens), dtype=torch.int64)
-        if len(ids) == 1:
-            logits, after = self._model.step(ids, state)
-        else:
-            logits, after = self._model(ids[None], state)
-            logits = logits[:, -1]
-        state.update(after)
-        out: np.ndarray = logits[0].float().numpy()
-        return out
+        if len(ids):
+            if len(ids) == 1:
+                logits, after = self._model.step(ids, state.tensors)
+            else:
+                logits, after = self._model(ids[None], state.tensors)
+                logits = logits[:, -1]
+            state.tensors.update(after)
+            state.logits = logits[0].float().numpy()
+            state.latest = (*state.latest, *ids.tolist())[-saved.LATEST :]
+        return None if state.logits is None else state.logits.copy()
+
+    def latest(self, state: State) -> list[int]:
+        """See `Engine`."""
+        return list(state.latest)
 
     def read(self, state: State) -> dict[str, np.ndarray]:
         """Every slot, without the batch axis."""
-        return {path: x[0].detach().numpy().astype(np.float32) for path, x in state.items()}
+        self._check_open()
+        return {path: x[0].detach().numpy().astype(np.float32) for path, x in state.tensors.items()}
 
     def save(self, state: State, path: Path) -> None:
-        """Write the state as .npz, with the model's hash."""
-        try:
-            with output(path) as f:
-                np.savez(f, __hash__=np.array(self._hash), **{p: x.numpy() for p, x in state.items()})  # type: ignore[arg-type]
-        except OSError as e:
-            raise ArtifactError(f"cannot write {path}: {e.strerror}", "give a place that can be written") from e
+        """Write the state to a file."""
+        found = self.read(state)
+        saved.write(path, self._kind, saved.Saved(found, int(state.tensors["pos"][0]), state.logits, state.latest))
 
     def load(self, path: Path) -> State:
         """A saved state."""
-        want = self.start()
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                found = {name: file[name] for name in file.files}
-        # TypeError: one array, which numpy reads too; NotImplementedError: packed in a way that zipfile lacks
-        except (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, BadZipFile) as e:
-            raise ArtifactError(f"{path} is not a saved state ({e})", "give a file that `save` wrote") from e
-        if str(found.pop("__hash__", "")) != self._hash:
-            raise ArtifactError(f"{path} is the state of another model", "load it with the artefact that saved it")
-        kinds = {n: (x.shape, x.dtype) for n, x in found.items()}
-        if kinds != {n: (tuple(x.shape), x.numpy().dtype) for n, x in want.items()}:
-            raise ArtifactError(f"{path} is damaged: its tensors are not this model's", "save the state again")
-        return {name: torch.from_numpy(x) for name, x in found.items()}
+        want = self.start().tensors
+        found = saved.read(path, self._kind)
+        values = {**found.values, "pos": np.array(found.tokens)}
+        tensors = {name: torch.from_numpy(np.array(values[name])).to(x.dtype)[None] for name, x in want.items()}
+        return State(tensors, found.logits, tuple(found.latest))
 
     def close(self) -> None:
         """Let go of the weights."""
-        self._open, self._model = False, None
+        self.closed, self._model = True, None
 
     def _check_open(self) -> None:
-        if not self._open:
+        if self.closed:
             raise ArtifactError("the session is closed", "open the artefact again")
+
+
+def _bytes(x: torch.Tensor) -> np.ndarray:
+    """A tensor's values as bytes [n, unit]."""
+    found: np.ndarray = x.reshape(-1).contiguous().view(torch.uint8).reshape(-1, x.element_size()).numpy()
+    return found
 
 
 def open_engine(folder: Path, manifest: Mapping[str, Any]) -> TorchEngine:

@@ -42,7 +42,7 @@ static void everything(const char *weights, const char *folder)
   cdr_model *m;
   uint64_t first[8] = {0}, second[8] = {0}, third[8] = {0};
   cdr_sampling likeliest = {0, 1, 0, 0}, there = {0.8, 0.9, 5, 2}, here = {0.8, 0.9, 0, 2};
-  int32_t ids[TOKENS], chosen[6];
+  int32_t ids[TOKENS], chosen[6], latest[64];
   float logits[VOCAB], slot[64];
   char path[4096];
   for (int i = 0; i < TOKENS; i++) ids[i] = i * 7 % VOCAB;
@@ -64,6 +64,8 @@ static void everything(const char *weights, const char *folder)
     check(cdr_generate(m, first, 1, 3, &likeliest, chosen), "likeliest");
     check(cdr_generate(m, first, 1, 3, &there, chosen), "choose there");
     check(cdr_generate(m, first, 1, 3, &here, chosen), "choose here");
+    check(cdr_prefill(m, first, NULL, 0, logits), "the logits of before");
+    if (cdr_state_latest(m, first, latest) != (int)cdr_state_tokens(m, first)) abort();
     batches(m, first, second);
     cdr_state_free(m, third);
   }

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from cdrmix.codegen.metalium.tiles import tilise
+from cdrmix.runtime import saved
 from cdrmix.runtime.errors import ArtifactError, NoDevice
 from cdrmix.runtime.metalium import engine as engines
-from cdrmix.runtime.metalium import saved
 from cdrmix.runtime.metalium.states import begin, from_words, to_words
 from cdrmix.runtime.metalium.weights import DamagedWeights, Weights
 from cdrmix.runtime.session import Session
@@ -106,39 +106,47 @@ SLOTS = [
     {"path": "S", "kind": "state", "shape": [2, 3], "banks": []},
     {"path": "K", "kind": "history", "shape": [2, 4], "banks": []},
 ]
-VALUES = {"S": np.arange(6.0).reshape(2, 3), "K": np.ones((2, 4)), "K.count": np.array(2), "pos": np.array(9)}
-KIND = saved.Kind("0f" * 32, 77, SLOTS)
+VALUES = {"S": np.arange(6.0).reshape(2, 3), "K": np.ones((2, 4)), "K.count": np.array(2)}
+STATE = saved.Saved(VALUES, 9, np.array([0.5, -2.0, 3.0]), [1, 2, 0, 1, 2, 0, 1, 2, 2])
+KIND = saved.Kind("0f" * 32, 77, SLOTS, 3)
 
 
 def test_a_state_file_is_as_the_c_runtime_lays_it_out(tmp_path: Path) -> None:
-    saved.write(tmp_path / "s", KIND, VALUES)
+    saved.write(tmp_path / "s", KIND, STATE)
     data = (tmp_path / "s").read_bytes()
     payload = np.arange(6, dtype="<f4").tobytes() + struct.pack("<I", 2) + np.ones(8, "<f4").tobytes()
-    header = struct.pack("<8sQ32sQQQ", b"CDRSTATE", 1, b"\x0f" * 32, 77, 9, len(payload))
+    payload += struct.pack("<I3f64I", 1, 0.5, -2.0, 3.0, *STATE.latest, *[0] * 55)
+    header = struct.pack("<8sQ32sQQQ", b"CDRSTATE", 2, b"\x0f" * 32, 77, 9, len(payload))
     assert data[:-8] == header + payload
     assert saved.fnv(b"a") == 0xAF63DC4C8601EC8C  # the published value
     assert struct.unpack("<Q", data[-8:])[0] == saved.fnv(data[:-8])
-    found, tokens = saved.read(tmp_path / "s", KIND)
-    assert tokens == 9
-    assert all(np.array_equal(found[name], VALUES[name]) for name in ("S", "K"))
+    found = saved.read(tmp_path / "s", KIND)
+    assert found.tokens == 9 and found.latest == STATE.latest
+    assert found.logits is not None and found.logits.tolist() == [0.5, -2, 3]
+    assert all(np.array_equal(found.values[name], VALUES[name]) for name in VALUES)
+    saved.write(tmp_path / "s", KIND, saved.Saved(VALUES, 200, None, list(range(3)) * 21 + [2]))
+    found = saved.read(tmp_path / "s", KIND)
+    assert found.logits is None and found.latest == list(range(3)) * 21 + [2]
 
 
 @pytest.mark.parametrize(
     ("what", "change"),
     [
-        ("no saved state", lambda d: b"X" + d[1:]),
+        ("not a saved state", lambda d: b"X" + d[1:]),
         ("cut short", lambda d: d[:40]),
         ("cut short", lambda d: d[:-1]),
         ("something behind it", lambda d: d + b"x"),
-        ("another version", lambda d: d[:8] + b"\2" + d[9:]),
+        ("another version", lambda d: d[:8] + b"\1" + d[9:]),
         ("another model", lambda d: d[:20] + b"\0" + d[21:]),
         ("other weights", lambda d: d[:48] + b"\0" + d[49:]),
         ("damaged", lambda d: d[:90] + b"\7" + d[91:]),
         ("damaged", lambda d: d[:56] + struct.pack("<Q", 1) + d[64:-8]),
+        ("damaged", lambda d: d[:-12] + struct.pack("<I", 3)),
+        ("damaged", lambda d: d[:-280] + struct.pack("<I", 2) + d[-276:-8]),
     ],
 )
 def test_a_file_that_is_not_this_models_is_refused(tmp_path: Path, what: str, change: Any) -> None:
-    saved.write(tmp_path / "s", KIND, VALUES)
+    saved.write(tmp_path / "s", KIND, STATE)
     data = change((tmp_path / "s").read_bytes())
     if len(data) == 72 + KIND.size():  # count and tokens disagree under a right checksum
         data += struct.pack("<Q", saved.fnv(data))
@@ -149,7 +157,7 @@ def test_a_file_that_is_not_this_models_is_refused(tmp_path: Path, what: str, ch
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="cannot be written"):
-        saved.write(tmp_path / "none" / "s", KIND, VALUES)
+        saved.write(tmp_path / "none" / "s", KIND, STATE)
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,226 @@
+"""Sessions over every engine that runs here: what they refuse, and saved states, which go on exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cdrmix.runtime.errors import ArtifactError
+from cdrmix.runtime.session import Session
+
+from cdrmix.artifact import write_artifact
+from cdrmix.check import load_text
+from cdrmix.compiler import lower
+from cdrmix.ir.initial import random_weights
+from cdrmix.weights import write_weights
+from tests.gpu import build, handmade
+
+pytestmark = build.needs_compilers
+
+SPEC = """
+use "lib/norm.cdr" { layer_norm }
+use "lib/embed.cdr" { embed, head }
+use "lib/attention.cdr" { attention }
+use "lib/gated_delta.cdr" { gated_delta }
+
+model small {
+  vocab = 40
+  d_model = 32
+  stack {
+    emb: embed(vocab, d_model)
+    att: residual layer_norm >> gated_delta(N=32, V=32)
+    win: residual layer_norm >> attention(heads=1, window=5)
+    head(vocab)
+  }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The artefact of a target, made when it is first asked for."""
+    home = tmp_path_factory.mktemp("sessions")
+    model = load_text(SPEC)
+    weights = random_weights(model, 1)
+    write_weights(home / "w.safetensors", {n: x.shape for n, x in weights.items()}, weights.__getitem__)
+
+    def made(target: str) -> Path:
+        folder = home / target
+        if target == "cuda" and not folder.exists():
+            handmade.write(folder, {"sm_90": "cuda"})
+            build.runner_library(build.runner_sources(folder), "-O1")
+            build.mock_driver(home)
+            build.kernels(handmade.source(), home)
+        elif not folder.exists():
+            write_artifact(lower(model), target, folder, home / "w.safetensors")
+        return folder
+
+    return made
+
+
+@pytest.fixture(params=["cpu", "torch", "cuda", "tenstorrent"])
+def folder(request: pytest.FixtureRequest, folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    made = folders(request.param)
+    monkeypatch.setenv("CFLAGS", "-O1")
+    if request.param == "cuda":
+        monkeypatch.setenv("CDR_DRIVER", str(made.parent / "libmock.so"))
+        monkeypatch.setenv("MOCK_CODE", str(made.parent / "kernels.so"))
+    if request.param == "tenstorrent":
+        monkeypatch.setenv("CDR_DEVICE", "emulated")
+    return made
+
+
+def opened(folder: Path) -> Session:
+    """A session; the artefact made by hand lacks what only `verify` reads."""
+    if folder.name != "cuda":
+        return Session.open(folder)
+    import json
+
+    from cdrmix.runtime.device import open_engine
+
+    manifest = json.loads((folder / "manifest.json").read_text())
+    engine = open_engine(folder, manifest)
+    return Session(engine, manifest, engine.start())
+
+
+@pytest.fixture
+def session(folder: Path) -> Iterator[Session]:
+    with opened(folder) as found:
+        yield found
+
+
+class Whole:
+    """A whole number that is no int."""
+
+    def __index__(self) -> int:
+        return 3
+
+
+NO_TOKENS: list[Any] = [1.5, 1.0, True, np.True_, "1", b"1", None, -1, 40, 2**31, 2**63, 10**5000, [1]]
+NO_TOKENS += [np.float32(1), np.array([1])]
+NO_LISTS: list[Any] = ["12", b"12", bytearray(b"1"), 5, None, {1: 2}, {1}, np.ones((1, 2), int), np.int64(1)]
+
+
+def test_what_is_no_token_is_refused(session: Session) -> None:
+    session.prefill([1, 2])
+    before = session.state()
+    for bad in NO_TOKENS:
+        for tokens in ([bad], [3, bad]):
+            with pytest.raises(ArtifactError, match="token"):
+                session.prefill(tokens)
+        with pytest.raises(ArtifactError, match="token"):
+            session.step(bad)
+    for bad in NO_LISTS:
+        with pytest.raises(ArtifactError, match="no list of tokens"):
+            session.prefill(bad)
+    assert session.tokens == 2
+    assert all(np.array_equal(value, before[path]) for path, value in session.state().items())
+
+
+def test_every_kind_of_whole_number_is_a_token(session: Session) -> None:
+    wanted = session.prefill([3, 3, 3])
+    same: list[Any] = [(3, 3, 3), np.array([3, 3, 3]), np.array([3] * 3, np.uint8), [np.int32(3), Whole(), 3]]
+    for tokens in (*same, iter([3, 3, 3])):
+        session.reset()
+        found = session.prefill(tokens)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    assert session.latest == [3, 3, 3]
+
+
+def test_a_closed_session_refuses_everything(folder: Path, tmp_path: Path) -> None:
+    session = opened(folder)
+    session.prefill([1])
+    session.save(tmp_path / "s")
+    twin = session.fork()
+    session.close()
+    session.close()
+    twin.close()
+    for one in (session, twin):
+        calls: list[Callable[[], Any]] = [
+            lambda one=one: one.prefill([1]),  # type: ignore[misc]
+            lambda one=one: one.prefill([]),  # type: ignore[misc]
+            lambda one=one: one.step(1),  # type: ignore[misc]
+            one.reset,
+            one.fork,
+            one.state,
+            lambda one=one: one.latest,  # type: ignore[misc]
+            lambda one=one: one.save(tmp_path / "t"),  # type: ignore[misc]
+            lambda one=one: one.load(tmp_path / "s"),  # type: ignore[misc]
+        ]
+        for call in calls:
+            with pytest.raises(ArtifactError, match="is closed"):
+                call()
+    assert not (tmp_path / "t").exists()
+
+
+def test_paths_that_are_none(session: Session, tmp_path: Path) -> None:
+    session.prefill([1])
+    for bad in (f"{tmp_path}/a\0b", 3, None):
+        for call in (session.save, session.load, Session.open):
+            with pytest.raises(ArtifactError, match="is no path"):
+                call(bad)  # type: ignore[operator]
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_read(session: Session, tmp_path: Path) -> None:
+    """Gives the logits of before; a new document has none."""
+    for _ in range(2):
+        with pytest.raises(ArtifactError, match="empty prompt"):
+            session.prefill([])
+        session.save(tmp_path / "new")
+        session.load(tmp_path / "new")
+    wanted = session.prefill([1, 2, 3])
+    fork = session.fork()
+    assert np.array_equal(session.prefill([]), wanted) and np.array_equal(fork.prefill(()), wanted)
+    session.step(4)
+    assert np.array_equal(fork.prefill([]), wanted) and session.tokens == 4 and fork.tokens == 3
+    session.reset()
+    with pytest.raises(ArtifactError, match="empty prompt"):
+        session.prefill([])
+
+
+@pytest.mark.parametrize("seen", [1, 4, 5, 63, 64, 65, 130])
+def test_a_saved_state_goes_on_bit_for_bit(folder: Path, session: Session, seen: int, tmp_path: Path) -> None:
+    """The next token comes from what the file holds: no token is read again, none is lost."""
+    vocab = min(session.vocab, 40)
+    ids = [int(t) for t in np.random.default_rng(seen).integers(0, vocab, seen)]
+    if folder.name == "tenstorrent" and seen > 5:
+        ids = ids[-9:]  # the emulation is slow
+    for token in ids:
+        logits = session.step(token)
+    session.save(tmp_path / "s")
+    with opened(folder) as other:
+        other.load(tmp_path / "s")
+        assert other.tokens == session.tokens == len(ids) and other.latest == session.latest == ids[-64:]
+        assert np.array_equal(other.prefill([]), logits)
+        other.save(tmp_path / "t")
+        assert (tmp_path / "s").read_bytes() == (tmp_path / "t").read_bytes()
+        for _ in range(3):
+            token = int(logits.argmax())
+            logits = session.step(token)
+            assert np.array_equal(other.step(token), logits)
+
+
+def test_states_of_another_version_are_refused_in_a_sentence(session: Session, tmp_path: Path) -> None:
+    session.prefill([1])
+    session.save(tmp_path / "s")
+    content = bytearray((tmp_path / "s").read_bytes())
+    content[8] = 1
+    (tmp_path / "s").write_bytes(content)
+    with pytest.raises(ArtifactError, match="another version"):
+        session.load(tmp_path / "s")
+
+
+def test_a_state_of_torch_goes_on_in_c_and_back(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    with opened(folders("torch")) as torch, opened(folders("cpu")) as cpu:
+        logits = torch.prefill([1, 2, 3, 4, 5, 6])
+        torch.save(tmp_path / "s")
+        cpu.load(tmp_path / "s")
+        assert np.array_equal(cpu.prefill([]), logits) and cpu.latest == [1, 2, 3, 4, 5, 6]
+        np.testing.assert_allclose(cpu.step(7), torch.step(7), rtol=1e-4, atol=1e-5)
+        cpu.save(tmp_path / "t")
+        torch.load(tmp_path / "t")
+        np.testing.assert_allclose(torch.step(8), cpu.step(8), rtol=1e-4, atol=1e-5)
