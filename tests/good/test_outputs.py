@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cdrmix.runtime import saved
 from cdrmix.runtime.errors import ArtifactError
-from cdrmix.runtime.metalium import saved
 from cdrmix.runtime.session import Session
 
 from cdrmix.artifact import write_artifact
@@ -75,7 +75,8 @@ def write(request: pytest.FixtureRequest, home: Path, capfd: pytest.CaptureFixtu
 
     def metalium(path: Path) -> None:
         slots = [{"path": "S", "shape": [4], "banks": [], "kind": "state"}]
-        saved.write(path, saved.Kind("00" * 32, 1, slots), {"S": np.ones(4), "pos": np.array(1)})
+        state = saved.Saved({"S": np.ones(4)}, 1, None, [0])
+        saved.write(path, saved.Kind("00" * 32, 1, slots, 2), state)
 
     def cdrmix_run(path: Path) -> None:
         command = [home / "cpu/cdrmix-run", "-m", home / "cpu", "-n", "1", "-o", path, "a"]
