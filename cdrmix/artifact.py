@@ -24,6 +24,7 @@ from cdrmix.ir.initial import initial_tensor
 from cdrmix.ir.layout import slots
 from cdrmix.ir.nodes import Model
 from cdrmix.packing import pack, start, stored
+from cdrmix.plain_json import to_json
 from cdrmix.progress import doing, over
 from cdrmix.runtime.checksum import checksum, file_checksum
 from cdrmix.runtime.session import FORMAT
@@ -172,11 +173,11 @@ def write_manifest(out: Path, manifest: Mapping[str, Any]) -> None:
 
 def _json(value: Any, indent: int = 1) -> str:
     """JSON with short values on one line, so that a table of launches reads as a table."""
-    line = json.dumps(value, ensure_ascii=True)
+    line = to_json(value)
     if not isinstance(value, dict | list) or (len(line) < 110 - indent and indent > 1) or not value:
         return line
     if isinstance(value, dict):
-        rows = [f"{json.dumps(key)}: {_json(x, indent + 1)}" for key, x in value.items()]
+        rows = [f"{to_json(key)}: {_json(x, indent + 1)}" for key, x in value.items()]
     else:
         rows = [_json(x, indent + 1) for x in value]
     left, right = "{}" if isinstance(value, dict) else "[]"

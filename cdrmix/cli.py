@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import errno
 import io
-import json
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ from collections.abc import Sequence
 
 from cdrmix.arguments import make_parser
 from cdrmix.diagnose import CompileError, UserError, explain, opened
+from cdrmix.plain_json import to_json
 from cdrmix.progress import shown
 from cdrmix.runtime.errors import ArtifactError
 
@@ -44,7 +44,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return code
     except CompileError as e:
         if as_json:
-            print(json.dumps({"errors": [d.as_json() for d in opened(e)]}))
+            print(to_json({"errors": [d.as_json() for d in opened(e)]}))
         else:
             print(explain(e), end="\n\n", file=sys.stderr)
             count = len(e.diagnostics)
@@ -69,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _say(message: str, help: str, as_json: bool) -> int:
     """Tell of a mistake outside the spec."""
     if as_json:
-        print(json.dumps({"errors": [{"message": message, "help": help}]}))
+        print(to_json({"errors": [{"message": message, "help": help}]}))
     else:
         print(f"error: {message}" + (f"\n  = help: {help}" if help else ""), file=sys.stderr)
     return MISTAKE

@@ -6,7 +6,6 @@ Heavy libraries are imported by the command that needs them, so that `check` sta
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cdrmix.check import load
 from cdrmix.compiler import PASSES, TARGETS, lower, options_of
 from cdrmix.diagnose import UserError, did_you_mean
+from cdrmix.plain_json import to_json
 from cdrmix.progress import doing
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def run_check(a: Namespace) -> None:
     model = _load(a)
     lowered = lower(model)
     if a.json:
-        print(json.dumps({"errors": [], "model": model.name, "notes": list(lowered.notes)}))
+        print(to_json({"errors": [], "model": model.name, "notes": list(lowered.notes)}))
         return
     print(
         f"{model.name}: right ({len(model.lines)} lines, {len(model.cells)} ops, {time.perf_counter() - began:.2f} s)"
@@ -71,9 +71,9 @@ def run_inspect(a: Namespace) -> None:
     if a.target is not None:
         given = {"device": a.device, "cores": a.cores}
         text = describe_on(model, a.target, options_of(a.target, given, a.quant or "f32"), a.quant or "f32")
-        print(json.dumps({"model": model.name, "target": a.target, "budget": text.split("\n")}) if a.json else text)
+        print(to_json({"model": model.name, "target": a.target, "budget": text.split("\n")}) if a.json else text)
         return
-    print(json.dumps(describe_json(model), indent=1) if a.json else describe(model, ops=a.ops))
+    print(to_json(describe_json(model), indent=1) if a.json else describe(model, ops=a.ops))
 
 
 def run_compile(a: Namespace) -> None:
@@ -108,7 +108,7 @@ def run_doctor(a: Namespace) -> int:
 
     found = examine(a.target or TARGETS)
     if a.json:
-        print(json.dumps([asdict(f) for f in found], indent=1))
+        print(to_json([asdict(f) for f in found], indent=1))
     else:
         print(tell(found))
     return 1 if any(f.missing for f in found) else 0
@@ -120,7 +120,7 @@ def run_verify(a: Namespace) -> int:
 
     found = verify_artifact(a.artefact, a.tokens, a.tolerance)
     if a.json:
-        print(json.dumps(found, indent=1))
+        print(to_json(found, indent=1))
     else:
         for name, error in found["errors"].items():
             print(f"{error:10.2e}  {name}")
@@ -206,7 +206,7 @@ def run_eval(a: Namespace) -> None:
             "tokens": score.tokens,
             "bytes": score.size,
         }
-        print(json.dumps(found))
+        print(to_json(found))
         return
     print(f"loss {score.loss:.4f} nats a token, perplexity {score.perplexity:.2f}, {score.tokens} tokens")
     print(f"bits per byte {bits:.4f}, {score.size} bytes")
@@ -254,7 +254,7 @@ def run_data_from_directory(a: Namespace) -> None:
             "documents": done.documents,
             "skipped": skipped,
         }
-        print(json.dumps(report))
+        print(to_json(report))
         return
     for path, why in done.skipped[:SHOWN]:
         print(f"left out {path}: {why}", file=sys.stderr)
@@ -272,4 +272,4 @@ def run_data_split(a: Namespace) -> None:
     out = a.out or first.with_name(f"{first.stem if first.is_file() else first.name}-split")
     with doing("dividing the documents"):
         counts = split(a.data, out, a.ratio, a.field)
-    print(json.dumps(counts) if a.json else f"{out}: {counts['train']} train, {counts['eval']} eval documents")
+    print(to_json(counts) if a.json else f"{out}: {counts['train']} train, {counts['eval']} eval documents")

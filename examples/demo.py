@@ -99,8 +99,8 @@ def score() -> None:
     held_out = b"".join(texts)
     xz = 8 * len(lzma.compress(held_out, preset=9)) / len(held_out)
     records = read_metrics(HOME / "run" / "metrics.jsonl")
-    losses = [r["loss"] for r in records if "loss" in r]
-    bits = [r["eval_bits"] for r in records if "eval_bits" in r]
+    losses = [r["loss"] for r in records if r.get("loss") is not None]
+    bits = [r["eval_bits"] for r in records if r.get("eval_bits") is not None]
     plot_loss(HOME / "run" / "metrics.jsonl", HOME / "loss.png")
     print(f"\ntraining loss {losses[0]:.2f} {sparkline(losses)} {losses[-1]:.2f}")
     first, last, whole = bits[0], bits[-1], found["bits_per_byte"]

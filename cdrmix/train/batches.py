@@ -6,8 +6,11 @@ resumed run sees what an uninterrupted one would have, with nothing to save.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
+from itertools import chain, count, islice
 
 import numpy as np
 import torch
@@ -65,38 +68,61 @@ class Batches:
 
 
 def lanes(store: TokenStore, rows: int, length: int, limit: int | None = None) -> Iterator[Batch]:
-    """The store once, in order, for evaluation: whole documents dealt to `rows` lanes, `length` tokens at a time.
+    """The store once, in order, for evaluation: documents side by side in up to `rows` lanes, `length` tokens a batch.
 
-    A lane's state is carried from one batch to the next by the caller.  With a `limit`, only the first documents that
-    fit in so many tokens are read (at least one).
+    A lane takes the next document when it is through with one; the caller carries its state from batch to batch.  With
+    a `limit`, only so many tokens are predicted, the first ones; it bounds time and memory.
     """
-    ends = np.append(store.starts[1:], len(store.tokens))
-    lane: list[list[np.ndarray]] = [[] for _ in range(rows)]
-    filled = np.zeros(rows, np.int64)
-    total = 0
-    for start, stop in zip(store.starts, ends, strict=True):
-        if limit is not None and total and total + stop - start > limit:
-            break
-        total += int(stop - start)
-        row = int(np.argmin(filled))
-        # the document's tokens and, as its last target, the end-of-text token
-        lane[row].append(np.arange(start, stop))
-        filled[row] += stop - start
-    width = int(-(-filled.max() // length) * length)
-    tokens = np.zeros((rows, width), np.int64)
-    targets = np.full((rows, width), IGNORE, np.int64)
-    reset = np.zeros((rows, width), bool)
-    for row, parts in enumerate(lane):
-        at = 0
-        for part in parts:
-            ids = store.tokens[part].astype(np.int64)
-            n = len(ids)
-            tokens[row, at : at + n], reset[row, at] = ids, True
-            targets[row, at : at + n - 1] = ids[1:]
-            if store.end is not None:
-                targets[row, at + n - 1] = store.end
-            at += n
-        reset[row, at:] = True  # padding: each its own document, never scored
-    for at in range(0, width, length):
-        cut = slice(at, at + length)
-        yield Batch(*(torch.from_numpy(x[:, cut].copy()) for x in (tokens, targets, reset)))
+    length = min(length, len(store.tokens))
+    stretches = _stretches(store, limit)
+    lane = [deque([replace(s, at=0)]) for s in islice(stretches, rows)]
+    free = [(parts[0].targets, row) for row, parts in enumerate(lane)]  # when a lane is through with what it has
+    heapify(free)
+    for at in count(0, length):
+        while free and free[0][0] < at + length and (s := next(stretches, None)):
+            begin, row = heappop(free)
+            lane[row].append(replace(s, at=begin))
+            heappush(free, (begin + s.targets, row))
+        if not any(lane):
+            return
+        tokens = np.zeros((len(lane), length), np.int64)
+        targets = np.full((len(lane), length), IGNORE, np.int64)
+        reset = np.ones((len(lane), length), bool)  # padding: each its own document, never scored
+        for row, parts in enumerate(lane):
+            for s in parts:
+                begin, stop = max(s.at, at), min(s.at + s.targets, at + length)
+                here = slice(begin - at, stop - at)
+                tokens[row, here] = store.tokens[s.start + begin - s.at : s.start + stop - s.at]
+                targets[row, here] = s.after(store, begin - s.at, stop - s.at)
+                reset[row, here] = np.arange(begin, stop) == s.at
+            while parts and parts[0].at + parts[0].targets <= at + length:
+                parts.popleft()
+        yield Batch(*map(torch.from_numpy, (tokens, targets, reset)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """A document of `size`; what follows each of its first `targets` is predicted.  `at`: its place in the lane."""
+
+    start: int
+    size: int
+    targets: int
+    at: int = 0
+
+    def after(self, store: TokenStore, begin: int, stop: int) -> np.ndarray:
+        """What follows its tokens `begin` to `stop`."""
+        found = store.tokens[self.start + begin + 1 : self.start + min(stop + 1, self.size)].astype(np.int64)
+        return found if len(found) == stop - begin else np.append(found, store.end)
+
+
+def _stretches(store: TokenStore, limit: int | None) -> Iterator[_Stretch]:
+    """The documents that hold something to predict, up to `limit` predictions in all."""
+    left = len(store.tokens) + 1 if limit is None else limit
+    for start, stop in zip(store.starts, chain(store.starts[1:], [len(store.tokens)]), strict=True):
+        size = int(stop - start)
+        targets = min(left, size - (store.end is None))
+        if targets:
+            yield _Stretch(int(start), size, targets)
+            left -= targets
+        if not left:
+            return

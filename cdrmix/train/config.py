@@ -1,13 +1,15 @@
 """The configuration of a training run: YAML in, a checked `TrainConfig` out.
 
-Unknown keys, wrong types and values out of range are refused with the file, the key and what was expected.
+Unknown keys, wrong types and values out of range are refused with the file, the key and what was expected; so are
+numbers that are not finite, and texts that no file or folder can be called.
 Paths are relative to the folder the command runs in; a spec may also be a name in the installed `spec/` folder.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -16,7 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cdrmix.diagnose import UserError, did_you_mean
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, lt=1 << 63)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 64)]  # what torch's generators take
+Threads = Annotated[int, Field(gt=0, le=1024)]  # many more, and a process dies as it starts them
 Paths = list[Path]
 
 
@@ -40,13 +44,13 @@ class DataConfig(_Strict):
 class OptimConfig(_Strict):
     """AdamW and its learning rate.
 
-    `cosine`: warm up, then fall to `final` times `lr` by the last step.  `wsd`: warm up, stay, and fall linearly over
-    the last `decay` share of the steps (Hu et al. 2024, MiniCPM).
+    `cosine`: warm up, then fall.  `wsd`: warm up, stay, and fall linearly over the last `decay` share of the steps
+    (Hu et al. 2024, MiniCPM).  Both reach `final` times `lr` at the last step.
     """
 
     lr: float = Field(3e-3, gt=0)
     schedule: Literal["cosine", "wsd"] = "cosine"
-    warmup: int = Field(50, ge=0)
+    warmup: int = Field(50, ge=0, lt=1 << 63)
     final: float = Field(0.1, ge=0, le=1)
     decay: float = Field(0.2, gt=0, le=1)
     beta1: float = Field(0.9, ge=0, lt=1)
@@ -68,14 +72,14 @@ class TrainConfig(_Strict):
     batch: Positive = 16
     context: Positive | None = None
     accumulate: Positive = 1
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     optim: OptimConfig = OptimConfig()
     log_every: Positive = 10
     eval_every: Positive = 500
     eval_tokens: Positive = 65_536
     save_every: Positive = 500
     keep: Positive = 2
-    threads: Positive | None = None
+    threads: Threads | None = None
 
     @field_validator("set", mode="before")
     @classmethod
@@ -105,7 +109,7 @@ class EvalConfig(_Strict):
     field: str = "text"
     context: Positive = 512
     rows: Positive = 8
-    threads: Positive | None = None
+    threads: Threads | None = None
 
     _text = field_validator("set", mode="before")(TrainConfig._as_text.__func__)  # type: ignore[attr-defined]
     _many = field_validator("data", mode="before")(DataConfig._one_or_many.__func__)  # type: ignore[attr-defined]
@@ -142,6 +146,8 @@ def read_config(kind: type[Config], path: Path, overrides: Iterable[str] = ()) -
         raise UserError(f"{path} is not a mapping of settings", "see configs/ for worked examples")
     for override in overrides:
         _apply(data, override)
+    if wrong := list(_odd(data, "", set())):
+        raise UserError(f"{path}:\n" + "\n".join(wrong), "docs/training.md lists every key")
     try:
         return kind.model_validate(data)
     except ValidationError as e:
@@ -166,6 +172,23 @@ def _apply(data: dict[str, Any], override: str) -> None:
         place[last] = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise UserError(f"--set {override}: the value is not YAML", "quote it") from e
+
+
+def _odd(value: Any, key: str, seen: set[int]) -> Iterator[str]:
+    """What no setting can be, wherever it stands; what an alias of YAML repeats is looked at once."""
+    match value:
+        case dict() | list() if id(value) not in seen:
+            seen.add(id(value))
+            for name, x in value.items() if isinstance(value, dict) else enumerate(value):
+                inner = f"{key}.{name}" if key else str(name)
+                yield from _odd(name, inner, seen)
+                yield from _odd(x, inner, seen)
+        case float() if not math.isfinite(value):
+            yield f"  {key}: a finite number is expected (it is {value})"
+        case str() if "\0" in value:
+            yield f"  {key}: holds a NUL character (it is {value!r})"
+        case str() if any("\ud800" <= c <= "\udfff" for c in value):
+            yield f"  {key}: not UTF-8 (it is {value!r})"
 
 
 def _explain(kind: type[BaseModel], error: Mapping[str, Any]) -> str:

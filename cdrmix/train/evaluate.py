@@ -43,7 +43,7 @@ class Score:
 
 @torch.no_grad()
 def evaluate(module: nn.Module, store: TokenStore, length: int, rows: int = 8, limit: int | None = None) -> Score:
-    """Score a store, `length` tokens at a time in `rows` lanes; with a `limit`, only its first tokens."""
+    """Score a store, `length` tokens at a time in `rows` lanes; with a `limit`, only its first so many predictions."""
     was_training = module.training
     module.eval()
     sizes = torch.from_numpy(store.sizes)

@@ -6,11 +6,13 @@ run that is stopped and resumed gives bitwise the losses of one that was not.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -26,10 +28,10 @@ from cdrmix.train.checkpoint import LAST, load_checkpoint, read_about, save_chec
 from cdrmix.train.config import TrainConfig
 from cdrmix.train.evaluate import evaluate
 from cdrmix.train.interrupt import asked_to_stop
-from cdrmix.train.memory import keep_freed_memory
-from cdrmix.train.optimiser import make_optimiser, rate, set_rate
+from cdrmix.train.memory import keep_freed_memory, require_memory
+from cdrmix.train.optimiser import make_optimiser, overlap, rate, set_rate
 from cdrmix.train.progress import Bar, Metrics
-from cdrmix.train.store import TokenStore, open_store
+from cdrmix.train.store import END, TokenStore, open_store
 from cdrmix.train.tokenizer import load_tokenizer
 from cdrmix.weights import atomic
 
@@ -39,12 +41,18 @@ BAD_STEPS = 20
 
 @dataclass(slots=True)
 class Loss:
-    """What one step measured, summed over its parts."""
+    """What one step measured, summed over its parts; `targets` is how many tokens it predicted."""
 
+    targets: int
     loss: float
     norm: float
     aux: dict[str, float]
     metrics: dict[str, torch.Tensor]
+
+    @property
+    def finite(self) -> bool:
+        """Whether the step may move the weights."""
+        return math.isfinite(self.loss) and math.isfinite(self.norm)
 
 
 def build_module(lowered: Lowered, folder: Path, seed: int) -> nn.Module:
@@ -74,10 +82,11 @@ class Trainer:
         model = load(config.spec, config.set)
         lowered = lower(model)
         self.notes = lowered.notes
-        if config.optim.warmup >= config.steps:
-            warmup = f"optim.warmup is {config.optim.warmup} of {config.steps} steps"
-            self.notes += (f"{warmup}: the learning rate does not reach optim.lr",)
+        if short := overlap(config.optim, config.steps):
+            self.notes += (short,)
         self.context = context_of(config, model)
+        at_once = config.batch // config.accumulate * self.context
+        require_memory(at_once, model.vocab, "a larger `accumulate`, or a smaller `batch` or `context`")
         self._tokenizer = load_tokenizer(config.tokenizer)
         size = self._tokenizer.get_vocab_size()
         if size > model.vocab:
@@ -124,10 +133,14 @@ class Trainer:
         return int(about["step"])
 
     def train(self) -> None:
-        """Run to the last step, writing metrics and checkpoints.  Ctrl-C saves the step in hand and raises."""
+        """Run to the last step, writing metrics and checkpoints.  Ctrl-C saves the step in hand and raises.
+
+        The last step is always saved, unless no step of this call could move the weights for want of a finite loss.
+        """
         config = self.config
         metrics = Metrics(config.out / "metrics.jsonl", self.step)
-        bad, seconds, tokens = 0, 0.0, 0
+        first, bad, moved, seconds, tokens = self.step, 0, 0, 0.0, 0
+        empty = 0
         with Bar(config.steps, self.step) as bar, asked_to_stop() as stopped:
             for note in self.notes:
                 bar.say(f"note: {note}")
@@ -136,43 +149,60 @@ class Trainer:
                 found = self.train_step(self.step)
                 seconds += time.perf_counter() - began
                 tokens += config.batch * self.context
-                bad = 0 if _finite(found) else bad + 1
                 self.step += 1
-                if bad >= BAD_STEPS:
-                    last = config.out / LAST
-                    saved = f"{last} is the checkpoint before" if last.exists() else "nothing was saved yet"
-                    raise UserError(
-                        f"no finite loss in {BAD_STEPS} steps, the last one step {self.step}",
-                        f"lower optim.lr or optim.clip; {saved}",
-                    )
-                line = self.step % config.log_every == 0 or self.step == config.steps
-                if line:
+                last = self.step == config.steps
+                if found.targets == 0:
+                    empty += 1
+                    if empty == 1:
+                        bar.say(f"note: step {self.step} has nothing to predict: {one_token(self.train_data)}")
+                elif found.finite:
+                    bad, moved = 0, moved + 1
+                else:
+                    bad += 1
+                    if bad == 1:
+                        bar.say(f"note: step {self.step} changes nothing: its loss or gradient is not finite")
+                if bad >= BAD_STEPS or (last and bad and not moved):
+                    raise UserError(f"no finite loss in {bad} steps, the last one step {self.step}", self._before())
+                if self.step % config.log_every == 0 or last:
                     speed, seconds, tokens = tokens / seconds, 0.0, 0
                     record = self._record(found, speed)
                     metrics.write(record)
                     bar.show(self.step, describe(record), True)
                 else:
                     bar.show(self.step, f"loss {found.loss:.3f}", False)
-                if self.eval_data and (self.step % config.eval_every == 0 or self.step == config.steps):
+                if self.eval_data and (self.step % config.eval_every == 0 or last):
                     score = evaluate(self.module, self.eval_data, self.context, limit=config.eval_tokens)
                     metrics.write({"step": self.step, "eval_loss": score.loss, "eval_bits": score.bits_per_byte})
                     bar.say(
                         f"step {self.step}: held-out loss {score.loss:.4f}, bits per byte {score.bits_per_byte:.4f}"
                     )
                 stop = stopped()
-                if stop or (not bad and (self.step % config.save_every == 0 or self.step == config.steps)):
+                if stop or last or (not bad and self.step % config.save_every == 0):
                     self.save()
-                if stop and self.step < config.steps:
+                if stop and not last:
                     bar.say(f"step {self.step} is saved; --resume goes on from it")
                     raise KeyboardInterrupt
+            if bad:
+                said = "steps changed" if bad > 1 else "step changed"
+                bar.say(f"note: the last {bad} {said} nothing, without a finite loss; lower optim.lr or optim.clip")
+            if empty:
+                bar.say(f"note: {empty} of {self.step - first} steps had nothing to predict and changed nothing")
         metrics.close()
 
     def save(self) -> Path:
-        """Write a checkpoint of this step."""
+        """Write a checkpoint of this step.  Refuses weights that are not finite."""
+        if not all(bool(p.isfinite().all()) for p in self.module.parameters()):
+            raise UserError(f"the weights of step {self.step} are not finite", self._before())
         text = self._tokenizer.to_str()
         return save_checkpoint(
             self.config.out, self.step, self.module, self.optimiser, text, self._about, self.config.keep
         )
+
+    def _before(self) -> str:
+        """What to do about a run that went astray, and what is left of it."""
+        last = self.config.out / LAST
+        saved = f"{last} is the checkpoint before" if last.exists() else "nothing was saved yet"
+        return f"lower optim.lr or optim.clip; {saved}"
 
     def _record(self, found: Loss, speed: float) -> dict[str, Any]:
         lr = self.config.optim.lr * rate(self.config.optim, self.step - 1, self.config.steps)
@@ -187,6 +217,8 @@ class Trainer:
         config, module = self.config, self.module
         batch = self._batches.at(step)
         scored = int((batch.targets != IGNORE).sum())
+        if scored == 0:
+            return Loss(0, 0.0, 0.0, {}, {})
         total = 0.0
         aux: dict[str, float] = {}
         sums: dict[str, torch.Tensor] = {}
@@ -206,8 +238,8 @@ class Trainer:
             for path, x in values["sums"].items():
                 sums[path] = sums[path] + x if path in sums else x
         norm = float(nn.utils.clip_grad_norm_(module.parameters(), config.optim.clip))
-        found = Loss(total, norm, aux, module.metrics(sums))  # type: ignore[operator]
-        if _finite(found):  # a bad batch moves nothing
+        found = Loss(scored, total, norm, aux, module.metrics(sums))  # type: ignore[operator]
+        if found.finite:  # a bad batch moves nothing
             set_rate(self.optimiser, rate(config.optim, step, config.steps))
             self.optimiser.step()
             module.after_step(sums)  # type: ignore[operator]
@@ -232,8 +264,11 @@ def describe(record: dict[str, Any]) -> str:
     return text
 
 
-def _finite(found: Loss) -> bool:
-    return abs(found.loss) < float("inf") and abs(found.norm) < float("inf")
+def one_token(store: TokenStore) -> str:
+    """Why a step may have nothing to predict, and what helps."""
+    ones = int((np.diff(store.starts, append=len(store.tokens)) == 1).sum())
+    about = f"{ones} of {len(store.starts)} documents are one token long"
+    return f"{about}; give longer documents, a larger `batch`, or a tokenizer with `{END}`, which is predicted too"
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:

@@ -24,15 +24,36 @@ def make_optimiser(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
 
 
 def rate(config: OptimConfig, step: int, steps: int) -> float:
-    """The share of the peak learning rate at a step, counted from 0."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
+    """The share of the peak learning rate at a step, counted from 0; at the last one it is `final`, always.
+
+    Where warm-up and decay overlap, the decay falls from where the warm-up is.
+    """
+    warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    last = steps - 1
     if config.schedule == "cosine":
-        done = (step - config.warmup) / max(1, steps - config.warmup)
-        return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-    falling = max(1, round(config.decay * steps))
-    left = (steps - step) / falling
-    return config.final + (1 - config.final) * min(1.0, left)
+        peak = min(config.warmup, last - 1)
+        done = max(0, step - peak) / (last - peak)
+        left = 0.5 * (1 + math.cos(math.pi * done))
+    else:
+        left = min(1.0, (last - step) / _falling(config, steps))
+    return config.final + (warm - config.final) * left
+
+
+def _falling(config: OptimConfig, steps: int) -> int:
+    """How many of the last steps are below the peak."""
+    return max(1, round(config.decay * steps)) if config.schedule == "wsd" else 1
+
+
+def overlap(config: OptimConfig, steps: int) -> str:
+    """A word about a run too short for its warm-up and its decay; empty where both fit."""
+    falling = _falling(config, steps)
+    if max(1, config.warmup) + falling <= steps:
+        return ""
+    if config.schedule == "wsd":
+        found, remedy = f"{config.warmup} steps of warm-up and {falling} of decay", "optim.warmup or optim.decay"
+    else:
+        found, remedy = f"{config.warmup} steps of warm-up and a fall to `optim.final`", "optim.warmup"
+    return f"{found} do not fit into {steps}: the learning rate does not reach optim.lr; lower {remedy}"
 
 
 def set_rate(optimiser: torch.optim.Optimizer, share: float) -> None:

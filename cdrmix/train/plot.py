@@ -17,13 +17,15 @@ def plot_loss(metrics: Path, picture: Path) -> None:
 
     records = read_metrics(metrics)
     figure, left = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    losses = [(r["step"], r["loss"]) for r in records if "loss" in r]
-    left.plot(*zip(*losses, strict=True), lw=1, label="training loss")
+    losses = [(r["step"], r["loss"]) for r in records if r.get("loss") is not None]
+    if losses:
+        left.plot(*zip(*losses, strict=True), lw=1, label="training loss")
     left.set(xlabel="step", ylabel="nats a token")
-    scored = [(r["step"], r["eval_loss"]) for r in records if "eval_loss" in r]
+    scored = [(r["step"], r["eval_loss"]) for r in records if r.get("eval_loss") is not None]
     if scored:
         left.plot(*zip(*scored, strict=True), "o-", ms=4, label="held-out loss")
-    left.legend()
+    if losses or scored:
+        left.legend()
     left.grid(alpha=0.3)
     with atomic(picture) as f:
         figure.savefig(f, format="png", dpi=120)

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cdrmix.plain_json import to_json
 from cdrmix.weights import atomic
 
 
@@ -32,8 +33,8 @@ class Metrics:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append a record."""
-        self._file.write(json.dumps(record) + "\n")
+        """Append a record; a number that is not finite becomes `null`."""
+        self._file.write(to_json(record) + "\n")
         self._file.flush()
 
     def close(self) -> None:

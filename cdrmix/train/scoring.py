@@ -17,6 +17,7 @@ from cdrmix.runtime.session import read_manifest
 from cdrmix.train.config import EvalConfig
 from cdrmix.train.evaluate import Score, evaluate
 from cdrmix.train.loop import build_module
+from cdrmix.train.memory import require_memory
 from cdrmix.train.store import open_store
 from cdrmix.train.streamed import Streamed
 from cdrmix.train.tokenizer import load_tokenizer
@@ -27,6 +28,7 @@ def score_checkpoint(config: EvalConfig) -> Score:
     if config.threads:
         torch.set_num_threads(config.threads)
     model = load(config.spec, config.set)
+    require_memory(config.rows * config.context, model.vocab, "a smaller `rows` or `context`")
     artefact = config.checkpoint if (config.checkpoint / MANIFEST).is_file() else None
     weights = find_weights(config.checkpoint)
     if artefact is None:
