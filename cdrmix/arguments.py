@@ -43,6 +43,15 @@ def _at_least(least: float, kind: type[int] | type[float] = int) -> Callable[[st
     return number
 
 
+def _utf8(text: str) -> str:
+    """The type of an option that is a text of UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise argparse.ArgumentTypeError("not UTF-8") from e
+    return text
+
+
 def _names(text: str) -> tuple[str, ...]:
     """The type of an option that is a list of names."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
@@ -89,7 +98,9 @@ def make_parser() -> argparse.ArgumentParser:
 
     def data(p: argparse.ArgumentParser) -> None:
         p.add_argument("data", type=Path, nargs="+", help="text and .jsonl files, or folders of them")
-        p.add_argument("--field", default="text", help="the field of a .jsonl line that holds the text (%(default)s)")
+        p.add_argument(
+            "--field", type=_utf8, default="text", help="the field of a .jsonl line that holds the text (%(default)s)"
+        )
 
     def machine(p: argparse.ArgumentParser) -> None:
         p.add_argument("--json", action="store_true", help="print JSON, for machines")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cdrmix.diagnose import UserError
-from cdrmix.train.sources import JSONL, TEXT, Document, documents, files_of
+from cdrmix.plain_json import to_json
+from cdrmix.train.sources import JSONL, TEXT, Document, documents, files_of, form_of, read, text_of, walk
 from cdrmix.weights import atomic
 
 
@@ -38,8 +40,8 @@ def from_directory(
 ) -> Collected:
     """Write every text file below `tree` as one line of `out/shard-….jsonl`: its text, and its path as `source`.
 
-    Files that are empty or not UTF-8 are left out and listed, and so are lines of tokens.  Lines of .jsonl files are
-    documents of their own.  `out` may lie below `tree`.
+    What is empty, not UTF-8 or cannot be read is left out and listed, and so are lines of tokens.  Lines of .jsonl
+    files are documents of their own.  `out` may lie below `tree`.
     `exclude` names files and folders to pass over; `only` keeps these suffixes.
     """
     if not tree.is_dir():
@@ -74,52 +76,39 @@ def _fill(f: BinaryIO, first: bytes, stream: Iterator[bytes], limit: int, done: 
 def _records(
     tree: Path, out: Path, done: Collected, exclude: frozenset[str], suffixes: frozenset[str]
 ) -> Iterator[bytes]:
-    for path in _walk(tree, out, exclude):
-        suffix = path.suffix.lower()
-        if suffix not in suffixes:
+    def passed_over(path: Path) -> bool:
+        return path.name in exclude or (path.name == out.name and path.resolve() == out)  # what is being written
+
+    for path, trouble in walk(tree, passed_over):
+        if trouble:
+            done.skipped.append((path, trouble))
             continue
-        if suffix in JSONL and path.stat().st_size:
-            for doc in documents([path]):
-                if isinstance(doc.content, str):
-                    yield _line(doc.content, f"{path.relative_to(tree)}:{doc.line}")
-                else:
-                    done.skipped.append((path, f"line {doc.line} holds tokens, not text"))
+        if path.suffix.lower() not in suffixes:
             continue
         try:
-            text = path.read_bytes().decode("utf-8")
+            lines = form_of(path, "text")[0] == "lines"
+            for doc in read(path, "text") if lines else [Document(text_of(path), path, 0)]:
+                place = f":{doc.line}" if doc.line else ""
+                if not doc.content:
+                    done.skipped.append((path, f"line {doc.line} is empty" if doc.line else "empty"))
+                elif isinstance(doc.content, str):
+                    yield _line(doc.content, f"{path.relative_to(tree)}{place}")
+                else:
+                    done.skipped.append((path, f"line {doc.line} holds tokens, not text"))
         except UnicodeDecodeError as e:
             done.skipped.append((path, f"not UTF-8 at byte {e.start}"))
         except OSError as e:
-            done.skipped.append((path, str(e.strerror)))
-        else:
-            if text:
-                yield _line(text, str(path.relative_to(tree)))
-            else:
-                done.skipped.append((path, "empty"))
-
-
-def _walk(folder: Path, out: Path, exclude: frozenset[str]) -> Iterator[Path]:
-    """Files below a folder in name order, one folder's names in memory at a time; links to folders are not followed.
-
-    What is being written to `out` is passed over.
-    """
-    for path in sorted(folder.iterdir()):
-        if path.name in exclude:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            if path.resolve() != out:
-                yield from _walk(path, out, exclude)
-        elif path.is_file():
-            yield path
+            done.skipped.append((path, e.strerror or str(e)))
 
 
 def _line(text: str, source: str) -> bytes:
-    return json.dumps({"text": text, "source": source}, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+    return to_json({"text": text, "source": source}, ascii=False).encode() + b"\n"
 
 
 def split(paths: list[Path], out: Path, ratio: float, field: str = "text") -> dict[str, int]:
     """Write `out/train.jsonl` and `out/eval.jsonl`; about `ratio` of the documents are eval.  Returns the counts.
 
+    Documents that hold nothing, which training refuses, are left out and counted as `empty`; a warning names the first.
     A document's side is decided by its content alone, so equal documents fall on one side and adding data moves none.
     """
     if not 0 < ratio < 1:
@@ -130,20 +119,29 @@ def split(paths: list[Path], out: Path, ratio: float, field: str = "text") -> di
         if (out / f"{side}.jsonl").resolve() in given:
             raise UserError(f"{out / side}.jsonl is part of the data", "give another folder with -o")
     out.mkdir(parents=True, exist_ok=True)
+    empty, first = 0, ""
+
+    def leave_out(doc: Document) -> None:
+        nonlocal empty, first
+        empty, first = empty + 1, first or doc.where
+
     with ExitStack() as stack:
         files = {side: stack.enter_context(atomic(out / f"{side}.jsonl")) for side in counts}
-        for doc in documents(paths, field):
+        for doc in documents(paths, field, leave_out):
             side = "eval" if _place(doc) < ratio else "train"
             key = field if isinstance(doc.content, str) else "tokens"
             files[side].write(json.dumps({key: doc.content}, ensure_ascii=False).encode() + b"\n")
             counts[side] += 1
-        empty = [side for side, n in counts.items() if n == 0]
-        if empty:
+        none = [side for side, n in counts.items() if n == 0]
+        if none:
             raise UserError(
-                f"{empty[0]} would be empty: {sum(counts.values())} documents",
+                f"{none[0]} would be empty: {sum(counts.values())} documents",
                 "give more documents, or another --ratio",
             )
-    return counts
+    if empty:
+        said = "empty documents are" if empty > 1 else "empty document is"
+        warnings.warn(f"{empty} {said} left out, the first at {first}", stacklevel=2)
+    return {**counts, "empty": empty}
 
 
 def _place(doc: Document) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def _key(paths: list[Path], field: str, tokenizer: Tokenizer, vocab: int) -> str
     seen = hashlib.sha256(f"{tokenizer.to_str()}\0{field}\0{vocab}\0".encode())
     for file in files_of(paths):
         stat = file.stat()
-        seen.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        seen.update(os.fsencode(file) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
     return seen.hexdigest()[:16]
 
 

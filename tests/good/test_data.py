@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +44,15 @@ def test_documents_come_in_order_from_text_jsonl_and_tokens(tmp_path: Path) -> N
     ("name", "content", "place"),
     [
         ("e.txt", b"", "e.txt is empty"),
-        ("e.jsonl", b"\n \n", "e.jsonl holds no lines"),
+        ("e.jsonl", b"\n \n", "e.jsonl is empty"),
+        ("mark.txt", b"\xef\xbb\xbf", "mark.txt is empty"),
+        ("none.jsonl", b'{"text": "a"}\n{"text": ""}\n', "none.jsonl:2 holds an empty document"),
+        ("none.jsonl", b'{"tokens": []}\n', "none.jsonl:1 holds an empty document"),
+        ("latin.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', "latin.jsonl:2: not UTF-8"),
+        ("wide.jsonl", '{"text": "a"}\n'.encode("utf-16"), "wide.jsonl:1: not UTF-8"),
+        ("half.jsonl", b'{"text": "\\ud800"}\n', "half.jsonl:1: half of a surrogate pair"),
+        ("list.json", b'[{"text": "a"},\n {"text": "b"}]', "list.json is a JSON list of records"),
+        ("other.json", b'{"body": "a"}\n{"body": "b"}\n', "other.json holds a JSON record a line, without a text as"),
         ("bad.txt", b"ok\nok\n\xff\xfe", "bad.txt:3: not UTF-8"),
         ("bad.jsonl", b'{"text": "a"}\n{"text": \n', "bad.jsonl:2: not JSON"),
         ("list.jsonl", b"[1, 2]\n", "list.jsonl:1: a JSON list"),
@@ -58,6 +68,109 @@ def test_bad_data_names_the_file_and_line(tmp_path: Path, name: str, content: by
         list(documents([tmp_path / name]))
     assert place in e.value.message
     assert e.value.help
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_mark_at_the_start_of_a_file_is_no_text(tmp_path: Path) -> None:
+    """One rule for every kind of file and every command; inside a file U+FEFF is a character like any other."""
+    mark = "\ufeff".encode()
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a.txt").write_bytes(mark + "one\ufeff two".encode())
+    (tmp_path / "tree" / "b.jsonl").write_bytes(mark + '{"text": "three"}\n{"text": "\ufefffour"}\n'.encode())
+    wanted = ["one\ufeff two", "three", "\ufefffour"]
+    assert [d.content for d in documents([tmp_path / "tree"])] == wanted
+    from_directory(tmp_path / "tree", tmp_path / "out")
+    assert [d.content for d in documents([tmp_path / "out"])] == wanted
+    (tmp_path / "c.jsonl").write_bytes(b'{"text": "a"}\n' + mark + b'{"text": "b"}\n')
+    with pytest.raises(UserError, match="c.jsonl:2: not JSON"):
+        list(documents([tmp_path / "c.jsonl"]))
+
+
+def test_lines_of_json_in_a_json_file_are_read_as_such_with_a_word(tmp_path: Path) -> None:
+    lines, one = tmp_path / "lines.json", tmp_path / "one.json"
+    lines.write_text('\n{"text": "a"}\n\n{"text": "b"}\n')
+    one.write_text('{"body": "a", "text": 3}')
+    with pytest.warns(UserWarning, match="lines.json holds a JSON record a line, and is read as .jsonl"):
+        assert [d.content for d in documents([lines])] == ["a", "b"]
+    for name, content in {
+        "one": one.read_text(),
+        "pretty": '{\n "text": "a"\n}\n',
+        "list": '[1,\n{"text": "a"}]',
+        "words": '{"a": 1}\nand more\n',
+        "not": "{{",
+    }.items():
+        (tmp_path / f"{name}.json").write_text(content)
+        assert [d.content for d in documents([tmp_path / f"{name}.json"])] == [content]
+    (tmp_path / "tree").mkdir()
+    lines.rename(tmp_path / "tree" / "a.json")
+    (tmp_path / "tree" / "b.json").write_text('{"body": "a"}\n{"body": "b"}\n')  # a program's data, kept as its text
+    with pytest.warns(UserWarning, match="is read as .jsonl"):
+        from_directory(tmp_path / "tree", tmp_path / "out")
+    assert [d.content for d in documents([tmp_path / "out"])] == ["a", "b", '{"body": "a"}\n{"body": "b"}\n']
+
+
+def test_split_leaves_out_what_training_refuses_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "all.jsonl"
+    texts = ["", *(f"document {i}" for i in range(100)), ""]
+    path.write_text("".join(json.dumps({"text": t}) + "\n" for t in texts) + '{"tokens": []}\n')
+    (tmp_path / "nothing.txt").write_bytes(b"\xef\xbb\xbf")
+    with pytest.raises(UserError, match="all.jsonl:1 holds an empty document"):
+        train_tokenizer([path], 300)
+    with pytest.warns(UserWarning, match="4 empty documents are left out, the first at .*all.jsonl:1"):
+        counts = split([path, tmp_path / "nothing.txt"], tmp_path / "out", 0.2)
+    assert counts["empty"] == 4 and counts["train"] + counts["eval"] == 100
+    for side in ("train", "eval"):
+        open_store(tmp_path / side, [tmp_path / "out" / f"{side}.jsonl"], "text", byte_tokenizer(), 256)
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed folder (here by hand: root may read all), a link to nothing, a link to a folder."""
+    tree = tmp_path / "tree"
+    for name in ("a", "closed", "z"):
+        (tree / name).mkdir(parents=True)
+        (tree / name / "doc.txt").write_text(f"text of {name}\n" * 3)
+    scan = os.scandir
+
+    def scandir(path: Path) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    for use in (lambda: list(documents([tree])), lambda: split([tree], tmp_path / "split", 0.5)):
+        with pytest.raises(UserError, match="closed cannot be read: Permission denied"):
+            use()
+    done = from_directory(tree, tmp_path / "out")
+    assert done.skipped == [(tree / "closed", "Permission denied")] and done.documents == 2
+    monkeypatch.undo()
+    (tree / "dangling.txt").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"dangling.txt cannot be read: No such file"):
+        list(documents([tree]))
+    (tree / "dangling.txt").unlink()
+    (tree / "link").symlink_to(tmp_path / "out")
+    with pytest.warns(UserWarning, match="link is a link to a folder, which is not followed"):
+        assert len(list(documents([tree]))) == 3
+    assert from_directory(tree, tmp_path / "more").skipped == [
+        (tree / "link", "a link to a folder, which is not followed")
+    ]
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe is no file and no folder"):
+        list(documents([tmp_path / "pipe"]))
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """Their text is kept, and every file written of them is UTF-8."""
+    tree = Path(os.fsdecode(os.fsencode(tmp_path / "tree") + b"\xff"))
+    tree.mkdir()
+    for i in range(9):
+        (tree / os.fsdecode(b"caf\xe9%d.txt" % i)).write_text(f"text {i}\n" * 4)
+    store = open_store(tmp_path / "store", [tree], "text", byte_tokenizer(), 256)
+    assert len(store.starts) == 9
+    from_directory(tree, tmp_path / "shards")
+    split([tree], tmp_path / "split", 0.4)
+    for file in [*(tmp_path / "shards").iterdir(), *(tmp_path / "split").iterdir()]:
+        for line in file.read_bytes().decode().splitlines():
+            assert "caf\ufffd" in json.loads(line).get("source", "caf\ufffd")
 
 
 def test_missing_data_is_refused(tmp_path: Path) -> None:
@@ -171,7 +284,7 @@ def test_a_split_is_disjoint_by_content(tmp_path: Path) -> None:
     held_out = [d.content for d in documents([tmp_path / "out" / "eval.jsonl"])]
     assert not set(train) & set(held_out)
     assert sorted(train + held_out) == sorted(texts)
-    assert counts == {"train": len(train), "eval": len(held_out)}
+    assert counts == {"train": len(train), "eval": len(held_out), "empty": 0}
     assert 0.1 < len(held_out) / 900 < 0.3
     with pytest.raises(UserError, match="not between"):
         split([path], tmp_path / "out", 1.5)
