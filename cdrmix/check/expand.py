@@ -75,6 +75,7 @@ class Expander:
     _told: set[tuple[str, Span]] = field(default_factory=set)
     _steps: int = 0
     _begun: bool = False
+    _guessed: bool = False
 
     @property
     def report(self) -> Report:
@@ -89,7 +90,9 @@ class Expander:
             return
         if not self._begun:
             self._once("E0711", stack.span, "the stack has no line with an op", "begin with `embed(vocab, d_model)`")
-        elif self.stream is not None and self.vocab and [a.size for a in self.stream] != [self.vocab.size]:
+        elif self._guessed or self.stream is None or self.vocab is None:
+            return
+        elif [a.size for a in self.stream] != [self.vocab.size]:
             last = self.lines[-1].span if self.lines else stack.span
             self._once("E0707", last, f"the stack takes a token and ends in {shape(self.stream)}",
                        f"end it with an op that returns [{self.vocab.size}], for instance `head(vocab)`")  # fmt: skip
@@ -179,7 +182,7 @@ class Expander:
         begun, before = self._begun, self.stream
         self._begun = True
         if id(line) in self._wrong:  # told in an earlier round
-            self.stream = before if line.residual else None
+            self._lost(before)
             return
         chain = [self._op(expr, block) for expr in _chain(line.value)]
         names = [_written(expr) or (op.op.name if op else "") for expr, op in chain]
@@ -192,7 +195,7 @@ class Expander:
             cell = self._apply(op, expr.span, block, first) if op and (self.stream is not None) else None
             if op is None or cell is None:
                 self._wrong.add(id(line))
-                self.stream = before if line.residual and begun else None
+                self._lost(before if begun else None)
                 return
             self._depth(cell, op, expr.span, block)
             made.append(Instance(where, cell.name, block.layer or 0, block.layers or 1))
@@ -201,6 +204,10 @@ class Expander:
         if line.residual:
             self._check_residual(line, before if begun else None)
         self.lines.append(Line(path, line.residual, tuple(made), line.span))
+
+    def _lost(self, before: tuple[Axis, ...] | None) -> None:
+        """After a line that is wrong: most ops return what they take, so the lines below are checked as if it did."""
+        self.stream, self._guessed = before, True
 
     def _op(self, expr: ast.Expr, block: Block) -> tuple[ast.Expr, OpValue | None]:
         """The op an element of a chain stands for; None when it is wrong."""
@@ -301,6 +308,8 @@ class Expander:
                        "the first line embeds the token: write it without `residual`")  # fmt: skip
         elif [a.size for a in before] != [a.size for a in after]:
             self.stream = before
+            if self._guessed:
+                return
             self._fail("E0508", line.span, f"`residual` adds {shape(after)} to {shape(before)}",
                        "the ops of the line must return what they take")  # fmt: skip
         else:

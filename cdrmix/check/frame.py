@@ -274,7 +274,7 @@ class Names:
                              "pass it as an argument")  # fmt: skip
         if name in RUNTIME:
             not_static(node, frame.report)  # type: ignore[arg-type]  # a path was dealt with above
-        unknown(node, frame.all_names(self.scope), frame.report)
+        unknown(node, frame.all_names(self.scope), frame.report, self.scope)
 
 
 def factors(expr: ast.Expr) -> list[ast.Expr]:

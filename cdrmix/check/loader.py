@@ -18,19 +18,17 @@ from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 
+from cdrmix.check.catalogue import IN_LIBRARY, Catalogue
 from cdrmix.check.derive import derive
 from cdrmix.check.mentions import leaves
 from cdrmix.check.scope import OpDecl, Scope
-from cdrmix.check.statics import RESERVED
+from cdrmix.check.statics import RESERVED, import_of
 from cdrmix.check.values import Failed, fail
 from cdrmix.diagnose import CompileError, Report, Span, UserError, did_you_mean
 from cdrmix.syntax import ast, parse, read_source
 
 LIBRARY = Path(str(files("cdrmix.spec")))
 """The installed `spec/` folder."""
-
-IN_LIBRARY = "<library>/"
-"""The front of the names of files that were found in the library and not beside the one that uses them."""
 
 MAX_IMPORTS = 32
 """How deep files may import files."""
@@ -47,7 +45,7 @@ class File:
     """A file read.
 
     `names` and `models` say where each was defined or imported, `own` which are its own, so that others may import
-    them, and `broken` which it lacks because of a mistake told elsewhere.
+    them.
     """
 
     name: str
@@ -55,7 +53,6 @@ class File:
     names: dict[str, Span] = field(default_factory=dict)
     models: dict[str, Span] = field(default_factory=dict)
     own: dict[str, ast.Syntax] = field(default_factory=dict)
-    broken: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -70,8 +67,12 @@ class Loader:
     given: Mapping[str, str] | None = None
     texts: dict[str, str] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
+    elsewhere: Catalogue = field(init=False)
     _files: dict[str, File | None] = field(default_factory=dict)
     _stack: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.elsewhere = Catalogue(self.texts, self.paths, self.library if self.given is None else None)
 
     def root(self, path: Path) -> File | None:
         """The first file, or the one of that name in the library.  Raises `UserError` when it cannot be read."""
@@ -118,7 +119,7 @@ class Loader:
 
     # ---- the items of a file
     def _declare(self, module: ast.Module, path: Path) -> File:
-        file = File(module.file, Scope(module.file))
+        file = File(module.file, Scope(module.file, elsewhere=self.elsewhere))
         scope = file.scope
         derived: dict[str, ast.Derive] = {}
         for item in module.items:
@@ -128,7 +129,11 @@ class Loader:
                 case ast.Let() if self._new(item.name, item.span, file):
                     scope.lets[item.name] = (item, scope)
                 case ast.OpDef() if self._new(item.name, item.span, file):
+                    known = len(self.report.diagnostics)
                     self._check_op(item)
+                    if len(self.report.diagnostics) > known:
+                        scope.broken.add(item.name)
+                        continue
                     scope.ops[item.name] = OpDecl(
                         item.name, scope, item.formals, item.type, item.body, item.doc, item.span
                     )
@@ -180,7 +185,7 @@ class Loader:
     def _derive(self, name: str, waiting: Mapping[str, ast.Derive], busy: list[str], file: File) -> OpDecl | None:
         """The derived op; its base may be derived as well, and stand below it."""
         text = waiting[name]
-        if name in file.broken:
+        if name in file.scope.broken:
             return None
         if name in busy:
             ring = " → ".join([*busy[busy.index(name) :], name])
@@ -192,18 +197,23 @@ class Loader:
             base = file.scope.ops.get(text.base)
             if base is None and text.base in waiting:
                 base = self._derive(text.base, waiting, [*busy, name], file)
-            elif base is None and text.base not in file.broken:
+            elif base is None and text.base not in file.scope.broken:
                 known = [*file.scope.ops, *waiting]
                 self.report.error(
                     "E0201",
                     text.span,
                     f"no op `{text.base}` here",
-                    did_you_mean(text.base, known) or "import it with `use`",
+                    import_of(text.base, file.scope, text.span) or did_you_mean(text.base, known) or "define it",
                 )
             if base is None:
-                file.broken.add(name)
+                file.scope.broken.add(name)
                 return None
-            file.scope.ops[name] = derive(text, base, file.scope, self.report)
+            told = len(self.report.diagnostics)
+            made = derive(text, base, file.scope, self.report)
+            if len(self.report.diagnostics) > told:
+                file.scope.broken.add(name)
+                return None
+            file.scope.ops[name] = made
         return file.scope.ops[name]
 
     # ---- imports
@@ -214,11 +224,11 @@ class Loader:
             found = None
         for item in use.imports:
             name = item.alias or item.name
-            if found is None or item.name in found.broken:
-                file.broken.add(name)
+            if found is None or item.name in found.scope.broken:
+                file.scope.broken.add(name)
             elif item.name not in found.own:
-                self._absent(use, item, found)
-                file.broken.add(name)
+                self._absent(use, item, found, file)
+                file.scope.broken.add(name)
             else:
                 self._take(item, name, found.scope, file)
 
@@ -232,11 +242,12 @@ class Loader:
         if item.name in source.models and self._first(name, item.span, file.models):
             mine.models[name] = source.models[item.name]
 
-    def _absent(self, use: ast.Use, item: ast.Import, found: File) -> None:
+    def _absent(self, use: ast.Use, item: ast.Import, found: File, file: File) -> None:
         if item.name in found.names or item.name in found.models:
             help = f"it imports `{item.name}` from another file: import it from there"
         else:
             near = did_you_mean(item.name, found.own)
+            near = near or import_of(item.name, file.scope, item.span)
             help = f"it has {', '.join(found.own)}" + (f"; {near}" if near else "") if found.own else "it is empty"
         self.report.error("E0202", item.span, f"`{use.path}` has no `{item.name}`", help)
 

@@ -34,6 +34,8 @@ class ModuleEnv:
 
     def lookup(self, name: str, span: Span) -> Static | None:
         """What the file calls `name`, or None."""
+        if name in self.scope.broken:
+            raise Failed
         if name in self.scope.ops:
             return OpValue(self.scope.ops[name], (), span)
         if name in self.scope.lets:
@@ -45,11 +47,11 @@ class ModuleEnv:
             not_static(node, self.report)
         value = self.lookup(node.id, node.span)
         if value is None:
-            unknown(node, self.names(), self.report)
+            unknown(node, self.names(), self.report, self.scope)
         return value
 
     def path(self, node: ast.Path) -> Static:
-        unknown(node, (), self.report)
+        unknown(node, (), self.report, self.scope)
 
     def call(self, node: ast.Call) -> Static | None:
         return None

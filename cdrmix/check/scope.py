@@ -7,19 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cdrmix.diagnose import Span
 from cdrmix.syntax import ast
 
+if TYPE_CHECKING:
+    from cdrmix.check.catalogue import Catalogue
+
 
 @dataclass(slots=True)
 class Scope:
-    """The names one file sees: its own and the imported.  `lets` are evaluated by need, in the file that wrote them."""
+    """The names one file sees: its own and the imported.  `lets` are evaluated by need, in the file that wrote them;
+    `broken` are names it lacks because of a mistake told elsewhere, `elsewhere` knows what it could import.
+    """
 
     file: str
     ops: dict[str, OpDecl] = field(default_factory=dict)
     lets: dict[str, tuple[ast.Let, Scope]] = field(default_factory=dict)
     models: dict[str, tuple[ast.Model, Scope]] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
+    elsewhere: Catalogue | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -89,7 +89,8 @@ class Session:
 
     def model(self, file: File | None, overrides: Mapping[str, str], name: str | None) -> Model:
         """The model of a file that was read."""
-        self.stop()
+        if file is None:
+            self.stop()
         assert file is not None  # a file that cannot be used leaves an error
         sources = dict(self.loader.texts)
         text, scope = self._pick(file, name)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from cdrmix.check.mentions import mentioned
 from cdrmix.check.modules import Lets, ModuleEnv
 from cdrmix.check.scope import Scope, Static
-from cdrmix.check.statics import RESERVED, RUNTIME, evaluate, not_static, truth, unknown
+from cdrmix.check.statics import RESERVED, RUNTIME, evaluate, import_of, not_static, truth, unknown
 from cdrmix.check.values import CONTEXT, Failed, a_kind, fail, kind_of, show
 from cdrmix.diagnose import CompileError, Report, Span, did_you_mean
 from cdrmix.syntax import ast, parse
@@ -251,12 +251,12 @@ class ModelEnv:
             fail(self.report, "E0201", node.span, f"`{node.id}` is a group of settings, not a value", help)
         if node.id == "layer":
             fail(self.report, "E0212", node.span, "`layer` is used outside any `repeat layer`", "use it inside one")
-        unknown(node, self.names(), self.report)
+        unknown(node, self.names(), self.report, self.scope)
 
     def path(self, node: ast.Path) -> Static:
         name = ".".join(node.parts)
         if name not in self.settings.entries:
-            unknown(node, self.settings.entries, self.report)
+            unknown(node, self.settings.entries, self.report, self.scope)
         return self.settings.value(name)
 
     def call(self, node: ast.Call) -> Static | None:
@@ -322,10 +322,12 @@ def chain(model: ast.Model, scope: Scope, report: Report) -> list[tuple[ast.Mode
     found = [(model, scope)]
     while (base := found[0][0].extends) is not None:
         top, where = found[0]
+        if base in where.broken:
+            raise Failed
         if base not in where.models:
             near = did_you_mean(base, where.models)
             fail(report, "E0201", top.span, f"model `{top.name}` extends `{base}`, and there is no such model here",
-                 near or "import it with `use`")  # fmt: skip
+                 import_of(base, where, top.span) or near or "import it with `use`")  # fmt: skip
         if any(m is where.models[base][0] for m, _ in found):
             ring = " → ".join([*(m.name for m, _ in reversed(found)), base])
             fail(report, "E0206", top.span, f"`{base}` extends itself: {ring}", "one of them must stand alone")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import posixpath
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Protocol
 
@@ -121,14 +122,41 @@ def not_static(expr: ast.Expr, report: Report) -> NoReturn:
     )
 
 
-def unknown(node: ast.Name | ast.Path, known: Iterable[str], report: Report) -> NoReturn:
+def import_of(name: str, scope: Scope, at: Span) -> str:
+    """How to make a name known that another file has; an empty string if none has it."""
+    found = scope.elsewhere.find(name, scope.file) if scope.elsewhere is not None else None
+    return _import(*found, name, scope, at) if found is not None else ""
+
+
+def _import(file: str, true: str, name: str, scope: Scope, at: Span) -> str:
+    line = f'`use "{file}" {{ {true} }}`'
+    if at.file == scope.file:
+        return f"add the line {line}" + ("" if true == name else f", and write `{true}`")
+    setting = at.file.split()[-1]
+    where = f"a name in {at.file} is one of {scope.file}, where `{setting}` is declared: "
+    if file.startswith("..") or "/" not in file:
+        own = posixpath.normpath(posixpath.join(posixpath.dirname(scope.file), file))
+        return f"{where}set `{setting} = {true}` in {own}"  # which may well import this one
+    if scope.elsewhere is not None and scope.elsewhere.is_installed(scope.file):
+        return f"{where}a spec of your own can extend its model, with the line {line} and `{setting} = {true}`"
+    return f"{where}add the line {line} there"
+
+
+def unknown(node: ast.Name | ast.Path, known: Iterable[str], report: Report, scope: Scope) -> NoReturn:
     """Report a name that stands for nothing (E0201)."""
     name = node.id if isinstance(node, ast.Name) else ".".join(node.parts)
     if name in STATIC_FUNCTIONS or name in REDUCTIONS:
         fail(report, "E0201", node.span, f"`{name}` is a function, not a value", f"call it: `{name}(…)`")
+    if imported := import_of(name, scope, node.span):
+        fail(report, "E0201", node.span, f"no name `{name}` here", imported)
     names = list(dict.fromkeys(known))
     some = f"names here: {', '.join(names[:12])}{', …' if len(names) > 12 else ''}" if names else "define it"
-    fail(report, "E0201", node.span, f"no name `{name}` here", did_you_mean(name, names) or some)
+    fail(report, "E0201", node.span, f"no name `{name}` here", did_you_mean(name, names) or _near(name, scope) or some)
+
+
+def _near(name: str, scope: Scope) -> str:
+    found = scope.elsewhere.near(name, scope.file) if scope.elsewhere is not None else None
+    return f'did you mean `{found[1]}` of "{found[0]}"?' if found is not None else ""
 
 
 def truth(value: Static, at: ast.Expr, report: Report) -> bool:
@@ -261,7 +289,11 @@ def _call(node: ast.Call, env: Env, report: Report) -> Static:
         values = _each([a.value for a in node.args], env, report)
         numbers = [_number(v, name, a.value, report) for v, a in zip(values, node.args, strict=True)]
         return _computed(function, numbers, node, report)
-    value = evaluate(node.base, env, report)
+    try:
+        value = evaluate(node.base, env, report)
+    except Failed:
+        _each([a.value for a in node.args], env, report)  # what is wrong in them is told too
+        raise
     if not isinstance(value, OpValue):
         fail(report, "E0216", node.base.span, f"{show(value)} is {a_kind(kind_of(value))} and cannot be called",
              "only ops and functions take arguments")  # fmt: skip

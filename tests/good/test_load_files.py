@@ -132,7 +132,7 @@ def test_mistakes_of_several_files_are_told_together(tmp_path: Path) -> None:
     file, report, _ = read(tmp_path / "a.cdr")
     found = {(d.span.file, d.code) for d in report.diagnostics}
     assert found == {("a.cdr", "E0205"), ("b.cdr", "E0106"), ("c.cdr", "E0202")} | {("a.cdr", "E0202")}
-    assert file is not None and "f" in file.broken
+    assert file is not None and "f" in file.scope.broken
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
