@@ -6,6 +6,7 @@ Output: a file that the safetensors library, torch and the C runtime map; its da
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import struct
@@ -26,6 +27,9 @@ from cdrmix.runtime.outputs import output
 
 ALIGN = 64
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a full disk, a used-up quota, a file that may not grow."""
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
@@ -35,7 +39,12 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             file = stack.enter_context(output(path))
         except OSError as e:
             raise UserError(f"cannot write {path}: {e.strerror}", "give a place that can be written") from e
-        yield file
+        try:
+            yield file
+        except OSError as e:
+            if e.errno not in NO_SPACE or e.filename is not None:
+                raise  # of what the writer read
+            raise UserError(f"cannot write {path}: {e.strerror}", "make room, or give another place") from e
 
 
 @dataclass(frozen=True, slots=True)

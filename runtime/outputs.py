@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from .parts import whole_file
+
 LINKS = 40
 """Symbolic links after which a path is one that leads to itself."""
 
@@ -38,22 +40,10 @@ def output(path: Path) -> Iterator[BinaryIO]:
             with path.open("wb") as f:
                 shutil.copyfileobj(held, f)
         return
-    part = place.with_name(f".{place.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as f:
-            if old is not None:
-                os.fchmod(f.fileno(), stat.S_IMODE(old.st_mode))
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        part.replace(place)
-        folder = os.open(place.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(place) as f:
+        if old is not None:
+            os.fchmod(f.fileno(), stat.S_IMODE(old.st_mode))
+        yield f
 
 
 def _follow(path: Path) -> tuple[Path, bool]:

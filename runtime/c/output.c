@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -50,6 +51,15 @@ static int is_standard(const struct stat *about)
   return 0;
 }
 
+/* A part is locked by its writer, and no lock outlives its process. */
+static int is_left(const char *part)
+{
+  int fd = open(part, O_WRONLY | O_NOFOLLOW | O_NONBLOCK);
+  int left = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
+  if (fd >= 0) close(fd);
+  return left;
+}
+
 /* Removes what a process that was killed left. */
 static void sweep(const cdr_output *output)
 {
@@ -63,7 +73,8 @@ static void sweep(const cdr_output *output)
     if (name[0] != '.' || strncmp(name + 1, output->path + folder, size) != 0 || name[1 + size] != '.') continue;
     long process = strtol(name + size + 2, &end, 10);
     if (process <= 0 || !strstr(end, "part") || kill((pid_t)process, 0) == 0 || errno != ESRCH) continue;
-    if (snprintf(path + folder, sizeof path - folder, "%s", name) < (int)(sizeof path - folder)) unlink(path);
+    if (snprintf(path + folder, sizeof path - folder, "%s", name) >= (int)(sizeof path - folder)) continue;
+    if (is_left(path)) unlink(path);
   }
   if (all) closedir(all);
 }
@@ -79,7 +90,10 @@ static int open_part(cdr_output *output)
                         output->path + folder, (long)getpid(), n);
     if (size < 0 || size >= CDR_LONGEST_OUTPUT) return CDR_PATH_TOO_LONG;
     output->fd = open(output->part, O_WRONLY | O_CREAT | O_EXCL, 0666);
-    if (output->fd >= 0) return CDR_OK;
+    if (output->fd >= 0) {
+      (void)flock(output->fd, LOCK_EX | LOCK_NB);
+      return CDR_OK;
+    }
     if (errno != EEXIST) break;
   }
   return CDR_CANNOT_WRITE;

@@ -1,7 +1,7 @@
 """The CPU kernels: built by the machine's C++ compiler on first use, kept in the user's cache.
 
-Input: the sources beside this file; `CDRMIX_KERNELS` = `torch` (never use them), `native` (fail without them), or unset
-(use them where they can be built, else warn once and run the torch forms); `CXX`; `XDG_CACHE_HOME`.
+Input: the sources beside this file; `CDRMIX_KERNELS` = `torch` (never use them), `native` (fail without them), unset or
+`auto` (use them where they can be built, else warn once and run the torch forms); `CXX`; `XDG_CACHE_HOME`.
 Output: `kernels()`, the operators, or None; `chunk_scan` and `linear_scan` on them, with gradients.
 """
 
@@ -16,7 +16,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+if __name__.startswith("cdrmix.runtime."):
+    from cdrmix.runtime.cache import library, private_folder, users_cache
+    from cdrmix.runtime.errors import ArtifactError
+else:  # an artefact's copy of this package, which has them beside it
+    from .cache import library, private_folder, users_cache  # type: ignore[import-not-found,no-redef]
+    from .errors import ArtifactError  # type: ignore[import-not-found,no-redef]
 
 HERE = Path(__file__).parent
 SOURCES = ("chunk_scan.cpp", "linear_scan.cpp")
@@ -40,24 +46,26 @@ FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-
 BUILD = ("-std=c++20", "-fPIC", "-fopenmp", "-w")
 
 
-class CannotBuild(RuntimeError):
+class CannotBuild(ArtifactError):
     """Why this machine has no native kernels."""
 
 
 @functools.cache
 def kernels() -> Any | None:
     """The operators (`chunk_scan`, `linear_scan`, their backwards), or None."""
-    choice = os.environ.get("CDRMIX_KERNELS", "auto")
+    choice = os.environ.get("CDRMIX_KERNELS") or "auto"
     if choice not in ("auto", "native", "torch"):
-        raise ValueError(f"CDRMIX_KERNELS={choice}: it is `native` or `torch`")
+        raise ArtifactError(f"CDRMIX_KERNELS is `{choice}`", "set it to `auto`, `native` or `torch`, or unset it")
     if choice == "torch":
         return None
     try:
         name, path = _library()
         torch.ops.load_library(path)  # type: ignore[no-untyped-call]
-    except (CannotBuild, OSError, subprocess.SubprocessError) as reason:
+    except (CannotBuild, OSError, subprocess.SubprocessError) as error:
+        reason = error if isinstance(error, CannotBuild) else CannotBuild(f"they cannot be loaded: {error}")
         if choice == "native":
-            raise
+            reason.help = "install g++, or name a C++ compiler in CXX; CDRMIX_KERNELS=torch does without"
+            raise reason from None
         warnings.warn(f"the CPU kernels are not used, the torch forms run instead: {reason}", RuntimeWarning, 2)
         return None
     ops = getattr(torch.ops, name)
@@ -87,22 +95,18 @@ def _library() -> tuple[str, Path]:
     for file in (*HEADERS, *SOURCES):
         key.update((HERE / file).read_bytes() + b"\0")
     name = f"cdrmix_{key.hexdigest()[:16]}"
-    path = _cache() / f"{name}.so"
-    if not path.exists():
-        _build(compiler, name, path)
-    return name, path
+    chosen = users_cache()
+    folder = private_folder(chosen and chosen / "cdrmix" / "kernels", "cdrmix-kernels")
+    return name, library(folder, name, lambda scratch: _build(compiler, name, scratch))
 
 
 def _compiler() -> list[str]:
     """$CXX, or the first of the usual names that is there."""
-    given = shlex.split(os.environ.get("CXX", ""))
+    try:
+        given = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise CannotBuild(f"CXX is `{os.environ['CXX']}`, which is no command: {error}") from error
     return given or [next(filter(shutil.which, ("c++", "g++", "clang++")), "c++")]
-
-
-def _cache() -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cdrmix" / "kernels"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
 
 
 def _processor() -> str:
@@ -116,29 +120,23 @@ def _processor() -> str:
     return platform.machine() + "".join(found.get(name, "") for name in names)
 
 
-def _build(compiler: list[str], name: str, path: Path) -> None:
-    """Compile into a folder of its own and move the result into place; a lock keeps others from doing it too."""
-    import fcntl
-
-    with open(path.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the process ends, however it ends
-        if path.exists():
-            return
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            torch_at = Path(torch.__file__).parent
-            include = torch_at / "include"
-            common = [*FLAGS, *BUILD, f"-DCDRMIX_OPS={name}"]
-            common += [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
-            common += ["-isystem", str(include), "-isystem", str(include / "torch" / "csrc" / "api" / "include")]
-            objects = [f"{folder}/{Path(source).stem}.o" for source in SOURCES]
-            commands = [
-                [*compiler, *common, "-c", str(HERE / source), "-o", made]
-                for source, made in zip(SOURCES, objects, strict=True)
-            ]
-            _run_all(commands)
-            library = f"{folder}/{name}.so"
-            _run_all([[*compiler, "-shared", *objects, "-o", library, f"-L{torch_at / 'lib'}", "-ltorch_cpu", "-lc10"]])
-            os.replace(library, path)
+def _build(compiler: list[str], name: str, folder: Path) -> Path:
+    """Compile into the folder and return the library."""
+    torch_at = Path(torch.__file__).parent
+    include = torch_at / "include"
+    common = [*FLAGS, *BUILD, f"-DCDRMIX_OPS={name}"]
+    common += [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
+    common += ["-isystem", str(include), "-isystem", str(include / "torch" / "csrc" / "api" / "include")]
+    objects = [f"{folder}/{Path(source).stem}.o" for source in SOURCES]
+    _run_all(
+        [
+            [*compiler, *common, "-c", str(HERE / source), "-o", made]
+            for source, made in zip(SOURCES, objects, strict=True)
+        ]
+    )
+    made = folder / f"{name}.so"
+    _run_all([[*compiler, "-shared", *objects, "-o", str(made), f"-L{torch_at / 'lib'}", "-ltorch_cpu", "-lc10"]])
+    return made
 
 
 def _run_all(commands: list[list[str]]) -> None:

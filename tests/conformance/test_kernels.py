@@ -192,4 +192,6 @@ def test_kernels_can_be_forced(tmp_path: Path) -> None:
     run = _run(SCAN, tmp_path, CXX="/nonexistent/c++", CDRMIX_KERNELS="native")
     assert run.returncode != 0 and "CannotBuild" in run.stderr
     run = _run(SCAN, tmp_path, CDRMIX_KERNELS="both")
-    assert run.returncode != 0 and "CDRMIX_KERNELS=both" in run.stderr
+    assert run.returncode != 0 and "CDRMIX_KERNELS is `both`" in run.stderr
+    run = _run(SCAN, tmp_path, CXX='g++ "', CDRMIX_KERNELS="")
+    assert run.stdout.startswith("[1.0, 2.0, 3.0] 1 ") and "which is no command" in run.stdout
