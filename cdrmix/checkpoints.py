@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from cdrmix.diagnose import UserError
 from cdrmix.ir.layout import weights
 from cdrmix.ir.nodes import Model
+from cdrmix.runs import LAST, WEIGHTS, check_checkpoint, checkpoints, whole_weights
 from cdrmix.weights import Entry, owners
 
 Read = Callable[[str], np.ndarray]
@@ -38,10 +39,17 @@ SHOWN = 8
 
 
 def find_weights(checkpoint: Path) -> Path:
-    """The weights of a checkpoint: the file itself, a checkpoint's or an artefact's folder, or a run's last one."""
-    for found in (checkpoint, checkpoint / "weights.safetensors", checkpoint / "last" / "weights.safetensors"):
-        if found.is_file():
+    """The weights of a checkpoint: the file itself, a checkpoint's or an artefact's folder, or a run's last whole one.
+
+    What training wrote is compared with its record.
+    """
+    run = checkpoint.parent if checkpoint.name == LAST and checkpoint.is_symlink() else checkpoint
+    for found in (checkpoint, checkpoint / WEIGHTS):
+        if found.is_file() and (run == checkpoint or not checkpoints(run)):
+            check_checkpoint(found)
             return found
+    if checkpoints(run):
+        return whole_weights(run)
     raise UserError(
         f"no weights at {checkpoint}",
         "give a .safetensors or .pth file, a checkpoint folder, or the folder of a training run",

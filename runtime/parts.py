@@ -47,7 +47,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill that is put at `path`, which must be free, at the end, or nowhere on an error."""
+    """A folder to fill that is put in the place of `path` at the end, or nowhere on an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent, path.name)
     part = part_of(path)
@@ -57,6 +57,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
         for file in part.iterdir():
             sync(file)
         sync(part)
+        if os.path.lexists(path):
+            remove(path)
         part.rename(path)
         sync(path.parent)
     finally:

@@ -1,24 +1,28 @@
 """Checkpoints: whole or absent, and enough to go on bit by bit.
 
-A run's folder holds `checkpoints/step-…/` with `weights.safetensors`, `optimizer.safetensors`, `trainer.json` and
-`tokenizer.json`, and `last`, a link to the newest.  Nothing is unpickled.
+Input: a run's folder (`cdrmix/runs.py`), whose lock this process holds, a module and its optimiser.
+Output: a checkpoint on disk, or its tensors back in both.  Nothing is unpickled; what is read back is compared with the
+checkpoint's record, and its tensors with those of the module.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from cdrmix.diagnose import UserError
+from cdrmix.record import Damaged, write_record
+from cdrmix.runs import CHECKPOINTS, FILES, LAST, OPTIMISER, RECORD, TOKENIZER, WEIGHTS, read_checkpoint, step_of
+from cdrmix.runtime.parts import part_of, remove, sync, whole_folder
 
-LAST = "last"
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+"""What AdamW keeps of a parameter: two tensors of its shape and a count."""
 
 
 def save_checkpoint(
@@ -31,71 +35,90 @@ def save_checkpoint(
     keep: int,
 ) -> Path:
     """Write the checkpoint of a step, point `last` at it and keep `keep`: this one and the newest before it."""
-    folder = run / "checkpoints"
-    home = folder / f"step-{step:08d}"
-    part = folder / f".{home.name}.{os.getpid()}.part"
-    for left in folder.glob(".step-*.part"):  # of a save that was killed
-        shutil.rmtree(left)
-    part.mkdir(parents=True)
+    home = run / CHECKPOINTS / f"step-{step:08d}"
     names = {p: name for name, p in module.named_parameters()}
-    save_file({n: x.detach().contiguous() for n, x in module.state_dict().items()}, str(part / "weights.safetensors"))
+    weights = {n: x.detach().contiguous() for n, x in module.state_dict().items()}
     moments = {
         f"{names[p]}:{key}": value.detach().contiguous()
         for group in optimiser.param_groups
         for p in group["params"]
         for key, value in optimiser.state.get(p, {}).items()
     }
-    save_file(moments, str(part / "optimizer.safetensors"))
-    (part / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
-    (part / "trainer.json").write_text(json.dumps({"step": step, **about}, indent=1), encoding="utf-8")
-    for file in (*part.iterdir(), part):
-        _sync(file)
-    shutil.rmtree(home, ignore_errors=True)
-    part.rename(home)
-    _sync(folder)
-    link = run / f".{LAST}.{os.getpid()}.part"
-    link.unlink(missing_ok=True)
-    link.symlink_to(home.relative_to(run))
-    link.replace(run / LAST)
-    _sync(run)
-    # a run that was resumed from an older checkpoint has later ones that are not its own
-    before = sorted(old for old in folder.glob("step-*") if old.name < home.name)
-    for old in before[: max(0, len(before) - keep + 1)]:
-        shutil.rmtree(old)
+    try:
+        with whole_folder(home) as part:
+            save_file(weights, str(part / WEIGHTS))
+            save_file(moments, str(part / OPTIMISER))
+            (part / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+            write_record(part / RECORD, {"step": step, **about}, FILES)
+        point_last(run, home)
+        before = sorted((p for p in home.parent.glob("step-*") if 0 <= step_of(p) < step), key=step_of)
+        for old in before[: max(0, len(before) - keep + 1)]:
+            remove(old)
+    except (OSError, SafetensorError, Damaged) as e:
+        raise UserError(
+            f"cannot write the checkpoint of step {step}, {home}: {getattr(e, 'strerror', None) or e}",
+            "make room where it is written; --resume goes on from the checkpoint before, if there is one",
+        ) from e
     return home
 
 
-def read_about(run: Path) -> dict[str, Any]:
-    """`trainer.json` of the run's last checkpoint."""
-    path = run / LAST / "trainer.json"
-    try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise UserError(f"nothing to resume in {run}: no checkpoint", "leave --resume out to start") from e
-    except ValueError as e:
-        raise UserError(f"{path} is damaged: {e}", f"point {run / LAST} at an older checkpoint") from e
-    if not isinstance(about, dict) or not {"step", "hash", "config", "data"} <= about.keys():
-        raise UserError(f"{path} is damaged: it lacks what a run goes on from", "point `last` at an older checkpoint")
+def point_last(run: Path, home: Path) -> None:
+    """Let `last` lead to a checkpoint."""
+    link = part_of(run / LAST)
+    link.unlink(missing_ok=True)
+    link.symlink_to(home.relative_to(run))
+    link.replace(run / LAST)
+    sync(run)
+
+
+def set_aside(home: Path) -> None:
+    """Rename a damaged checkpoint, so that it counts as none and nothing of it is lost."""
+    names = (f"{home.name}.damaged{n or ''}" for n in count())
+    home.rename(next(p for name in names if not (p := home.with_name(name)).exists()))
+    sync(home.parent)
+
+
+def load_checkpoint(home: Path, module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """Put a checkpoint's tensors into the module and the optimiser, and return its record.
+
+    Raises `Damaged`, before anything is changed, where a file or a tensor is not what it has to be.
+    """
+    about = read_checkpoint(home)
+    weights, moments = _tensors(home / WEIGHTS), _tensors(home / OPTIMISER)
+    have = module.state_dict()
+    parameters = dict(module.named_parameters())
+    kept = {name.rpartition(":")[0] for name in moments}
+    one = torch.zeros(())
+    _compare(WEIGHTS, weights, have)
+    _compare(
+        OPTIMISER,
+        moments,
+        {f"{n}:{key}": one if key == "step" else have.get(n, one) for n in kept for key in MOMENTS},
+    )
+    if strange := sorted(kept - parameters.keys()):
+        raise Damaged(f"{OPTIMISER}: {strange[0]} is no parameter")
+    module.load_state_dict(weights)
+    optimiser.state.clear()
+    for name, value in moments.items():
+        path, _, key = name.rpartition(":")
+        optimiser.state[parameters[path]][key] = value
     return about
 
 
-def load_checkpoint(run: Path, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Put the last checkpoint's tensors into the module and the optimiser."""
-    home = run / LAST
+def _tensors(file: Path) -> dict[str, Tensor]:
     try:
-        module.load_state_dict(load_file(str(home / "weights.safetensors")))
-        moments = load_file(str(home / "optimizer.safetensors"))
-    except Exception as e:
-        raise UserError(f"the checkpoint {home} cannot be read: {e}", "point `last` at an older checkpoint") from e
-    parameters = dict(module.named_parameters())
-    for name, value in moments.items():
-        path, key = name.rsplit(":", 1)
-        optimiser.state[parameters[path]][key] = value
+        return load_file(str(file))
+    except (OSError, SafetensorError, ValueError, KeyError) as e:
+        raise Damaged(f"{file.name}: {e}") from e
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _compare(file: str, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    for name in sorted(found.keys() | wanted.keys()):
+        if name not in found:
+            raise Damaged(f"{file}: {name} is missing")
+        if name not in wanted:
+            raise Damaged(f"{file}: {name} belongs to nothing")
+        one, two = found[name], wanted[name]
+        if (one.shape, one.dtype) != (two.shape, two.dtype):
+            kinds = [f"{x.dtype}".removeprefix("torch.") + f" {list(x.shape)}" for x in (one, two)]
+            raise Damaged(f"{file}: {name} is {kinds[0]}, not {kinds[1]}")

@@ -22,12 +22,15 @@ from cdrmix.compiler import Lowered, emit, lower
 from cdrmix.diagnose import UserError
 from cdrmix.ir.nodes import Model
 from cdrmix.progress import doing
-from cdrmix.runtime.torch.load import load_module
+from cdrmix.runs import CHECKPOINTS, LAST, checkpoints, first_whole, read_checkpoint, tell_choice
+from cdrmix.runtime.parts import sweep
+from cdrmix.runtime.torch.load import ALIAS, load_module
 from cdrmix.train.batches import IGNORE, Batch, Batches
-from cdrmix.train.checkpoint import LAST, load_checkpoint, read_about, save_checkpoint
+from cdrmix.train.checkpoint import load_checkpoint, point_last, save_checkpoint, set_aside
 from cdrmix.train.config import TrainConfig
 from cdrmix.train.evaluate import evaluate
 from cdrmix.train.interrupt import asked_to_stop
+from cdrmix.train.lock import Lock
 from cdrmix.train.memory import keep_freed_memory, require_memory
 from cdrmix.train.optimiser import make_optimiser, overlap, rate, set_rate
 from cdrmix.train.progress import Bar, Metrics
@@ -95,34 +98,54 @@ class Trainer:
                 f"--set set.vocab={size}",
             )
         self._about = {"hash": lowered.program.hash, "config": config.model_dump(mode="json")}
-        self.step = self._resume_step(resume)
         if config.out.exists() and not config.out.is_dir():
             raise UserError(f"`out` is {config.out}, a file", "give a folder for the run")
+        if resume and not config.out.is_dir():
+            raise UserError(f"nothing to resume in {config.out}: no such folder", "leave --resume out to start")
+        self._lock = Lock(config.out, config.out / ".lock")
+        try:
+            self._open(model, lowered, resume)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _open(self, model: Model, lowered: Lowered, resume: bool) -> None:
+        """Everything in the run's folder, which is this process's alone."""
+        config, run = self.config, self.config.out
+        for folder in (run, run / CHECKPOINTS, run / "module", run / "module" / ALIAS):
+            sweep(folder)
+        self.step = 0
+        self._require_fit(resume)
         self.train_data = self._store(config.data.train, model.vocab)
         self.eval_data = self._store(config.data.eval, model.vocab) if config.data.eval else None
         self._batches = Batches(self.train_data, config.batch, self.context, config.seed)
-        self.module = build_module(lowered, config.out / "module", config.seed)
+        self.module = build_module(lowered, run / "module", config.seed)
         self.module.train()
         self.optimiser = make_optimiser(self.module, config.optim)
         self._about["data"] = self.train_data.digest
         if resume:
-            if read_about(config.out)["data"] != self.train_data.digest:
-                raise UserError(
-                    f"the data or the tokenizer is not what {config.out} was trained with", "resume with the same files"
-                )
-            load_checkpoint(config.out, self.module, self.optimiser)
+            self._resume()
 
     def _store(self, paths: list[Path], vocab: int) -> TokenStore:
         folder = self.config.out / "tokens"
         return open_store(folder, paths, self.config.data.field, self._tokenizer, vocab)
 
-    def _resume_step(self, resume: bool) -> int:
+    def _require_fit(self, resume: bool) -> None:
+        """Refuse a folder that holds a run already, or, to be resumed, none or another one."""
         run = self.config.out
-        if not resume:
-            if (run / LAST).exists():
-                raise UserError(f"{run} holds a run already", "go on with --resume, or give another `out`")
-            return 0
-        about = read_about(run)
+        if (run / LAST).exists() and not (run / LAST).is_symlink():
+            raise UserError(f"{run / LAST} is no link", f"give it the name of its step in {run / CHECKPOINTS}")
+        if not resume and checkpoints(run):
+            raise UserError(f"{run} holds a run already", "go on with --resume, or give another `out`")
+        if resume:
+            if not checkpoints(run):
+                raise UserError(f"nothing to resume in {run}: no checkpoint", "leave --resume out to start")
+            _, about, _ = first_whole(run, lambda home: read_checkpoint(home, ()))
+            self._require_same(about)
+
+    def _require_same(self, about: dict[str, Any]) -> None:
+        """Refuse to go on from what another spec, config or text has led to."""
+        run = self.config.out
         if about["hash"] != self._about["hash"]:
             raise UserError(f"the spec is not the one {run} was trained with", "resume with the same spec and `set`")
         free = {"steps", "out", "log_every", "eval_every", "eval_tokens", "save_every", "keep", "threads"}
@@ -130,13 +153,33 @@ class Trainer:
         changed = [k for k in now if k not in free and now[k] != about["config"].get(k)]
         if changed:
             raise UserError(f"{', '.join(changed)} changed since {run} was started", "resume with the same config")
-        return int(about["step"])
+        if about["data"] != self._about.get("data", about["data"]):
+            raise UserError(
+                f"the data or the tokenizer is not what {run} was trained with", "resume with the same files"
+            )
+
+    def _resume(self) -> None:
+        """Go on from the newest whole checkpoint; damaged ones before it are set aside, as `step-….damaged`."""
+        run = self.config.out
+        home, about, damaged = first_whole(run, lambda home: load_checkpoint(home, self.module, self.optimiser))
+        self._require_same(about)
+        tell_choice(run, home, damaged)
+        for path in damaged:
+            if path.parent == run / CHECKPOINTS:
+                set_aside(path)
+        if home.parent == run / CHECKPOINTS:
+            point_last(run, home)
+        self.step = about["step"]
 
     def train(self) -> None:
         """Run to the last step, writing metrics and checkpoints.  Ctrl-C saves the step in hand and raises.
 
         The last step is always saved, unless no step of this call could move the weights for want of a finite loss.
         """
+        with self._lock:
+            self._train()
+
+    def _train(self) -> None:
         config = self.config
         metrics = Metrics(config.out / "metrics.jsonl", self.step)
         first, bad, moved, seconds, tokens = self.step, 0, 0, 0.0, 0
@@ -178,6 +221,7 @@ class Trainer:
                     )
                 stop = stopped()
                 if stop or last or (not bad and self.step % config.save_every == 0):
+                    metrics.sync()
                     self.save()
                 if stop and not last:
                     bar.say(f"step {self.step} is saved; --resume goes on from it")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import warnings
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,40 +14,69 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cdrmix.diagnose import UserError
 from cdrmix.plain_json import to_json
 from cdrmix.weights import atomic
 
 
 class Metrics:
-    """`metrics.jsonl`: one JSON object a line, each with its `step`.  Resuming drops what came after the checkpoint."""
+    """`metrics.jsonl`: one JSON object a line, each with its `step`.
+
+    Resuming drops what came after the checkpoint.  What is not this run's, or cannot be read, is kept in a
+    `metrics-….jsonl` of its own, with a word.
+    """
 
     def __init__(self, path: Path, step: int):
-        kept = []
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue  # a line cut short by a kill
-                if isinstance(record, dict) and step and record.get("step", step + 1) <= step:
-                    kept.append(line)
+        self._path = path
+        before = path.read_bytes() if path.exists() else b""
+        *lines, _ = before.split(b"\n")  # what follows the last line's end was cut short by a kill
+        steps = [_step(line) for line in lines]
+        if lines and (not step or None in steps):
+            aside = next(p for n in count(1) if not (p := path.with_name(f"{path.stem}-{n}{path.suffix}")).exists())
+            with atomic(aside) as f:
+                f.write(before)
+            why = "lines that cannot be read" if step else "what a run wrote that saved no checkpoint"
+            warnings.warn(f"{path} held {why}: it is kept as {aside}", stacklevel=2)
         with atomic(path) as f:
-            f.write("".join(line + "\n" for line in kept).encode())
-        self._file = path.open("a", encoding="utf-8")
+            f.writelines(line + b"\n" for line, at in zip(lines, steps, strict=True) if at is not None and at <= step)
+        self._file = path.open("ab", buffering=0)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record; a number that is not finite becomes `null`."""
-        self._file.write(to_json(record) + "\n")
-        self._file.flush()
+        line = to_json(record).encode() + b"\n"
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError as e:
+            raise UserError(
+                f"cannot write {self._path}: {e.strerror}", "make room; --resume goes on from the last checkpoint"
+            ) from e
+
+    def sync(self) -> None:
+        """Let all that was written be on the disk: a checkpoint comes after the metrics that led to it."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
+def _step(line: bytes) -> int | None:
+    """The step of a record, or None for what is none."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return step if type(step) is int and step > 0 else None
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The records of a `metrics.jsonl`."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    *lines, _ = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if _step(line) is None:
+            raise UserError(f"{path}:{number}: no record of a step", "`cdrmix train --resume` puts such lines aside")
+    return [json.loads(line) for line in lines]
 
 
 class Bar:

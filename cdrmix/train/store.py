@@ -8,22 +8,30 @@ made from.  With an end-of-text token each document is that token and its text, 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from cdrmix.diagnose import UserError
-from cdrmix.progress import over
-from cdrmix.train.sources import Document, documents, files_of
+from cdrmix.progress import doing, over
+from cdrmix.record import Damaged, check_files, read_record, write_record
+from cdrmix.runtime.checksum import file_checksum
+from cdrmix.runtime.parts import sweep, whole_folder
+from cdrmix.train.lock import Lock
+from cdrmix.train.sources import JSONL, Document, documents, files_of
 
 END = "<|endoftext|>"
+TOKENS, STARTS, META = "tokens.bin", "starts.npy", "meta.json"
+DTYPES = ("<u2", "<u4")
+FORMAT = 1
+"""Changes when the same files are to give other tokens."""
 _BATCH = 256
 
 
@@ -42,20 +50,40 @@ class TokenStore:
 
 
 def open_store(folder: Path, paths: list[Path], field: str, tokenizer: Tokenizer, vocab: int) -> TokenStore:
-    """The store of these files under `folder`, tokenised now if it is not there yet."""
+    """The store of these files under `folder`, tokenised now if it is not there yet, or not as it was written."""
     key = _key(paths, field, tokenizer, vocab)
+    folder = folder.resolve()  # runs may share one by a link
     home = folder / key
-    if not (home / "meta.json").is_file():
-        part = folder / f".{key}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        _write(part, documents(paths, field), tokenizer, vocab)
-        shutil.rmtree(home, ignore_errors=True)
-        part.rename(home)
-    meta = json.loads((home / "meta.json").read_text())
-    tokens = np.memmap(home / "tokens.bin", dtype=meta["dtype"], mode="r")
-    starts, end = np.load(home / "starts.npy"), tokenizer.token_to_id(END)
+    with Lock(folder, folder.with_name(f".{folder.name}.lock"), wait=True):
+        sweep(folder)
+        try:
+            meta = _read(home)
+        except Damaged as why:
+            if os.path.lexists(home):
+                warnings.warn(f"{home} is damaged ({why}): the data is tokenised again", stacklevel=2)
+            try:
+                with whole_folder(home) as part:
+                    _write(part, documents(paths, field), tokenizer, vocab)
+                    if _key(paths, field, tokenizer, vocab) != key:
+                        raise UserError("the data changed while it was read", "start again when nobody writes to it")
+            except OSError as e:
+                if e.filename is not None:
+                    raise  # of the data
+                raise UserError(f"cannot write {home}: {e.strerror or e}", "make room where `out` is") from e
+            meta = _read(home)
+        tokens = np.memmap(home / TOKENS, dtype=meta["dtype"], mode="r")
+        starts, end = np.load(home / STARTS), tokenizer.token_to_id(END)
     return TokenStore(tokens, starts, _sizes(tokenizer, vocab), end, meta["digest"])
+
+
+def _read(home: Path) -> dict[str, Any]:
+    """What a store says of itself, everything in it compared with that."""
+    meta = read_record(home / META)
+    if meta.get("dtype") not in DTYPES or not isinstance(meta.get("digest"), str):
+        raise Damaged(f"{META} says no `dtype` or no `digest`")
+    with doing("checking the tokens"):
+        check_files(home, meta, (TOKENS, STARTS))
+    return meta
 
 
 def _sizes(tokenizer: Tokenizer, vocab: int) -> np.ndarray:
@@ -68,19 +96,19 @@ def _sizes(tokenizer: Tokenizer, vocab: int) -> np.ndarray:
 
 
 def _key(paths: list[Path], field: str, tokenizer: Tokenizer, vocab: int) -> str:
-    seen = hashlib.sha256(f"{tokenizer.to_str()}\0{field}\0{vocab}\0".encode())
-    for file in files_of(paths):
-        stat = file.stat()
-        seen.update(os.fsencode(file) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    """A hash of all that the tokens depend on: the text itself too, which takes half a second a gigabyte."""
+    seen = hashlib.sha256(f"{FORMAT}\0{tokenizer.to_str()}\0{field}\0{vocab}\0".encode())
+    for file in over(files_of(paths), "reading the data", unit="files"):
+        seen.update(f"{file.suffix.lower() in JSONL}\0{file.stat().st_size}\0{file_checksum(file)}\0".encode())
     return seen.hexdigest()[:16]
 
 
 def _write(folder: Path, docs: Iterable[Document], tokenizer: Tokenizer, vocab: int) -> None:
     tokenizer.encode_special_tokens = True  # `<|endoftext|>` inside a document is text, not a document's end
     end = tokenizer.token_to_id(END)
-    dtype = "<u2" if vocab <= 1 << 16 else "<u4"
+    dtype = DTYPES[vocab > 1 << 16]
     starts, at, digest = [], 0, hashlib.sha256(tokenizer.to_str().encode())
-    with (folder / "tokens.bin").open("wb") as f:
+    with (folder / TOKENS).open("wb") as f:
         for doc, ids in _encoded(docs, tokenizer):
             _check(doc, ids, vocab)
             ids = ids if end is None else [end, *ids]
@@ -93,8 +121,8 @@ def _write(folder: Path, docs: Iterable[Document], tokenizer: Tokenizer, vocab: 
         raise UserError("the data holds no documents", "check the `data` paths")
     if at == len(starts):
         raise UserError("every document is one token: there is nothing to predict", "give longer documents")
-    np.save(folder / "starts.npy", np.asarray(starts, np.int64))
-    (folder / "meta.json").write_text(json.dumps({"dtype": dtype, "tokens": at, "digest": digest.hexdigest()}))
+    np.save(folder / STARTS, np.asarray(starts, np.int64))
+    write_record(folder / META, {"dtype": dtype, "tokens": at, "digest": digest.hexdigest()}, (TOKENS, STARTS))
 
 
 def _encoded(docs: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[Document, list[int]]]:
