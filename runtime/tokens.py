@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cdrmix.runtime.errors import ArtifactError
-from cdrmix.runtime.pretokenizer import PATTERN, split
+from cdrmix.runtime.pretokenizer import PATTERN, PATTERNS, split
 
 END_OF_TEXT = "<|endoftext|>"
 _CACHED_PIECES = 1 << 16
@@ -36,11 +36,16 @@ def visible_bytes() -> list[str]:
 
 
 class Tokenizer:
-    """A vocabulary and its merges.  Without merges it is a vocabulary of bytes."""
+    """A vocabulary, its merges and the pattern of its pieces.  Without merges it is a vocabulary of bytes."""
 
     def __init__(
-        self, tokens: Mapping[int, bytes], merges: Sequence[tuple[bytes, bytes]], special: Mapping[bytes, int]
+        self,
+        tokens: Mapping[int, bytes],
+        merges: Sequence[tuple[bytes, bytes]],
+        special: Mapping[bytes, int],
+        pattern: str = PATTERN,
     ):
+        self._pattern = pattern
         by_bytes = {token: i for i, token in tokens.items()}
         self._bytes = [by_bytes.get(bytes([b]), -1) for b in range(256)]
         if -1 in self._bytes:
@@ -96,7 +101,7 @@ class Tokenizer:
         if not self._merges:
             return [self._bytes[b] for b in data]
         ids: list[int] = []
-        for piece in split(data):
+        for piece in split(data, self._pattern):
             ids += self._piece(piece)
         return ids
 
@@ -161,7 +166,7 @@ class StreamDecoder:
 
 
 # --- tokenizer.json ------------------------------------------------------------------------------------------------
-_Parts = tuple[dict[int, bytes], list[tuple[bytes, bytes]], dict[bytes, int]]
+_Parts = tuple[dict[int, bytes], list[tuple[bytes, bytes]], dict[bytes, int], str]
 
 
 def _parse(data: Mapping[str, Any]) -> _Parts:
@@ -174,7 +179,8 @@ def _parse(data: Mapping[str, Any]) -> _Parts:
     _refuse(data.get("normalizer") is not None, "it has a normalizer")
     merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
     _refuse(any(len(m) != 2 for m in merges), "a merge is not a pair")
-    _refuse(bool(merges) and not _splits_alike(data.get("pre_tokenizer")), "its pre-tokeniser is another one")
+    pattern = _pattern(data.get("pre_tokenizer"))
+    _refuse(bool(merges) and pattern not in PATTERNS, "its pre-tokeniser is another one")
     post = data.get("post_processor")
     _refuse(post is not None and post.get("type") != "ByteLevel", "it has a post-processor")
 
@@ -196,7 +202,7 @@ def _parse(data: Mapping[str, Any]) -> _Parts:
     tokens = {_id(i): to_bytes(token) for token, i in model["vocab"].items() if token not in names}
     _refuse(len(tokens) < len(model["vocab"].keys() - names), "two tokens have one id")
     _refuse(len({*tokens, *special.values()}) < len(tokens) + len(special), "two tokens have one id")
-    return tokens, [(to_bytes(a), to_bytes(b)) for a, b in merges], special
+    return tokens, [(to_bytes(a), to_bytes(b)) for a, b in merges], special, pattern
 
 
 def _refuse(wrong: bool, why: str) -> None:
@@ -210,15 +216,15 @@ def _id(value: Any) -> int:
     return value
 
 
-def _splits_alike(pre: Any) -> bool:
-    """Whether the pre-tokeniser is the one of `pretokenizer.py`."""
+def _pattern(pre: Any) -> str:
+    """The pattern of a pre-tokeniser that is built as those of `pretokenizer.py` are; empty for others."""
     match pre:
         case {
             "type": "Sequence",
             "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
+                {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated", "invert": False},
                 {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
             ],
         }:
-            return bool(pattern == PATTERN)
-    return False
+            return pattern
+    return ""

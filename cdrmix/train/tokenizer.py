@@ -13,13 +13,13 @@ from typing import Literal
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from cdrmix.diagnose import UserError
-from cdrmix.runtime.pretokenizer import PATTERN
+from cdrmix.runtime.pretokenizer import PATTERN, UNBOUNDED
 from cdrmix.runtime.tokens import visible_bytes
 from cdrmix.train.sources import documents
 from cdrmix.train.store import END
 
-SMALLEST = 257
-"""The 256 bytes and the end-of-text token."""
+SMALLEST, LARGEST = 257, 1 << 24
+"""The 256 bytes and the end-of-text token; the ids that runtimes take."""
 
 
 def train_tokenizer(paths: Iterable[Path], vocab: int, field: str = "text") -> Tokenizer:
@@ -28,7 +28,9 @@ def train_tokenizer(paths: Iterable[Path], vocab: int, field: str = "text") -> T
         raise UserError(
             f"a vocabulary of {vocab} is too small", f"it holds the 256 bytes and `{END}`: {SMALLEST} at least"
         )
-    tokenizer = _byte_level(Tokenizer(models.BPE()))
+    if vocab > LARGEST:
+        raise UserError(f"a vocabulary of {vocab} is too large", f"it has {LARGEST:,} tokens at most")
+    tokenizer = _byte_level(Tokenizer(models.BPE()), PATTERN)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab,
         special_tokens=[AddedToken(END, special=True)],
@@ -49,7 +51,8 @@ def _texts(paths: Iterable[Path], field: str) -> Iterator[str]:
 def byte_tokenizer() -> Tokenizer:
     """The 256 bytes, each its own token: id = byte.  It has no end-of-text token."""
     vocab = {character: byte for byte, character in enumerate(visible_bytes())}
-    return _byte_level(Tokenizer(models.BPE(vocab=vocab, merges=[])))
+    # without merges a piece may be of any length, and its pattern is the one that runs of before were trained with
+    return _byte_level(Tokenizer(models.BPE(vocab=vocab, merges=[])), UNBOUNDED)
 
 
 def load_tokenizer(source: Path | Literal["bytes"]) -> Tokenizer:
@@ -67,8 +70,8 @@ def load_tokenizer(source: Path | Literal["bytes"]) -> Tokenizer:
     return tokenizer
 
 
-def _byte_level(tokenizer: Tokenizer) -> Tokenizer:
-    split = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
+def _byte_level(tokenizer: Tokenizer, pattern: str) -> Tokenizer:
+    split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     tokenizer.decoder = decoders.ByteLevel()

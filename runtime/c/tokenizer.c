@@ -50,17 +50,28 @@ static class class_of(unsigned char c)
 
 static int is_line_end(unsigned char c) { return c == '\r' || c == '\n'; }
 
-size_t cdr_piece(const unsigned char *text, size_t size)
+/* The bytes of a character that is a letter: a UTF-8 sequence, or a byte that belongs to none. */
+static size_t letter(const unsigned char *text, size_t size)
+{
+  size_t n = 1;
+  if (text[0] >= 0xc0)
+    while (n < 4 && n < size && (text[n] & 0xc0) == 0x80) n++;
+  return n;
+}
+
+size_t cdr_piece(const unsigned char *text, size_t size, size_t longest)
 {
   if (size == 0) return 0;
   size_t at = text[0] == ' ' && size > 1, from;
   class kind = class_of(text[at]);
   if (kind != BLANK) {
-    for (from = at; at < size && class_of(text[at]) == kind && (kind != DIGIT || at < from + 3); at++) {}
+    size_t most = kind == DIGIT ? 3 : longest;
+    for (size_t n = 0; n < most && at < size && class_of(text[at]) == kind; n++)
+      at += kind == LETTER ? letter(text + at, size - at) : 1;
     return at;
   }
-  for (at = 0; at < size && is_line_end(text[at]); at++) {}
-  for (from = at; at < size && (text[at] == ' ' || text[at] == '\t'); at++) {}
+  for (at = 0; at < size && at < longest && is_line_end(text[at]); at++) {}
+  for (from = at; at < size && at - from < longest && (text[at] == ' ' || text[at] == '\t'); at++) {}
   /* the last space belongs to the visible character after it */
   return at > from && at < size && text[at - 1] == ' ' && class_of(text[at]) != BLANK ? at - 1 : at;
 }
@@ -178,7 +189,7 @@ static size_t longest_piece(const cdr_tokenizer *t, const unsigned char *at, con
   size_t longest = 0, piece;
   while (at < end) {
     for (const unsigned char *stop = at + ordinary(t, at, (size_t)(end - at)); at < stop; at += piece) {
-      piece = cdr_piece(at, (size_t)(stop - at));
+      piece = cdr_piece(at, (size_t)(stop - at), t->longest);
       if (piece > longest) longest = piece;
     }
     if (at < end) at += t->size[special_at(t, at, (size_t)(end - at))];
@@ -196,7 +207,7 @@ int cdr_encode(const cdr_tokenizer *t, const void *text, size_t size, int32_t *i
     const unsigned char *stop = at + ordinary(t, at, (size_t)(end - at));
     while (at < stop && !t->merge_count) ids[(*count)++] = t->byte[*at++];
     while (at < stop) {
-      size_t piece = cdr_piece(at, (size_t)(stop - at));
+      size_t piece = cdr_piece(at, (size_t)(stop - at), t->longest);
       *count += merge_piece(t, &w, at, piece, ids + *count);
       at += piece;
     }

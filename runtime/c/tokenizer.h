@@ -22,7 +22,8 @@ int cdr_encode(const cdr_tokenizer *t, const void *text, size_t size, int32_t *i
 /* The bytes of a token, not ended by 0; none for an id that is not a token's. */
 const unsigned char *cdr_token_bytes(const cdr_tokenizer *t, int32_t id, size_t *size);
 
-/* The length of the first piece the pre-tokeniser cuts from a text (0 only for an empty one). */
-size_t cdr_piece(const unsigned char *text, size_t size);
+/* The length of the first piece the pre-tokeniser cuts from a text (0 only for an empty one); a run in it is at most
+   `longest` characters. */
+size_t cdr_piece(const unsigned char *text, size_t size, size_t longest);
 
 #endif

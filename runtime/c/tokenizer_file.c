@@ -10,10 +10,18 @@
 enum { LARGEST_ID = 1 << 24, SHOWN = 0x144 };
 static const char end_of_text[] = "<|endoftext|>";
 
-/* The one pre-tokeniser that cdr_piece is; `runtime/pretokenizer.py` explains it. */
-static const char pattern[] =
-  " ?[^\\x00-@\\[-^`{-\\x7f]+| ?[0-9]{1,3}| ?[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f!-/:-@\\[-^`{-\\x7f]+"
-  "|[\\r\\n]+[ \\t]*(?= [^ \\t\\r\\n])|[\\r\\n]+[ \\t]*|[ \\t]+(?= [^ \\t\\r\\n])|[ \\t]+";
+/* The pre-tokenisers that cdr_piece is, with runs of 64 characters at most and of any number;
+   `runtime/pretokenizer.py` explains them. */
+static const struct {
+  size_t longest;
+  const char *pattern;
+} pieces[] = {
+  {64, " ?[^\\x00-@\\[-^`{-\\x7f]{1,64}| ?[0-9]{1,3}| ?[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f!-/:-@\\[-^`{-\\x7f]{1,64}"
+       "|[\\r\\n]{1,64}[ \\t]{0,64}(?= [^ \\t\\r\\n])|[\\r\\n]{1,64}[ \\t]{0,64}"
+       "|[ \\t]{1,64}(?= [^ \\t\\r\\n])|[ \\t]{1,64}"},
+  {SIZE_MAX, " ?[^\\x00-@\\[-^`{-\\x7f]+| ?[0-9]{1,3}| ?[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f!-/:-@\\[-^`{-\\x7f]+"
+             "|[\\r\\n]+[ \\t]*(?= [^ \\t\\r\\n])|[\\r\\n]+[ \\t]*|[ \\t]+(?= [^ \\t\\r\\n])|[ \\t]+"},
+};
 
 typedef struct {
   cdr_tokenizer *t;
@@ -257,7 +265,11 @@ static int splits_alike(loader *l, cdr_json pre)
   if (cdr_json_find(split, "invert", &value) != 1 || !cdr_json_bool(&value, &set) || set) return 0;
   if (cdr_json_find(split, "pattern", &value) != 1 || cdr_json_find(value, "Regex", &value) != 1) return 0;
   if (!cdr_json_string(&value, &s) || decode(l, s, &size) != CDR_OK) return 0;
-  if (size != sizeof pattern - 1 || memcmp(l->text, pattern, size) != 0) return 0;
+  l->t->longest = 0;
+  for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
+    if (size == strlen(pieces[i].pattern) && memcmp(l->text, pieces[i].pattern, size) == 0)
+      l->t->longest = pieces[i].longest;
+  if (!l->t->longest) return 0;
   if (!cdr_json_skip(&j) || cdr_json_more(&j, ']', &first) != 1 || !is_string(j, "type", "ByteLevel")) return 0;
   if (cdr_json_find(j, "add_prefix_space", &value) != 1 || !cdr_json_bool(&value, &set) || set) return 0;
   if (cdr_json_find(j, "use_regex", &value) != 1 || !cdr_json_bool(&value, &set) || set) return 0;

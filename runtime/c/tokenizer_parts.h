@@ -15,6 +15,7 @@ struct cdr_tokenizer {
   uint32_t *size;
   int32_t vocab, eot;
   int32_t byte[256];
+  size_t longest;            /* characters of a run in one piece; SIZE_MAX: any number */
   cdr_merge *merges;             /* a hash table of mask + 1 places */
   size_t mask, merge_count;
   int32_t *special;          /* ids, longest text first */

@@ -1,4 +1,7 @@
-"""One tokenizer three times: the `tokenizers` library, runtime/tokens.py and runtime/c give the same ids."""
+"""One tokenizer three times: the `tokenizers` library, runtime/tokens.py and runtime/c give the same ids.
+
+With pieces of bounded runs, and with the unbounded ones of tokenizers trained before there was a bound.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cdrmix.runtime.pretokenizer import PATTERN, split
+from cdrmix.runtime.pretokenizer import LONGEST, PATTERN, PATTERNS, UNBOUNDED, split
 from cdrmix.runtime.tokens import StreamDecoder, Tokenizer, TokenizerError
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Reference
+
+from cdrmix.train.tokenizer import train_tokenizer
 
 CC = shutil.which(os.environ.get("CC", "cc"))
 END = "<|endoftext|>"
 ROOT = Path(__file__).parents[2]
 CHARS = [*"abz_AZ \t\n\r09'(){}[].,:<>|#\"\\/-=\x00\x1f\x7f\x80\x85é日😀\u2028\u3000\ufeff", "    ", "\n        "]
 CHARS += ["self", " return", "123456", END, END[:5], END[5:], "\r\n", "ß", "e\u0301"]
+CHARS += [c * n for c in " \t\n-_é日😀" for n in (62, 63, 64, 65, 129)]
 BYTES = [c.encode() for c in CHARS] + [b"\xff", b"\xc3", b"\xe6\x97", b"\xf0\x9f", b"\xed\xa0\x80", b"\xc0\x80"]
+BYTES += [b"\xbf" * 70, b"\xf0" * 70, b"\xe6\x97" * 70, b"\xf7\xbf\xbf\xbf\xbf" * 30]
+SCRIPTS = (
+    "00c0-024f 0370-03ff 0400-04ff 0591-05f4 0600-06ff 0900-097f 0e00-0e5b 0f00-0fda 10a0-10ff 1100-11ff 1200-137f"
+)
+SCRIPTS += (
+    " 1780-17f9 2000-206f 2200-22ff 3000-30ff 4e00-9fff a000-a48c ac00-d7a3 e000-e0ff fe00-fe0f fff0-ffff 12000-123ff"
+)
+SCRIPTS += " 1d400-1d7ff 1f300-1f64f 20000-2a6df e0000-e007f 10fff0-10ffff"
 
 
 def texts() -> list[str]:
@@ -34,9 +48,15 @@ def texts() -> list[str]:
     return [f.read_text(encoding="utf-8") for f in sorted(files)][:60]
 
 
-def trained(vocab: int = 1200) -> Reference:
+def stretch(script: str, size: int, pick: random.Random) -> str:
+    """So many characters of a script, without a space."""
+    low, high = (int(end, 16) for end in script.split("-"))
+    return "".join(chr(pick.randint(low, high)) for _ in range(size))
+
+
+def trained(pattern: str, vocab: int = 1200) -> Reference:
     made = Reference(models.BPE())
-    pieces = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
+    pieces = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     levels = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     made.pre_tokenizer = pre_tokenizers.Sequence([pieces, levels])
     made.decoder = decoders.ByteLevel()
@@ -49,9 +69,9 @@ def trained(vocab: int = 1200) -> Reference:
     return made
 
 
-@pytest.fixture(scope="module")
-def reference() -> Reference:
-    return trained()
+@pytest.fixture(scope="module", params=PATTERNS, ids=["bounded", "unbounded"])
+def reference(request: pytest.FixtureRequest) -> Reference:
+    return trained(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +99,7 @@ def lib(tmp_path_factory: pytest.TempPathFactory) -> Any:
     made.cdr_token_bytes.argtypes = [c_void_p, c_int32, POINTER(c_size_t)]
     made.cdr_token_bytes.restype = c_void_p
     made.cdr_error_kind.argtypes, made.cdr_error_kind.restype = [c_int], c_char_p
-    made.cdr_piece.argtypes, made.cdr_piece.restype = [c_char_p, c_size_t], c_size_t
+    made.cdr_piece.argtypes, made.cdr_piece.restype = [c_char_p, c_size_t, c_size_t], c_size_t
     return made
 
 
@@ -125,20 +145,47 @@ def test_pieces_of_other_languages_stay_whole() -> None:
     assert [p.decode() for p in split(text.encode())] == ["für", " 日本語", " naïve"]
 
 
-def test_pieces_join_and_equal_the_pattern_and_c(lib: Any) -> None:
-    pre, pick = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"), random.Random(0)
+def agree_on_pieces(lib: Any, data: bytes, pattern: str) -> None:
+    """Python's, C's and, of valid text, the library's pieces are the same, and join to the text."""
+    pieces, at, longest = split(data, pattern), 0, LONGEST if pattern == PATTERN else (1 << 64) - 1
+    assert b"".join(pieces) == data
+    for piece in pieces:
+        assert lib.cdr_piece(data[at : at + len(piece) + 8], min(len(data) - at, len(piece) + 8), longest) == len(piece)
+        at += len(piece)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return
+    pre = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    assert [p.encode() for p, _ in pre.pre_tokenize_str(text)] == pieces, text[:200]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=["bounded", "unbounded"])
+def test_pieces_join_and_equal_the_pattern_and_c(lib: Any, pattern: str) -> None:
+    pick = random.Random(0)
     for _ in range(3000):
-        data = random_bytes(pick)
-        pieces, at = split(data), 0
-        assert b"".join(pieces) == data
-        for piece in pieces:
-            assert lib.cdr_piece(data[at:], len(data) - at) == len(piece)
-            at += len(piece)
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            continue
-        assert [p.encode() for p, _ in pre.pre_tokenize_str(text)] == pieces, text
+        agree_on_pieces(lib, random_bytes(pick), pattern)
+
+
+def test_pieces_of_every_script_are_bounded(lib: Any) -> None:
+    """No line is so long, and no script so far from spaces, that a piece grows with it."""
+    pick = random.Random(6)
+    cases = [stretch(script, pick.choice([1, 65, 3000]), pick) for script in SCRIPTS.split()]
+    cases += [c * 3000 for c in " \t\n\r-_a7é日😀"] + ["\n" * 100 + " " * 100 + "x", " " + "é" * 64, " " + "é" * 65]
+    cases += [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000 and c % 97 == 0]
+    for text in cases:
+        agree_on_pieces(lib, text.encode(), PATTERN)
+        pieces = [p.decode() for p in split(text.encode())]  # whole characters
+        assert all(len(p) <= 2 * LONGEST if p[0] in "\r\n" else len(p) <= LONGEST + 1 for p in pieces)
+    for data in BYTES:
+        assert all(len(p) <= 4 * LONGEST + 1 for p in split(data * 100))
+
+
+def test_a_long_line_is_cut_where_its_bound_is() -> None:
+    assert [len(p) for p in split(b"x" * 130)] == [64, 64, 2]
+    assert [len(p.decode()) for p in split((" " + "日" * 130).encode())] == [65, 64, 2]
+    assert [len(p) for p in split(b" " * 130 + b"x")] == [64, 64, 1, 2]
+    assert split(b"x" * 130, UNBOUNDED) == [b"x" * 130]
 
 
 # --- encoding ------------------------------------------------------------------------------------------------------
@@ -183,6 +230,29 @@ def test_long_words_take_little_time(lib: Any, saved: Path) -> None:
     ids = Tokenizer.from_file(saved).encode(data)
     assert ids == InC(lib, saved).encode(data)
     assert time.process_time() - begin < 20
+
+
+def test_long_lines_of_every_script_are_the_library(lib: Any, reference: Reference, saved: Path) -> None:
+    ours, c, pick = Tokenizer.from_file(saved), InC(lib, saved), random.Random(7)
+    lines = [stretch(script, 100_000 // 30, pick) for script in SCRIPTS.split()]
+    for text in [*lines, "".join(lines), "-" * 100_000, "é" * 100_000, "\n" * 100_000, "selfreturn" * 10_000]:
+        ids = reference.encode(text).ids
+        assert ours.encode(text) == ids == c.encode(text.encode()), text[:9]
+        assert ours.decode(ids) == text.encode()
+
+
+def test_training_on_a_long_line_without_spaces(tmp_path: Path) -> None:
+    """85,000 Chinese characters: with a piece as long as the line this takes half a minute."""
+    pick = random.Random(8)
+    ideographs = [chr(0x4E00 + n) for n in range(3000)]
+    text = "".join(pick.choices(ideographs, [1 / n for n in range(1, 3001)], k=85_000))
+    (tmp_path / "line.txt").write_text(text, encoding="utf-8")
+    begin = time.process_time()
+    made = train_tokenizer([tmp_path / "line.txt"], 4096)
+    assert time.process_time() - begin < 10
+    made.save(str(tmp_path / "tokenizer.json"))
+    ids = made.encode(text).ids
+    assert Tokenizer.from_file(tmp_path / "tokenizer.json").encode(text) == ids and len(ids) < 75_000
 
 
 def written(folder: Path, merges: list[tuple[str, str]], as_strings: bool = False, **changes: Any) -> Path:

@@ -206,6 +206,12 @@ def test_a_bpe_round_trips_and_its_end_token_is_never_text(tmp_path: Path, corpu
         assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids, skip_special_tokens=False) == text
 
 
+@pytest.mark.parametrize("vocab", [-1, 0, 256, (1 << 24) + 1, 99999999999999999999])
+def test_a_vocabulary_that_cannot_be_is_refused(corpus: Path, vocab: int) -> None:
+    with pytest.raises(UserError, match=f"a vocabulary of {vocab} is too (small|large)"):
+        train_tokenizer([corpus], vocab)
+
+
 def test_training_windows_cover_the_data_and_know_the_documents(tmp_path: Path) -> None:
     corpus = tmp_path / "numbers.jsonl"  # no stretch of it occurs twice
     corpus.write_text(
