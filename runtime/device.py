@@ -29,7 +29,13 @@ STANDS_FOR: Mapping[str, str] = {"Mock GPU": "source executed on CPU", "Emulated
 class _Sampling(ctypes.Structure):
     """`cdr_sampling` of sample.h."""
 
-    _fields_ = [("temperature", c_double), ("top_p", c_double), ("top_k", c_int32), ("random", c_uint64)]
+    _fields_ = [
+        ("temperature", c_double),
+        ("top_p", c_double),
+        ("top_k", c_int32),
+        ("random", c_uint64),
+        ("known", c_void_p),
+    ]
 
 
 class DeviceState(NativeState):
@@ -175,7 +181,7 @@ def _ints(a: np.ndarray) -> Any:
 
 
 def _native(how: Sampling) -> _Sampling:
-    return _Sampling(how.temperature, how.top_p, how.top_k, how.seed)
+    return _Sampling(how.temperature, how.top_p, how.top_k, how.seed, None)
 
 
 def open_engine(folder: Path, manifest: Mapping[str, Any]) -> DeviceEngine:

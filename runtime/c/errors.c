@@ -50,6 +50,7 @@ static const char *const texts[CDR_LAST_ERROR] = {
   [CDR_DOCUMENT_LONG] = "a document on a GPU has at most 2147483647 tokens",
   [CDR_BATCH] = "the artefact holds no program for a batch of this size, or it has no such row",
   [CDR_NOT_A_FILE] = "a folder, a disk, a socket, or where the standard output goes: it cannot be replaced by a file",
+  [CDR_NOT_FINITE] = "nothing can be chosen: the logits hold NaN or infinity, as the weights or the state do",
 };
 
 const char *cdr_error_kind(int code)

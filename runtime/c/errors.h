@@ -61,6 +61,8 @@ enum {
   CDR_BATCH,
   /* files, again */
   CDR_NOT_A_FILE,
+  /* choosing */
+  CDR_NOT_FINITE,
   CDR_LAST_ERROR
 };
 

@@ -172,7 +172,7 @@ static int choose(session *s, options *o, cdr_candidate *room, int32_t token, in
 #else
   int code = cdr_step(s->model, s->state, token, s->logits);
   if (code == CDR_OK) *chosen = cdr_sample(&o->how, s->logits, cdr_vocab(s->model), room);
-  return code;
+  return code == CDR_OK && *chosen < 0 ? CDR_NOT_FINITE : code;
 #endif
 }
 
@@ -187,6 +187,7 @@ static int generate(session *s, options *o)
   int code = ids && room ? CDR_OK : CDR_NO_MEMORY;
   if (code == CDR_OK && count > 1) code = cdr_prefill(s->model, s->state, ids, count - 1, NULL);
   if (code == CDR_OK) token = ids[count - 1];
+  o->how.random = cdr_random_at(o->how.random, cdr_state_tokens(s->model, s->state) + 1);
   for (; code == CDR_OK && n < o->count; n++, token = chosen) {
     code = choose(s, o, room, token, &chosen);
     if (code != CDR_OK || chosen == cdr_tokenizer_eot(s->tokenizer)) break;
@@ -245,7 +246,7 @@ static int run(session *s, options *o)
 
 int main(int argc, char **argv)
 {
-  options o = {".", NULL, NULL, NULL, 200, {0.8, 0.95, TOP_K, 0}, NULL, 0};
+  options o = {".", NULL, NULL, NULL, 200, {0.8, 0.95, TOP_K, 0, NULL}, NULL, 0};
   session s = {NULL, NULL, NULL, NULL};
   if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
     fputs(usage, stdout);

@@ -1,13 +1,17 @@
 #include "runner.h"
 
+#include <float.h>
 #include <string.h>
 
 /* --- on the GPU --------------------------------------------------------------------------------------------------- */
+/* Whether the likeliest is taken: at no temperature, or at one that is none to the GPU. */
+static int cold(const cdr_sampling *how) { return how->temperature < (double)FLT_MIN; }
+
 /* The plan that chooses as `how` says, or NULL: then the choice is made from the logits here. */
 static const cdr_plan *plan_for(const cdr_model *m, const cdr_shape *shape, const cdr_sampling *how)
 {
-  const cdr_plan *plan = how->temperature <= 0 ? &shape->argmax : &shape->sample;
-  if (how->temperature > 0 && (how->top_k < 1 || (uint64_t)how->top_k != m->manifest.sample_top_k)) return NULL;
+  const cdr_plan *plan = cold(how) ? &shape->argmax : &shape->sample;
+  if (!cold(how) && (how->top_k < 1 || (uint64_t)how->top_k != m->manifest.sample_top_k)) return NULL;
   return plan->part_count ? plan : NULL;
 }
 
@@ -17,7 +21,7 @@ static int put_settings(cdr_model *m, uint64_t rows, const cdr_sampling *how)
   float *settings = m->draws + CDR_WINDOW;
   size_t bytes = (size_t)rows * sizeof *settings;
   for (uint64_t i = 0; i < rows; i++) {
-    settings[i] = (float)how->temperature;
+    settings[i] = how->temperature < (double)FLT_MAX ? (float)how->temperature : FLT_MAX;
     settings[rows + i] = (float)how->top_p;
   }
   int code = CDR_TRY(d, upload, (m->places.choice[CDR_TEMPERATURE], settings, bytes, m->device.stream));
@@ -31,7 +35,7 @@ static int run_choice(cdr_model *m, cdr_held *held, const cdr_plan *plan, float 
   const cdr_driver *d = &m->device.driver;
   uint64_t rows = m->shapes[held->shape].rows;
   int code = cdr_run(m, held, -1, 1);
-  if (code == CDR_OK && how->temperature > 0) {
+  if (code == CDR_OK && !cold(how)) {
     for (uint64_t i = 0; i < rows; i++) draws[i] = (float)(cdr_draw(&how->random) * (1 - 0x1p-24)); /* 1 is not in it */
     code = CDR_TRY(d, upload, (m->places.choice[CDR_RANDOM], draws, (size_t)rows * sizeof *draws, m->device.stream));
   }
@@ -40,17 +44,51 @@ static int run_choice(cdr_model *m, cdr_held *held, const cdr_plan *plan, float 
                         : CDR_TRY(d, download, (ids, m->places.tokens, (size_t)rows * sizeof *ids, m->device.stream));
 }
 
+static int download_logits(cdr_model *m, const cdr_shape *shape)
+{
+  size_t bytes = (size_t)(shape->rows * m->manifest.vocab) * sizeof *m->logits;
+  return CDR_TRY(&m->device.driver, download, (m->logits, shape->logits, bytes, m->device.stream));
+}
+
+/* The GPU gives -1 where nothing can be chosen. */
+static int check_chosen(const cdr_model *m, size_t count)
+{
+  for (size_t i = 0; i < count; i++)
+    if (m->ids[i] == -1) return CDR_NOT_FINITE;
+  return cdr_check_tokens(m, m->ids, count);
+}
+
+/* Rows that chose what may not be chosen choose again here, of what may. */
+static int choose_again(cdr_model *m, const cdr_shape *shape, cdr_sampling *how)
+{
+  const cdr_driver *d = &m->device.driver;
+  size_t rows = (size_t)shape->rows, vocab = (size_t)m->manifest.vocab, wrong = 0;
+  for (size_t row = 0; row < rows; row++) wrong += !how->known[m->ids[row]];
+  if (wrong == 0) return CDR_OK;
+  int code = download_logits(m, shape);
+  int waited = cdr_device_wait(&m->device);
+  if (code == CDR_OK) code = waited;
+  for (size_t row = 0; row < rows && code == CDR_OK; row++) {
+    if (!how->known[m->ids[row]]) m->ids[row] = cdr_sample(how, m->logits + row * vocab, (int32_t)vocab, m->room);
+    if (m->ids[row] < 0) code = CDR_NOT_FINITE;
+  }
+  return code != CDR_OK ? code
+                        : CDR_TRY(d, upload, (m->places.tokens, m->ids, rows * sizeof *m->ids, m->device.stream));
+}
+
 static int choose_there(cdr_model *m, cdr_held *held, const cdr_plan *plan, size_t n, cdr_sampling *how, int32_t *out)
 {
-  size_t rows = (size_t)m->shapes[held->shape].rows, at_once = CDR_WINDOW / rows, some;
-  int code = how->temperature > 0 ? put_settings(m, rows, how) : CDR_OK;
+  const cdr_shape *shape = &m->shapes[held->shape];
+  size_t rows = (size_t)shape->rows, at_once = how->known ? 1 : CDR_WINDOW / rows, some;
+  int code = cold(how) ? CDR_OK : put_settings(m, rows, how);
   for (size_t done = 0; done < n && code == CDR_OK; done += some) {
     some = n - done < at_once ? n - done : at_once;
     for (size_t i = 0; i < some && code == CDR_OK; i++)
       code = run_choice(m, held, plan, m->draws + i * rows, m->ids + i * rows, how);
     int waited = cdr_device_wait(&m->device);
     if (code == CDR_OK) code = waited;
-    if (code == CDR_OK) code = cdr_check_tokens(m, m->ids, some * rows);
+    if (code == CDR_OK) code = check_chosen(m, some * rows);
+    if (code == CDR_OK && how->known) code = choose_again(m, shape, how);
     if (code == CDR_OK) memcpy(out + done * rows, m->ids, some * rows * sizeof *out);
   }
   return code;
@@ -70,16 +108,12 @@ static int choose_here(cdr_model *m, cdr_held *held, size_t n, cdr_sampling *how
       code = CDR_TRY(d, download, (m->logits, shape->logits, rows * vocab * sizeof *m->logits, m->device.stream));
     int waited = cdr_device_wait(&m->device);
     if (code == CDR_OK) code = waited;
-    for (size_t row = 0; row < rows && code == CDR_OK; row++)
+    for (size_t row = 0; row < rows && code == CDR_OK; row++) {
       m->ids[row] = out[i * rows + row] = cdr_sample(how, m->logits + row * vocab, (int32_t)vocab, m->room);
+      if (m->ids[row] < 0) code = CDR_NOT_FINITE;
+    }
   }
   return code;
-}
-
-static int download_logits(cdr_model *m, const cdr_shape *shape)
-{
-  size_t bytes = (size_t)(shape->rows * m->manifest.vocab) * sizeof *m->logits;
-  return CDR_TRY(&m->device.driver, download, (m->logits, shape->logits, bytes, m->device.stream));
 }
 
 /* --- both -------------------------------------------------------------------------------------------------------- */

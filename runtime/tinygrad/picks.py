@@ -6,7 +6,8 @@
         the token whose share of the probability (softmax(logits / temperature) over the top_k most likely, cut to the
         smallest set that reaches top_p) holds u in [0, 1).  temperature <= 0: argmax.
 
-NaN counts as minus infinity; a pick is always in [0, E), and the k picks are different places.
+To `top` NaN counts as minus infinity; a pick is always in [0, E), and the k picks are different places.  `argmax` and
+`sample` give -1 where nothing can be chosen: where a logit is NaN, or the largest is not finite.
 
 Input: lazy or realised f32 tensors.  Output: `top` tensors of their own buffers.
 A value's rank is how many beat it: every value writes itself to the place of its rank, no two to the same, none beyond.
@@ -27,31 +28,37 @@ PIECE = 256
 THREADS = 128
 
 
-def top(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """See the module."""
+def top(values: Tensor, k: int, nan: float = -inf) -> tuple[Tensor, Tensor]:
+    """See the module.  `nan` is what NaN counts as."""
     *lead, E = (int(n) for n in values.shape)
     if not 0 < k <= E:
         raise ValueError(f"{k} of {E} values")
     rows = prod(lead)
     best, picks, width = values.cast(dtypes.float32).reshape(rows, E), None, E
     while width > WIDE and width > max(PIECE, 2 * k):
-        best, picks = _ranked(best, picks, rows, width, max(PIECE, 2 * k), k)
+        best, picks = _ranked(best, picks, rows, width, max(PIECE, 2 * k), k, nan)
         width = int(best.shape[1])
-    best, picks = _ranked(best, picks, rows, width, width, k)
+    best, picks = _ranked(best, picks, rows, width, width, k, nan)
     return best.reshape(*lead, k), picks.reshape(*lead, k)
 
 
 def argmax(logits: Tensor) -> Tensor:
     """See the module."""
-    return top(logits, 1)[1].squeeze(-1)
+    best, picks = top(logits, 1, inf)
+    return _sound(best).where(picks, -1).squeeze(-1)
+
+
+def _sound(best: Tensor) -> Tensor:
+    """Whether something can be chosen, where NaN comes first: [..., 1]."""
+    return best[..., :1].abs() < inf
 
 
 def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, top_k: int, u: Tensor) -> Tensor:
     """See the module."""
-    best, picks = top(logits, min(top_k, int(logits.shape[-1])))
+    best, picks = top(logits, min(top_k, int(logits.shape[-1])), inf)
     B, k = (int(n) for n in best.shape)
     if k == 1:
-        return picks.reshape(B)
+        return _sound(best).where(picks, -1).reshape(B)
     if has_blocks(logits.device) and k <= THREADS:
         out = Tensor.empty(B, dtype=dtypes.int32, device=logits.device)
         return launch(_drawn(B, k), [out], [best, picks, *(t.cast(dtypes.float32) for t in (temperature, top_p, u))])[0]
@@ -67,7 +74,7 @@ def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, top_k: int, u: Te
     passed = (inside & (reached <= u.unsqueeze(-1) * kept)).sum(-1, keepdim=True)
     last = inside.sum(-1, keepdim=True) - 1
     turn = cold.unsqueeze(-1).where(0, passed.minimum(last))
-    return (place == turn).where(picks, 0).sum(-1).cast(dtypes.int32)
+    return _sound(best).where((place == turn).where(picks, 0).sum(-1, keepdim=True), -1).reshape(B).cast(dtypes.int32)
 
 
 @cache
@@ -90,21 +97,25 @@ def _drawn(B: int, k: int) -> UOp:
     passed = total(((inside[last].load() > 0.0) & (reached[last].load() <= u * kept)).cast(dtypes.int32), last)
     turn = passed.minimum(total(inside[last].load(), last).cast(dtypes.int32) - 1).maximum(0)
     at = row * k + cold.where(0, turn).cast(dtypes.weakint)
-    return finish(f"draw_{B}_of_{k}", (row, j), token[gated(row, j.eq(0))].store(picks[at].load()))
+    first = best[row * k].load()
+    chosen = ((first < inf) & (first > -inf)).where(picks[at].load(), -1)
+    return finish(f"draw_{B}_of_{k}", (row, j), token[gated(row, j.eq(0))].store(chosen))
 
 
-def _ranked(best: Tensor, picks: Tensor | None, rows: int, width: int, piece: int, k: int) -> tuple[Tensor, Tensor]:
+def _ranked(
+    best: Tensor, picks: Tensor | None, rows: int, width: int, piece: int, k: int, nan: float
+) -> tuple[Tensor, Tensor]:
     """The best k of each piece of a row, side by side: [rows, pieces * k], and where they stood in the first row."""
     pieces = -(-width // piece)
     out = Tensor.empty(rows, pieces * k, dtype=dtypes.float32, device=best.device)
     places = Tensor.empty(rows, pieces * k, dtype=dtypes.int32, device=best.device)
-    sink = _written(rows, width, piece, k, picks is not None, has_blocks(best.device))
+    sink = _written(rows, width, piece, k, picks is not None, has_blocks(best.device), nan)
     found = launch(sink, [out, places], [best] if picks is None else [best, picks])
     return found[0], found[1]
 
 
 @cache
-def _written(rows: int, width: int, piece: int, k: int, again: bool, blocks: bool) -> UOp:
+def _written(rows: int, width: int, piece: int, k: int, again: bool, blocks: bool, nan: float) -> UOp:
     """A value a thread: it counts the values of its piece that beat it."""
     pieces = -(-width // piece)
     best, picks = buffer(0, rows * pieces * k), buffer(1, rows * pieces * k, dtypes.int32)
@@ -125,7 +136,7 @@ def _written(rows: int, width: int, piece: int, k: int, again: bool, blocks: boo
         """The value at a place of the piece, and what it counts as; nothing lies beyond the row."""
         at = part * piece + place
         found = values[row * width + least(at, width - 1)].load()
-        counts = found.ne(found).where(real(-inf), found)
+        counts = found.ne(found).where(real(nan), found)
         return found, counts if width % piece == 0 else (at < width).where(counts, real(-inf))
 
     (own, counts), (_, rival) = value(mine), value(other)
@@ -134,5 +145,5 @@ def _written(rows: int, width: int, piece: int, k: int, again: bool, blocks: boo
     to = gated((row * pieces + part) * k + rank, rank < k)
     at = least(part * piece + mine, width - 1)
     place = at.cast(dtypes.int32) if before is None else before[row * width + at].load()
-    name = f"top_{k}_{rows}x{width}"
+    name = f"{'top' if nan < 0 else 'choose'}_{k}_{rows}x{width}"
     return finish(name, axes, best[to].store(own), picks[to].store(place))

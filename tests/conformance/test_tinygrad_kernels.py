@@ -98,12 +98,14 @@ def test_the_cuda_source_with_threads_as_fibers(case: Case, tmp_path: Path) -> N
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 def test_the_cuda_source_of_choices_with_threads_as_fibers(tmp_path: Path) -> None:
-    logits = np.random.default_rng(5).standard_normal((2, 30)).astype(np.float32)
+    logits = np.random.default_rng(5).standard_normal((4, 30)).astype(np.float32)
+    logits[2, 7], logits[3] = np.nan, -np.inf
     pick = np.array([[0, 3], [3, 1], [1, 3]], np.int32)
     with fibers(tmp_path) as built:
-        token = sample(Tensor(logits), Tensor([1.0, 0.0]), Tensor([0.9, 1.0]), 8, Tensor([0.7, 0.5])).numpy()
+        heat, top_p, u = Tensor([1.0, 0.0, 1.0, 1.0]), Tensor([0.9, 1.0, 0.9, 0.9]), Tensor([0.7, 0.5, 0.5, 0.5])
+        token = sample(Tensor(logits), heat, top_p, 8, u).numpy()
         tiles = group_by_expert(Tensor(pick), 4, 2)
-    assert token.tolist() == [drawn(logits[0], 1.0, 0.9, 8, 0.7), int(logits[1].argmax())]
+    assert token.tolist() == [drawn(logits[0], 1.0, 0.9, 8, 0.7), int(logits[1].argmax()), -1, -1]
     assert tiles.expert.numpy().tolist() == [0, 1, 3, 3, -1, -1]
     assert tiles.pair.numpy()[:4].tolist() == [[0, 6], [3, 4], [1, 2], [5, 6]]
     assert len(built) == 3
@@ -284,11 +286,24 @@ def test_a_sample_is_the_token_whose_share_holds_u(k: int, device: str | None) -
 
 
 @pytest.mark.parametrize("device", [None, "PYTHON"])
-def test_a_sample_of_nan_is_a_token(device: str | None) -> None:
-    bad = [np.full((2, 9), np.nan), [1.0, np.nan], [0.5, np.nan], [0.5, 1.0]]
+def test_settings_that_are_nan_choose_a_token(device: str | None) -> None:
+    bad = [np.zeros((2, 9)), [1.0, np.nan], [0.5, np.nan], [0.5, 1.0]]
     x, heat, p, u = (Tensor(np.array(a, np.float32), device=device).realize() for a in bad)
-    found = sample(x, heat, p, 4, u).numpy()
-    assert all(0 <= t < 9 for t in found)
+    assert all(0 <= t < 9 for t in sample(x, heat, p, 4, u).numpy())
+
+
+@pytest.mark.parametrize("device", [None, "PYTHON"])
+@pytest.mark.parametrize("k", [1, 4, 200])
+def test_nothing_is_chosen_of_what_is_not_finite(device: str | None, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """-1 for a NaN anywhere, for infinity, and where there is nothing else than minus infinity."""
+    monkeypatch.setattr(picks, "WIDE", 8)
+    monkeypatch.setattr(picks, "PIECE", 4)
+    x = np.zeros((6, 9), np.float32)
+    x[0, 8] = x[1, 0] = np.nan
+    x[2, 3], x[3], x[4, 2:], x[5, 1] = np.inf, -np.inf, -np.inf, 1
+    heat, p, u = (Tensor(np.full(6, a, np.float32), device=device).realize() for a in (1.0, 0.2, 0.5))
+    assert sample(Tensor(x, device=device), heat, p, k, u).numpy().tolist()[:5] == [-1, -1, -1, -1, 0]
+    assert argmax(Tensor(x, device=device)).numpy().tolist() == [-1, -1, -1, -1, 0, 1]
 
 
 @pytest.mark.parametrize("device", [None, "PYTHON"])

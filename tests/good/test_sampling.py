@@ -43,7 +43,16 @@ def test_temperature_sharpens_and_repetition_is_penalised() -> None:
     assert draw(Sampling(repetition_penalty=2.0), seen=(0,))[0] < 0.3
 
 
-@pytest.mark.parametrize("bad", [{"temperature": -1}, {"top_p": 0}, {"top_k": -1}, {"repetition_penalty": 0}])
+BAD = {
+    "temperature": (-1, -5e-324, float("inf"), float("nan")),
+    "top_p": (0, -1, 1.1, float("nan")),
+    "top_k": (-1, 1 << 31),
+    "repetition_penalty": (0, -1, float("inf"), float("nan")),
+    "seed": (-1, 1 << 64),
+}
+
+
+@pytest.mark.parametrize("bad", [{name: value} for name, values in BAD.items() for value in values])
 def test_options_out_of_range_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         Sampling(**bad)  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ static int check(int code, const char *what)
 static void batches(cdr_model *m, void *state, void *other)
 {
   cdr_batch *batch;
-  cdr_sampling how = {0.5, 0.9, 5, 1};
+  cdr_sampling how = {0.5, 0.9, 5, 1, NULL};
   const int32_t tokens[] = {1, 2, 3};
   int32_t chosen[12];
   float logits[3 * VOCAB];
@@ -41,7 +41,9 @@ static void everything(const char *weights, const char *folder)
 {
   cdr_model *m;
   uint64_t first[8] = {0}, second[8] = {0}, third[8] = {0};
-  cdr_sampling likeliest = {0, 1, 0, 0}, there = {0.8, 0.9, 5, 2}, here = {0.8, 0.9, 0, 2};
+  const unsigned char few[VOCAB] = {0, 1, 0, 0, 1};
+  cdr_sampling likeliest = {0, 1, 0, 0, NULL}, there = {0.8, 0.9, 5, 2, NULL}, here = {0.8, 0.9, 0, 2, NULL};
+  cdr_sampling known = {0.8, 0.9, 5, 2, few};
   int32_t ids[TOKENS], chosen[6], latest[64];
   float logits[VOCAB], slot[64];
   char path[4096];
@@ -64,6 +66,9 @@ static void everything(const char *weights, const char *folder)
     check(cdr_generate(m, first, 1, 3, &likeliest, chosen), "likeliest");
     check(cdr_generate(m, first, 1, 3, &there, chosen), "choose there");
     check(cdr_generate(m, first, 1, 3, &here, chosen), "choose here");
+    if (check(cdr_generate(m, first, 1, 3, &known, chosen), "choose again"))
+      for (int i = 0; i < 3; i++)
+        if (!few[chosen[i]]) abort();
     check(cdr_prefill(m, first, NULL, 0, logits), "the logits of before");
     if (cdr_state_latest(m, first, latest) != (int)cdr_state_tokens(m, first)) abort();
     batches(m, first, second);

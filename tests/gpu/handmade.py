@@ -30,7 +30,7 @@ static __device__ float bf(unsigned short v) { union { uint u; float f; } x; x.u
 EMB = """
 extern "C" __global__ void __launch_bounds__({d}) emb_{b}x{t}(float* out, int* x, float* E) {{
   int row = blockIdx.x, d = threadIdx.x;
-  out[row * {d} + d] = E[x[row] * {d} + d];
+  out[row * {d} + d] = E[(x[row] < 0 ? 0 : x[row]) * {d} + d];
 }}
 """
 
@@ -85,8 +85,8 @@ extern "C" __global__ void __launch_bounds__({vocab}) head_{b}x1(float* out, flo
 extern "C" __global__ void __launch_bounds__(1) argmax_{b}x1(int* out, float* x) {{
   float* row = x + blockIdx.x * {vocab};
   int best = 0;
-  for (int i = 1; i < {vocab}; i++) if (row[i] > row[best]) best = i;
-  out[blockIdx.x] = best;
+  for (int i = 0; i < {vocab}; i++) if (row[i] > row[best] || row[i] != row[i]) best = i;
+  out[blockIdx.x] = row[best] - row[best] == 0 ? best : -1;
 }}
 extern "C" __global__ void __launch_bounds__(1) sample_{b}x1(
     int* out, float* x, float* temperature, float* top_p, float* u) {{
@@ -97,7 +97,7 @@ extern "C" __global__ void __launch_bounds__(1) sample_{b}x1(
     sum += exp2(row[found] / temperature[blockIdx.x]);
     if (sum > u[blockIdx.x] * total * top_p[blockIdx.x]) break;
   }}
-  out[blockIdx.x] = found;
+  out[blockIdx.x] = total - total == 0 ? found : -1;
 }}
 """
 

@@ -235,3 +235,27 @@ def test_threads_share_a_model(engine: DeviceEngine) -> None:
         model = handmade.Reference(handmade.weights())
         for t, row in zip(IDS[start:], logits, strict=False):
             agree(row, model.step(t))
+
+
+@pytest.mark.parametrize("how", [Sampling(0), Sampling(0.7, top_k=5), Sampling(0.7), Sampling(1e-310, top_k=5)])
+def test_nothing_is_chosen_of_nan(
+    how: Sampling, built: Built, mock: Mock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = handmade.weights()
+    bad["emb.E"][5] = np.nan
+    monkeypatch.setattr(handmade, "weights", lambda *_: bad)
+    engine = opened(built, tmp_path, "sm_90")
+    state = engine.start()
+    engine.generate(state, 4, 1, how)
+    batch = engine.batch(2)
+    for call in (lambda: engine.generate(state, 5, 9, how), lambda: batch.generate([4, 5], 3, how)):
+        with pytest.raises(ArtifactError, match="the logits hold NaN"):
+            call()
+    batch.close()
+    engine.close()
+
+
+def test_a_tiny_temperature_takes_the_likeliest(engine: DeviceEngine) -> None:
+    for how in (Sampling(1e-310, top_k=5), Sampling(1e-310), Sampling(1e-45, top_k=5), Sampling(1e-45)):
+        assert engine.generate(engine.start(), 3, 20, how).tolist() == likeliest(reference([])[0], 3, 20)
+    assert len(set(engine.generate(engine.start(), 3, 30, Sampling(1e300, top_k=5)).tolist())) > 3
