@@ -10,10 +10,13 @@ depth, 06 training, 07 models, 08 diffs, 09 targets.
 from __future__ import annotations
 
 import difflib
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+
+from cdrmix.runtime.compilers import command as command
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,17 @@ class Need:
 
 OF_ARGUMENTS = frozenset({"E0215", "E0301", "E0311", "E0312", "E0317", "E0706"})
 """Mistakes that what an op is given may have made: the place that gives it is told, be it in the same file."""
+
+
+def need_compiler(variable: str, names: tuple[str, ...], what: str, why: str, package: str) -> list[Need]:
+    """The need of a compiler, where neither the variable ($CC, $CXX) nor one of the names gives a program."""
+    if command(variable, *names):
+        return []
+    install = f"apt-get install {package}"
+    if given := os.environ.get(variable, "").strip():
+        why = f"{why}; {variable} is `{given}`, and there is no such program"
+        return [Need(what, why, f"unset {variable}, or {install}")]
+    return [Need(what, why, install)]
 
 
 @dataclass(slots=True)

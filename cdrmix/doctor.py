@@ -1,7 +1,7 @@
 """`cdrmix doctor`: what each target still needs on this machine, and the command that installs it.
 
-Input: target names.  Output: a `Finding` each.  A backend says what it needs by `needs(target)`; one that exports
-none needs nothing but this package.
+Input: target names.  Output: a `Finding` each.  A backend says what it needs by `needs(target)` and
+what it uses by `tools(target)`; one that exports neither needs nothing but this package.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from cdrmix.diagnose import Need
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A target, what is missing to compile for it, and the device it would run on here (None: the host itself)."""
+    """A target, what is missing here, what it uses if nothing is, and the device it would run on (None: the host)."""
 
     target: str
     missing: tuple[Need, ...]
+    tools: tuple[str, ...]
     device: str | None
 
 
@@ -28,7 +29,9 @@ def examine(targets: Iterable[str]) -> list[Finding]:
     for target in targets:
         module = backend(target)
         missing = tuple(module.needs(target)) if hasattr(module, "needs") else ()
-        found.append(Finding(target, missing, module.device(target) if hasattr(module, "device") else None))
+        tools = tuple(module.tools(target)) if hasattr(module, "tools") and not missing else ()
+        device = module.device(target) if hasattr(module, "device") else None
+        found.append(Finding(target, missing, tools, device))
     return found
 
 
@@ -36,8 +39,8 @@ def tell(findings: Iterable[Finding]) -> str:
     """The findings as text."""
     lines = []
     for f in findings:
-        state = "ready to compile" if not f.missing else f"cannot compile: {len(f.missing)} missing"
-        lines.append(f"{f.target:6} {state}" + (f"; {f.device}" if f.device else ""))
+        state = f"{len(f.missing)} missing" if f.missing else "ready" + (": " + ", ".join(f.tools) if f.tools else "")
+        lines.append(f"{f.target:11} {state}" + (f"; {f.device}" if f.device else ""))
         lines += [f"         {need.what}: {need.why}" for need in f.missing]
         lines += [f"         run: {command}" for command in dict.fromkeys(need.command for need in f.missing)]
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cdrmix.runtime.compilers import command as compiler
 from cdrmix.runtime.errors import ArtifactError
 from cdrmix.runtime.saved import LATEST
 
@@ -36,8 +37,8 @@ def build(folder: Path, target: str = LIBRARY, source: str = "model.c", always: 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         remedy = "compile the spec again"
-        if shutil.which(os.environ.get("CC", "cc")) is None:
-            remedy = "install a C compiler (gcc or clang)"
+        if not compiler("CC", "cc"):
+            remedy = "install a C compiler (gcc or clang), or set CC"
         elif not os.access(folder, os.W_OK):
             remedy = "copy the artefact to where it can be built, or run `make` in it as who can write there"
         raise ArtifactError(f"`make {target}` failed in {folder}:\n{done.stderr.strip()[-2000:]}", remedy)

@@ -6,7 +6,6 @@ tokenizer, the program that streams text and its Makefile.
 
 from __future__ import annotations
 
-import os
 import shutil
 from importlib.resources import files
 from math import prod
@@ -20,12 +19,12 @@ from cdrmix.codegen.c.structs import Shape
 from jinja2 import Environment, StrictUndefined
 from jinja2.loaders import FunctionLoader
 
-from cdrmix.diagnose import Need
+from cdrmix.diagnose import Need, command, need_compiler
 from cdrmix.ir import layout
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model
 
-__all__ = ["OPS", "emit", "needs", "runtime_files"]
+__all__ = ["OPS", "emit", "needs", "runtime_files", "tools"]
 
 PUBLIC = {"model.h": ("model.h", "errors.h"), "tokenizer.h": ("tokenizer.h", "errors.h", "utf8.h", "sample.h")}
 """The headers of an artefact, and the headers each is made of."""
@@ -36,12 +35,14 @@ TEXT = ("tokenizer.c", "tokenizer_file.c", "utf8.c", "sample.c")
 
 def needs(target: str) -> list[Need]:
     """What runs the artefact's Makefile on this machine; compiling a spec to C needs nothing."""
-    found = []
-    if shutil.which("make") is None:
-        found.append(Need("make", "it builds the artefact's program", "apt-get install make"))
-    if shutil.which(os.environ.get("CC", "cc")) is None:
-        found.append(Need("a C compiler", "it builds the artefact's program", "apt-get install gcc"))
-    return found
+    why = "it builds the artefact's program"
+    make = [] if shutil.which("make") else [Need("make", why, "apt-get install make")]
+    return make + need_compiler("CC", ("cc",), "a C compiler", why, "gcc")
+
+
+def tools(target: str) -> list[str]:
+    """What builds the artefact's program here, in words."""
+    return [f"its program by {' '.join(command('CC', 'cc'))}"]
 
 
 def runtime_files() -> dict[str, bytes]:

@@ -19,6 +19,7 @@ from .artefact import (
     others,
     require,
     runtime_files,
+    tools,
 )
 from .budget import inspect
 
@@ -36,4 +37,5 @@ __all__ = [
     "others",
     "require",
     "runtime_files",
+    "tools",
 ]

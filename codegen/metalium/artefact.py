@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cdrmix.diagnose import Need, UserError
+from cdrmix.diagnose import Need, UserError, command, need_compiler
 from cdrmix.ir import layout
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model, Stored
@@ -45,9 +44,12 @@ HOST = ("host.py", "states.py", "weights.py")
 
 def needs(target: str) -> list[Need]:
     """What is missing to run an artefact's kernels over the emulation; compiling a spec needs nothing."""
-    if shutil.which(os.environ.get("CXX", "g++")):
-        return []
-    return [Need("a C++ compiler", "it builds the kernels for the emulation", "apt-get install g++")]
+    return need_compiler("CXX", ("g++", "c++"), "a C++ compiler", "it builds the kernels for the emulation", "g++")
+
+
+def tools(target: str) -> list[str]:
+    """What builds the kernels for the emulation here, in words."""
+    return [f"the emulation by {' '.join(command('CXX', 'g++', 'c++'))}"]
 
 
 def device(target: str) -> str | None:

@@ -6,7 +6,7 @@ A program is emitted as readable tinygrad (`program.py`), captured and compiled 
 
 from __future__ import annotations
 
-from .artefact import OPTIONS, STORED, emit, execute, needs, require
+from .artefact import OPTIONS, STORED, emit, execute, needs, require, tools
 from .expressions import OPS
 from .program import emit_program, schedule
 
@@ -21,6 +21,7 @@ __all__ = [
     "require",
     "runtime_files",
     "schedule",
+    "tools",
 ]
 
 

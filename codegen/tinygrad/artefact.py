@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cdrmix.codegen.tinygrad import runner, toolchain
+from cdrmix.codegen.tinygrad import host, runner, toolchain
 from cdrmix.codegen.tinygrad.compile import compile_programs
 from cdrmix.codegen.tinygrad.program import emit_program, schedule
 
@@ -27,8 +27,14 @@ STORED = frozenset({"f32", "f16", "bf16", "i8"})
 
 
 def needs(target: str) -> list[Need]:
-    """What is missing on this machine to compile for the target's usual archs."""
-    return [*toolchain.missing(toolchain.choose(target)), *runner.missing()]
+    """What is missing on this machine to compile for the target's usual archs, and to verify without a GPU."""
+    found = [*toolchain.missing(toolchain.choose(target)), *runner.missing()]
+    return found or host.missing()
+
+
+def tools(target: str) -> list[str]:
+    """What compiles and verifies here, in words."""
+    return [*toolchain.tools(target), f"the program on this CPU by {' '.join(host.compiler())}"]
 
 
 def require(target: str, options: Mapping[str, Any]) -> None:

@@ -60,9 +60,8 @@ def shapes(schedule: Mapping[str, Any]) -> list[Wanted]:
 
 
 def _build(archs: Sequence[Arch], text: str, jobs: int) -> list[bytes]:
-    threads = max(1, jobs // len(archs))
     with ThreadPoolExecutor(min(jobs, len(archs))) as pool:
-        return list(pool.map(lambda arch: machine.build(arch, text, threads), archs))
+        return list(pool.map(lambda arch: machine.build(arch, text), archs))
 
 
 def _describe(captured: Captured, vendor: Vendor) -> tuple[dict[str, Any], str]:

@@ -7,7 +7,6 @@ and `prefill:path`, the states after them.  tinygrad's device is a setting of a 
 from __future__ import annotations
 
 import importlib
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cdrmix.codegen.tinygrad import toolchain
+from cdrmix.codegen.tinygrad import host, internals, toolchain
 
 from cdrmix.diagnose import UserError
 
@@ -24,18 +23,19 @@ MODULE = "cdrmix.codegen.tinygrad.execution"
 
 def run(folder: Path, ids: Sequence[int]) -> dict[str, np.ndarray]:
     """Run the program token by token, and as a prompt.  Raises `UserError` where tinygrad has no CPU device."""
-    if shutil.which("clang") is None and toolchain.llvm() is None:
-        raise UserError("tinygrad's CPU device needs clang or LLVM 19", "run apt-get install libllvm19")
+    if needs := host.missing():
+        raise UserError(f"tinygrad's CPU device needs {needs[0].what}: {needs[0].why}", f"run {needs[0].command}")
     with tempfile.TemporaryDirectory(prefix="cdrmix-run-") as place:
         out = Path(place, "out.npz")
         request = {"folder": str(folder.resolve()), "ids": list(ids), "out": str(out)}
-        toolchain.ask_child(MODULE, request, "CPU" if shutil.which("clang") else "CPU:LLVM")
+        toolchain.ask_child(MODULE, request, "CPU")
         with np.load(out) as found:
             return dict(found)
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """In the child: both runs."""
+    internals.compile_for_cpu(host.compile_object)
     folder = Path(request["folder"])
     sys.path.insert(0, str(folder / "source"))
     program, stream, stored = (

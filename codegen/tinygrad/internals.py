@@ -110,11 +110,27 @@ def stop_compiling() -> None:
     """Kernels become source text only: the default device's compiler passes it through."""
     from tinygrad.device import Compiler, Device
 
+    render_without_llvm()
     Device[Device.DEFAULT].renderer.compiler = Compiler()
 
 
+def render_without_llvm() -> None:
+    """The renderer for AMD makes a compiler, which would load LLVM: it gets one that passes text through."""
+    from tinygrad.device import Compiler
+    from tinygrad.runtime.support import compiler_llvm
+
+    compiler_llvm.AMDLLVMCompiler = lambda arch: Compiler()
+
+
+def compile_for_cpu(compile_object: Callable[[str], bytes]) -> None:
+    """tinygrad's CPU device compiles its C by this function, not by running clang; call it before using the device."""
+    from tinygrad.runtime.support.compiler_cpu import ClangCompiler
+
+    ClangCompiler.compile = lambda self, src: compile_object(src)
+
+
 def amd_compiler(arch: str) -> Callable[[str], bytes]:
-    """What turns the text of an LLVM module into an object for an AMD device."""
+    """What turns the text of an LLVM module into an object for an AMD device, by the LLVM that LLVM_PATH names."""
     from tinygrad.runtime.support.compiler_llvm import AMDLLVMCompiler
 
     return AMDLLVMCompiler(arch).compile  # type: ignore[no-any-return]
@@ -274,6 +290,9 @@ def used_names() -> list[str]:
     from tinygrad.device import Compiled, Compiler
     from tinygrad.engine.realize import capturing, compile_linear
     from tinygrad.renderer import Estimates, Renderer
+    from tinygrad.renderer.cstyle import ClangRenderer
+    from tinygrad.renderer.llvmir import AMDLLVMRenderer
+    from tinygrad.runtime.support.compiler_cpu import ClangCompiler
     from tinygrad.runtime.support.compiler_llvm import AMDLLVMCompiler
     from tinygrad.uop.ops import KernelInfo, Ops, ParamArg, ProgramInfo, UOp
 
@@ -287,6 +306,10 @@ def used_names() -> list[str]:
         types = {f.name: f.type for f in fields(owner)}
         return ", ".join(f"{n}: {types.get(n, 'GONE')}" for n in names)
 
+    def made_by(renderer: Any) -> str:
+        found = re.search(r"from (\S+) import (\w+)\s+self\.compiler.* = \2\(", inspect.getsource(renderer.__init__))
+        return f"{found[1]}.{found[2]}" if found else "GONE"
+
     hook = re.search(r"capturing\[0\]\.(\w+\(.*\))", inspect.getsource(tinygrad.schedule))
     info = records(ProgramInfo, "name", "global_size", "local_size", "vars", "globals")
     ops = ("LINEAR", "COPY", "PROGRAM", "SINK", "SOURCE", "BUFFER", "PARAM", "RANGE", "END", "SPECIAL", "LOAD", "STORE")
@@ -298,8 +321,11 @@ def used_names() -> list[str]:
         ("device.Compiler.compile", call(Compiler.compile), "stop_compiling"),
         ("device.Compiled", members(Compiled, "renderer"), "stop_compiling"),
         ("renderer.Renderer", members(Renderer, "compiler"), "stop_compiling"),
-        ("runtime.support.compiler_llvm.AMDLLVMCompiler", call(AMDLLVMCompiler), "amd_compiler"),
+        ("runtime.support.compiler_llvm.AMDLLVMCompiler", call(AMDLLVMCompiler), "amd_compiler, render_without_llvm"),
         ("runtime.support.compiler_llvm.AMDLLVMCompiler.compile", call(AMDLLVMCompiler.compile), "amd_compiler"),
+        ("renderer.llvmir.AMDLLVMRenderer: makes", made_by(AMDLLVMRenderer), "render_without_llvm"),
+        ("renderer.cstyle.ClangRenderer: makes", made_by(ClangRenderer), "compile_for_cpu"),
+        ("runtime.support.compiler_cpu.ClangCompiler.compile", call(ClangCompiler.compile), "compile_for_cpu"),
         ("uop.ops.ProgramInfo", info, "_kernel"),
         ("uop.ops.ProgramInfo", members(ProgramInfo, "function_name"), "_kernel"),
         ("uop.ops.KernelInfo", records(KernelInfo, "estimates"), "_kernel"),

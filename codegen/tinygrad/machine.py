@@ -1,21 +1,19 @@
 """From kernel sources to one code object for one arch.
 
 Input: kernels by name (CUDA C, or LLVM IR one module a kernel).  Output: the readable text that keeps them all, and
-the machine code: a cubin or PTX by nvrtc; for AMD objects by LLVM, linked by lld.  The tools run in a child process.
+the machine code: a cubin or PTX by nvrtc; for AMD one linked by `amd.py`.  The tools run in a child process.
 """
 
 from __future__ import annotations
 
 import base64
 import ctypes
-import subprocess
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cdrmix.codegen.tinygrad import internals, toolchain
+from cdrmix.codegen.tinygrad import amd, toolchain
 from cdrmix.codegen.tinygrad.toolchain import Arch, Vendor
 
 from cdrmix.diagnose import UserError
@@ -59,9 +57,9 @@ def split(text: str) -> dict[str, str]:
     return {name: body for name, _, body in (part.partition("\n") for part in parts)}
 
 
-def build(arch: Arch, text: str, threads: int = 1) -> bytes:
+def build(arch: Arch, text: str) -> bytes:
     """The machine code of a text, made in a child process."""
-    request = {"vendor": arch.vendor, "compiler": arch.compiler, "text": text, "threads": threads}
+    request = {"vendor": arch.vendor, "compiler": arch.compiler, "text": text}
     try:
         reply = toolchain.ask_child(MODULE, request, arch.device)
     except UserError as e:
@@ -75,10 +73,10 @@ def build(arch: Arch, text: str, threads: int = 1) -> bytes:
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Compile the text of a request."""
     make = _nvidia if request["vendor"] == "cuda" else _amd
-    return {"code": base64.b64encode(make(request["compiler"], request["text"], request["threads"])).decode()}
+    return {"code": base64.b64encode(make(request["compiler"], request["text"])).decode()}
 
 
-def _nvidia(compiler: str, text: str, threads: int) -> bytes:
+def _nvidia(compiler: str, text: str) -> bytes:
     library = ctypes.CDLL(str(toolchain.nvrtc()))
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
     program = ctypes.c_void_p()
@@ -109,32 +107,15 @@ def _nvidia(compiler: str, text: str, threads: int) -> bytes:
     return "\n".join(f".version {PTX_VERSION}" if x.startswith(".version ") else x for x in lines).encode()
 
 
-def _amd(compiler: str, text: str, threads: int) -> bytes:
-    modules = split(text)
-    shares = [list(modules)[i::threads] for i in range(threads)]
-
-    def compile_share(share: list[str]) -> dict[str, bytes]:
-        compile_ir = internals.amd_compiler(compiler)
-        found = {}
-        for name in share:
-            try:
-                found[name] = compile_ir(modules[name])
-            except Exception as e:
-                raise UserError(f"kernel {name}: {e}") from e
-        return found
-
-    with ThreadPoolExecutor(threads) as pool:
-        objects = {name: code for share in pool.map(compile_share, shares) for name, code in share.items()}
-    paths = []
-    for i, name in enumerate(modules):
-        paths.append(f"{i}.o")
-        Path(paths[-1]).write_bytes(objects[name])
-    Path("objects").write_text("\n".join(paths))
-    linker = [str(toolchain.lld()), "-shared", "--no-undefined", "-o", "linked", "@objects"]
-    done = subprocess.run(linker, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"{toolchain.lld()} failed: {done.stderr[:4000]}")
-    return Path("linked").read_bytes()
+def _amd(compiler: str, text: str) -> bytes:
+    compile_ir = amd.compiler(compiler)
+    objects = []
+    for name, module in split(text).items():
+        try:
+            objects.append(compile_ir(module))
+        except Exception as e:
+            raise UserError(f"kernel {name}: {e}") from e
+    return amd.link(objects, Path.cwd())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ machine with the GPU needs no compiler.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ from functools import cache
 from importlib.resources import files as resources
 from pathlib import Path
 
-from cdrmix.diagnose import Need, UserError
+from cdrmix.diagnose import Need, UserError, need_compiler
 
 SHARED = ("errors", "json", "main", "output", "sample", "saved", "tokenizer", "tokenizer_file", "utf8", "weights")
 """The sources that the runner shares with the cpu target."""
@@ -25,12 +24,9 @@ BUILT = ("libmodel.so", "cdrmix-run")
 
 def missing() -> list[Need]:
     """What the runner is built with."""
-    tools = {"make": "make", os.environ.get("CC", "cc"): "gcc"}
-    return [
-        Need(tool, "it builds the artefact's runner", f"apt-get install {package}")
-        for tool, package in tools.items()
-        if shutil.which(tool) is None
-    ]
+    why = "it builds the artefact's runner"
+    make = [] if shutil.which("make") else [Need("make", why, "apt-get install make")]
+    return make + need_compiler("CC", ("cc",), "a C compiler", why, "gcc")
 
 
 @cache

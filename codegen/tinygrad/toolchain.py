@@ -3,7 +3,7 @@
 Input: names of targets (`sm_90`, `ptx`, `gfx1100`).  Output: `Arch` rows, `Need`s with the command that installs each,
 and the environment of the child processes that do the work.
 
-Everything comes from PyPI or Debian: nvrtc and CUDA's headers compile for NVIDIA, LLVM 19 and lld for AMD.
+Everything comes from PyPI: nvrtc and CUDA's headers compile for NVIDIA; `amd.py` has the tools for AMD.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from cdrmix.codegen.tinygrad import internals
+from cdrmix.codegen.tinygrad import amd, internals
+from cdrmix.codegen.tinygrad.places import GPU_EXTRA, first, in_system, in_toolkits, in_wheels
 
 from cdrmix.diagnose import Need, UserError, did_you_mean
 
@@ -90,11 +89,11 @@ def choose(target: str, names: Sequence[str] = ()) -> list[Arch]:
 @cache
 def nvrtc() -> Path | None:
     """The library that compiles CUDA C."""
-    return _first(
+    return first(
         os.environ.get("NVRTC_PATH"),
-        _in_wheels("*/lib/libnvrtc.so.*"),
-        _in_toolkits("lib*/libnvrtc.so*"),
-        _in_system("libnvrtc.so*"),
+        in_wheels("*/lib/libnvrtc.so.*"),
+        in_toolkits("lib*/libnvrtc.so*"),
+        in_system("libnvrtc.so*"),
     )
 
 
@@ -102,58 +101,11 @@ def nvrtc() -> Path | None:
 def cuda_headers() -> Path | None:
     """The folder whose `include` holds `cuda_fp16.h`."""
     header = "include/cuda_fp16.h"
-    found = _first(None, _in_toolkits(header), _in_wheels(f"*/{header}"), Path("/usr").glob(header))
+    found = first(None, in_toolkits(header), in_wheels(f"*/{header}"), Path("/usr").glob(header))
     return found.parent.parent if found is not None else None
 
 
-@cache
-def llvm() -> Path | None:
-    """LLVM 19 as a library."""
-    return _first(
-        os.environ.get("LLVM_PATH"),
-        Path("/usr/lib/llvm-19/lib").glob("libLLVM*19*"),
-        _in_system("libLLVM-19.so*"),
-        _in_system("libLLVM.so.19*"),
-    )
-
-
-@cache
-def lld() -> Path | None:
-    """The linker of ELF files."""
-    found = shutil.which("ld.lld-19") or shutil.which("ld.lld", path="/usr/lib/llvm-19/bin") or shutil.which("ld.lld")
-    return Path(found) if found else None
-
-
-def _first(given: str | None, *places: Iterable[Path]) -> Path | None:
-    """The file the user's setting names, or the first of the places (of several versions the newest)."""
-    if given and Path(given).is_file():
-        return Path(given)
-    for place in places:
-        if found := sorted((p for p in place if p.is_file() and "builtins" not in p.name), reverse=True):
-            return found[0]
-    return None
-
-
-def _in_wheels(pattern: str) -> Iterator[Path]:
-    for folder in sys.path:
-        yield from (Path(folder) / "nvidia").glob(pattern)
-
-
-def _in_toolkits(pattern: str) -> Iterator[Path]:
-    for folder in (os.environ.get("CUDA_PATH"), os.environ.get("CUDA_HOME"), "/usr/local/cuda", "/opt/cuda"):
-        if folder:
-            yield from Path(folder).glob(pattern)
-
-
-def _in_system(pattern: str) -> Iterator[Path]:
-    multiarch = sysconfig.get_config_var("MULTIARCH") or "lib64"
-    for folder in (f"/usr/lib/{multiarch}", "/usr/lib64", "/usr/lib", "/usr/local/lib"):
-        yield from Path(folder).glob(pattern)
-
-
-# What is missing.
-
-GPU_EXTRA = "pip install 'cdrmix[gpu]'"
+# What is missing, and what is used.
 
 
 def missing(archs: Sequence[Arch]) -> list[Need]:
@@ -166,13 +118,7 @@ def missing(archs: Sequence[Arch]) -> list[Need]:
     if nvidia := [a for a in archs if a.vendor == "cuda"]:
         found += _missing_for_cuda(nvidia)
     if any(a.vendor == "hip" for a in archs):
-        if llvm() is None:
-            found.append(Need("LLVM 19", "it compiles the kernels for AMD", "apt-get install libllvm19"))
-        elif (major := _llvm_version()) < 18:
-            why = f"{llvm()} is version {major}, which does not know these devices"
-            found.append(Need("LLVM 19", why, "apt-get install libllvm19, and unset LLVM_PATH"))
-        if lld() is None:
-            found.append(Need("lld 19", "it links the code objects for AMD", "apt-get install lld-19"))
+        found += amd.missing()
     return found
 
 
@@ -208,19 +154,15 @@ def _nvrtc_archs() -> tuple[int, ...]:
     return tuple(archs)
 
 
-@cache
-def _llvm_version() -> int:
-    major, rest = ctypes.c_uint(), ctypes.c_uint()
-    try:
-        ctypes.CDLL(str(llvm())).LLVMGetVersion(ctypes.byref(major), ctypes.byref(rest), ctypes.byref(rest))
-    except (OSError, AttributeError):  # not loadable, or from before LLVM 16
-        return 0
-    return major.value
+def tools(target: str) -> list[str]:
+    """What a target is compiled with here, in words; ask `missing` first."""
+    tinygrad = f"tinygrad {internals.VERSION}"
+    return [tinygrad, f"nvrtc ({nvrtc()})"] if target == "cuda" else [tinygrad, *amd.tools()]
 
 
 # The child processes that do the work.
 
-KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+KEPT = ("PATH", "CC", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 HASH_SEED = "0"
 
 
@@ -230,10 +172,10 @@ def environment(device: str, work: Path) -> dict[str, str]:
     `work` is a folder of the child's own; nothing is cached from one run to another.
     """
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-    tools = {"NVRTC_PATH": nvrtc(), "CUDA_PATH": cuda_headers(), "LLVM_PATH": llvm()}
+    libraries = {"NVRTC_PATH": nvrtc(), "CUDA_PATH": cuda_headers(), "LLVM_PATH": amd.library()}
     return {
         **kept,
-        **{name: str(path) for name, path in tools.items() if path is not None},
+        **{name: str(path) for name, path in libraries.items() if path is not None},
         "PYTHONHASHSEED": HASH_SEED,
         "PYTHONDONTWRITEBYTECODE": "1",
         "DEV": device,

@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from cdrmix.diagnose import command
 from cdrmix.ir import layout
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model
@@ -31,6 +32,13 @@ _ELSEWHERE = frozenset({"load.py", "engine.py"})  # they open artefacts; inside 
 def emit(program: Program) -> dict[str, str | bytes]:
     """The generated module."""
     return {"model.py": _template().render(**template_keys(program))}
+
+
+def tools(target: str) -> list[str]:
+    """What the scans run by here, in words."""
+    if found := command("CXX", "c++", "g++", "clang++"):
+        return [f"scans in C++ by {' '.join(found)}"]
+    return ["scans in torch, as there is no C++ compiler (apt-get install g++)"]
 
 
 def runtime_files() -> dict[str, bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,6 @@ from tests.conformance.torch_specs import MODELS
 
 SPEC = Path(__file__).parents[2] / "spec"
 TOLERANCE = 1e-4
-
-pytestmark = pytest.mark.skipif(shutil.which("clang") is None, reason="tinygrad's CPU kernels need clang")
 
 
 @pytest.mark.parametrize("name", ["hybrid"])

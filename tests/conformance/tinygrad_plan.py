@@ -1,25 +1,25 @@
 """Runs captured launches on this CPU, as the GPU runner runs them on a device.
 
-The kernels come from tinygrad's CPU renderer and are built by clang into one library.  All that is not given is
-filled with a pattern that is not a number, so that a read of what nothing wrote shows.
+The kernels come from tinygrad's CPU renderer and are built by the C compiler into one library.  All that is not given
+is filled with a pattern that is not a number, so that a read of what nothing wrote shows.
 """
 
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cdrmix.codegen.tinygrad import host
 from cdrmix.codegen.tinygrad.capture import ITSELF, Captured, Wanted, capture
 from cdrmix.codegen.tinygrad.compile import shapes
 
 Array = np.ndarray[Any, Any]
 STORED = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16, "i8": np.int8, "i32": np.int32}
-DEVICE = "CPU:CLANG:x86_64,native"
+DEVICE = "NULL:CLANG:x86_64,native"
 
 
 class Plans:
@@ -31,11 +31,7 @@ class Plans:
         texts = [s.text.replace(ITSELF, f"kernel_{i}") for i, s in enumerate(self.captured.sources)]
         (folder / "kernels.c").write_text("\n".join(texts))
         library = folder / "kernels.so"
-        subprocess.run(
-            ["clang", "-O1", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-shared", "-fPIC", "-w", "-lm",
-             "-o", str(library), str(folder / "kernels.c")],
-            check=True,
-        )  # fmt: skip
+        host.compile_library((folder / "kernels.c").read_text(), library)
         self.library = ctypes.CDLL(str(library))
 
     def run(

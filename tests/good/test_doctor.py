@@ -11,7 +11,8 @@ from cdrmix.cli import main
 
 def test_a_machine_with_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "torch", "cpu"]) == 0
-    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [["torch", "ready"], ["cpu", "ready"]]
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in told] == [["torch", "ready:"], ["cpu", "ready:"]]
 
 
 def test_what_is_missing_is_named_with_the_command(
@@ -30,3 +31,28 @@ def test_what_is_missing_is_named_with_the_command(
 def test_an_unknown_target_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "cuba"]) == 1
     assert "no target `cuba`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("", "ready: its program by cc"),
+        ("cc -m64", "ready: its program by cc -m64"),
+        ("env cc", "ready: its program by env cc"),
+        ('cc "', 'CC is `cc "`, and there is no such program'),
+        ("no-such-compiler -O2", "run: unset CC, or apt-get install gcc"),
+    ],
+)
+def test_a_compiler_is_what_make_takes_it_for(
+    given: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CC", given)
+    assert main(["doctor", "cpu"]) == (0 if says.startswith("ready") else 1)
+    assert says in capsys.readouterr().out
+
+
+def test_training_says_how_its_scans_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert main(["doctor", "torch"]) == 0
+    assert "scans in torch" in capsys.readouterr().out

@@ -6,13 +6,12 @@ the source that it is made of.
 
 from __future__ import annotations
 
-import ctypes
 import re
 from collections.abc import Callable
-from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_void_p
 from pathlib import Path
 
-from cdrmix.codegen.tinygrad import machine, toolchain
+import pytest
+from cdrmix.codegen.tinygrad import machine
 
 from . import build
 
@@ -62,32 +61,13 @@ def kernels(text: str, folder: Path) -> Path:
 
 
 def compiler() -> Callable[[str, Path], None]:
-    """LLVM's C interface: IR to an object file for this machine."""
-    lib = ctypes.CDLL(str(toolchain.llvm()))
-    lib.LLVMGetHostCPUName.restype = lib.LLVMGetDefaultTargetTriple.restype = c_char_p
-    for name in ("LLVMCreateMemoryBufferWithMemoryRangeCopy", "LLVMContextCreate", "LLVMCreateTargetMachine"):
-        getattr(lib, name).restype = c_void_p
-    lib.LLVMCreateMemoryBufferWithMemoryRangeCopy.argtypes = [c_char_p, c_size_t, c_char_p]
-    lib.LLVMParseIRInContext.argtypes = [c_void_p, c_void_p, POINTER(c_void_p), POINTER(c_char_p)]
-    lib.LLVMCreateTargetMachine.argtypes = [c_void_p, c_char_p, c_char_p, c_char_p, c_int, c_int, c_int]
-    lib.LLVMTargetMachineEmitToFile.argtypes = [c_void_p, c_void_p, c_char_p, c_int, POINTER(c_char_p)]
-    lib.LLVMDisposeModule.argtypes = lib.LLVMContextDispose.argtypes = [c_void_p]
-    host = {"x86_64": "X86", "aarch64": "AArch64"}[lib.LLVMGetDefaultTargetTriple().decode().split("-")[0]]
-    for part in ("TargetInfo", "Target", "TargetMC", "AsmPrinter"):
-        getattr(lib, f"LLVMInitialize{host}{part}")()
-    target, said, triple = c_void_p(), c_char_p(), lib.LLVMGetDefaultTargetTriple()
-    assert lib.LLVMGetTargetFromTriple(triple, byref(target), byref(said)) == 0, said.value
-    generic, optimised, position_independent = b"", 1, 2
-    made = lib.LLVMCreateTargetMachine(target, triple, generic, b"", optimised, position_independent, 0)
+    """IR to an object file for this machine."""
+    binding = pytest.importorskip("llvmlite.binding", reason="llvmlite is not installed")
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    machine = binding.Target.from_default_triple().create_target_machine(opt=1, reloc="pic", codemodel="default")
 
     def compile_ir(text: str, out: Path) -> None:
-        context, module = lib.LLVMContextCreate(), c_void_p()
-        buffer = lib.LLVMCreateMemoryBufferWithMemoryRangeCopy(text.encode(), len(text.encode()), b"kernel")
-        failed = lib.LLVMParseIRInContext(context, buffer, byref(module), byref(said))
-        assert not failed, f"{(said.value or b'').decode()}\n{text}"
-        failed = lib.LLVMTargetMachineEmitToFile(made, module, str(out).encode(), 1, byref(said))
-        assert not failed, (said.value or b"").decode()
-        lib.LLVMDisposeModule(module)
-        lib.LLVMContextDispose(context)
+        out.write_bytes(machine.emit_object(binding.parse_assembly(text)))
 
     return compile_ir

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cdrmix.codegen.tinygrad import toolchain
+from cdrmix.codegen.tinygrad import amd, host, toolchain
 
 from cdrmix.cli import main
 from tests.small import write_spec
@@ -49,8 +49,6 @@ def test_an_artefact_says_that_it_is_compiled_and_no_more(artefact: Path) -> Non
 def test_verify_runs_the_readable_program_where_no_gpu_is(
     artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if shutil.which("clang") is None and toolchain.llvm() is None:
-        pytest.skip("tinygrad's CPU device needs clang or libllvm19")
     monkeypatch.delenv("CDR_DRIVER", raising=False)
     copy = shutil.copytree(artefact, tmp_path / "copy")
     assert main(["verify", str(copy), "--tokens", "11"]) == 0
@@ -89,8 +87,60 @@ def test_mistakes_are_refused_at_once(
 def test_missing_tools_are_named_before_any_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(toolchain, "lld", lambda: None)
+    monkeypatch.setattr(amd, "lld", lambda: None)
     assert main(["doctor", "rocm"]) == 1
-    assert "apt-get install lld-19" in capsys.readouterr().out
+    assert "triton: its lld links" in (told := capsys.readouterr().out) and "pip install 'cdrmix[gpu]'" in told
     assert main(["compile", str(write_spec(tmp_path)), "--target", "rocm", "-o", str(tmp_path / "out")]) == 1
-    assert "apt-get install lld-19" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert "pip install 'cdrmix[gpu]'" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@no_gpu
+@pytest.mark.parametrize(
+    ("compiler", "says"),
+    [
+        ("#!/bin/sh\necho an old one >&2; exit 1\n", "knows no half floats"),
+        (None, "no such program"),
+    ],
+)
+def test_verify_without_a_compiler_for_the_program_says_what_helps(
+    compiler: str | None, says: str, artefact: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.delenv("CDR_DRIVER", raising=False)
+    monkeypatch.setenv("CC", str(tmp_path / "cc"))
+    if compiler is not None:
+        (tmp_path / "cc").write_text(compiler)
+        (tmp_path / "cc").chmod(0o755)
+    host.compiler.cache_clear()
+    try:
+        assert main(["verify", str(artefact), "--tokens", "3"]) == 1
+    finally:
+        host.compiler.cache_clear()
+    told = capsys.readouterr().err
+    assert says in told and "run " in told and "Traceback" not in told
+
+
+@pytest.mark.skipif(bool(amd.missing()), reason="llvmlite or triton is not installed")
+def test_which_llvm_and_linker_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Those of PyPI; an LLVM that LLVM_PATH names before it, Debian's where it is not."""
+    monkeypatch.delenv("LLVM_PATH", raising=False)
+    amd.library.cache_clear()
+    assert amd.llvm() == "llvmlite" and amd.lld() == "triton" and amd.missing() == []
+    (tmp_path / "libLLVM.so").write_text("")
+    monkeypatch.setenv("LLVM_PATH", str(tmp_path / "libLLVM.so"))
+    amd.library.cache_clear()
+    amd.llvm_version.cache_clear()
+    assert amd.llvm() == tmp_path / "libLLVM.so"
+    assert [need.what for need in amd.missing()] == ["LLVM 18 or newer"]
+    monkeypatch.delenv("LLVM_PATH")
+    monkeypatch.setattr(amd.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(amd, "in_system", lambda pattern: iter([tmp_path / "libLLVM.so"]))
+    amd.library.cache_clear()
+    assert amd.llvm() == tmp_path / "libLLVM.so"
+    monkeypatch.setattr(amd, "in_system", lambda pattern: iter(()))
+    monkeypatch.setenv("PATH", "")
+    amd.library.cache_clear()
+    if not Path("/usr/lib/llvm-19").exists():
+        assert [need.what for need in amd.missing()] == ["llvmlite", "triton"]
+    amd.library.cache_clear()
+    amd.llvm_version.cache_clear()

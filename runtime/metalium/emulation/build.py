@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from cdrmix.runtime.compilers import command
+
 HERE = Path(__file__).resolve().parent
 READER, WRITER, COMPUTE = 0, 1, 2
 
@@ -68,17 +70,17 @@ def cache_folder() -> Path:
     return folder
 
 
-def compiler() -> str:
+def compiler() -> tuple[str, ...]:
     """The C++ compiler: $CXX, g++ or c++."""
-    for name in filter(None, (os.environ.get("CXX"), "g++", "c++")):
-        if found := shutil.which(name):
-            return found
-    raise EmulationError("no C++ compiler on this machine: install g++")
+    if found := command("CXX", "g++", "c++"):
+        return found
+    given = os.environ.get("CXX", "").strip()
+    raise EmulationError(f"CXX is `{given}`: no such program" if given else "no C++ compiler here: install g++")
 
 
 @functools.cache
-def _version(name: str) -> bytes:
-    return subprocess.run([name, "--version"], capture_output=True, check=False).stdout
+def _version(compiler: tuple[str, ...]) -> bytes:
+    return subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
 
 
 @functools.cache
@@ -120,7 +122,7 @@ def _together(tasks: Sequence[functools.partial[None]]) -> None:
 
 
 def _command(*flags: str) -> list[str]:
-    return [compiler(), *FLAGS, *flags, f"-I{HERE}"]
+    return [*compiler(), *FLAGS, *flags, f"-I{HERE}"]
 
 
 def _run(command: Sequence[str], text: str | None, what: str) -> None:
