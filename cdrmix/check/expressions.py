@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cdrmix.check import stores, tensors
-from cdrmix.check.axes import AxisVar, made_one, names, unite
+from cdrmix.check.axes import AxisVar, is_one, made_one, names, unite
 from cdrmix.check.dims import axis_of
-from cdrmix.check.draft import Definition
+from cdrmix.check.draft import Definition, Writing
+from cdrmix.check.index_forms import contraction, together
 from cdrmix.check.quote import dims, quote
 from cdrmix.check.reading import Reading, read, value
 from cdrmix.check.scope import OpValue, Static
 from cdrmix.check.statics import evaluate, not_static
 from cdrmix.check.symbols import Stored
-from cdrmix.check.tensors import Value
+from cdrmix.check.tensors import Slots, Value
 from cdrmix.check.values import CONTEXT, Failed, a_kind, kind_of, show
 from cdrmix.diagnose import Span
-from cdrmix.ir.nodes import DType, Ref
+from cdrmix.ir.nodes import DType, Node, Ref
 from cdrmix.ir.ops import FUNCTIONS, OPS, REDUCTIONS
 from cdrmix.syntax import ast
 
@@ -174,8 +175,18 @@ def apply(op: str, symbol: str, operands: Sequence[Value], texts: Sequence[ast.E
         if operand.shape and first is None:
             shape, first = operand.shape, text
         elif operand.shape and first is not None:
-            meet(shape, first, operand.shape, text, symbol, span, r, leaves)
+            meet(shape, first, operand.shape, text, symbol, span, r, leaves, _whole(symbol, texts, span))
     return tensors.elementwise(op, operands, shape, span)
+
+
+def _whole(symbol: str, texts: Sequence[ast.Expr], span: Span) -> ast.Expr:
+    """An operator or function with its operands as text again."""
+    match texts:
+        case (then, cond, other) if symbol == "if":
+            return ast.IfElse(span, cond, then, other)
+        case (left, right) if not symbol.isalpha() or symbol in ("and", "or"):
+            return ast.Binary(span, symbol, left, right)
+    return ast.Call(span, ast.Name(span, symbol), tuple(ast.Arg(t.span, None, t) for t in texts))
 
 
 def known(expr: ast.Expr, r: Reading) -> Value:
@@ -216,8 +227,11 @@ def meet(
     span: Span,
     r: Reading,
     leaves: ast.Expr | None = None,
+    whole: ast.Expr | None = None,
 ) -> None:
-    """Check that two operands have the same axes (E0303, E0304; E0313 where an index left some)."""
+    """Check that two operands have the same axes (E0303, E0304; E0313 where an index left some).  `whole` is what they
+    are operands of.
+    """
     same = len(left) == len(right)
     clash = next(((a.root, b.root) for a, b in zip(left, right, strict=False) if not unite(a, b)), None)
     if same and clash is None:
@@ -233,6 +247,8 @@ def meet(
                      f"if they are meant to be, {made_one(two, one)}")  # fmt: skip
     turned = symbol == "="
     help = merged(right, right_text, left, None, r) if turned else merged(left, left_text, right, right_text, r)
+    if whole is not None and not help:
+        help = together(whole, left, right, r, {id(left_text): tuple(left), id(right_text): tuple(right)})
     help = help or f"they meet at `{symbol}`, where axes must be the same"
     r.draft.fail("E0303", span, f"axes differ: `{quote(left_text)}` is {names(left)}, `{quote(right_text)}` is "
                  f"{names(right)}", help)  # fmt: skip
@@ -257,21 +273,42 @@ def _matrix_product(expr: ast.Binary, left: Value, right: Value, r: Reading) -> 
     if len(left.shape) != 2 or len(right.shape) != 1:
         a, b = quote(expr.left), quote(expr.right)
         help = f"`{a}` wants [M, K] and `{b}` [K]"
-        if len(left.shape) == len(right.shape) == 1:
-            help = f"a dot product is `sum[i]({_item(expr.left)}*{_item(expr.right)})`"
-        elif len(left.shape) == 1 and len(right.shape) == 2:
-            help = f"the matrix stands on the left: `{b} @ {a}`"
-        elif len(left.shape) == 2:
-            help = merged(right.shape, expr.right, left.shape[1:], None, r) or help
+        if len(left.shape) == 1 and len(right.shape) == 2 and unite(left.shape[0], right.shape[1]):
+            help = f"the matrix stands on the left: write `{b} @ {a}`"
+        elif left.shape and right.shape:
+            help = merged(right.shape, expr.right, left.shape[1:], None, r) or _sum(expr, left, right, r) or help
         r.draft.fail("E0315", expr.span, f"`{quote(expr)}`: the matrix product wants [M, K] @ [K], got "
                      f"{names(left.shape)} @ {names(right.shape)}", help)  # fmt: skip
+    first, last = left.shape
+    if not unite(last, right.shape[0]) and is_one(first, right.shape[0]):
+        return _turned(expr, left, right, r)
     meet(left.shape[1:], expr.left, right.shape, expr.right, "@", expr.span, r)
     return tensors.product(left, right, expr.span)
 
 
-def _item(text: ast.Expr) -> str:
-    shown = quote(text)
-    return f"{shown}[i]" if isinstance(text, ast.Name | ast.Primed) else f"({shown})[i]"
+def _sum(expr: ast.Binary, left: Value, right: Value, r: Reading) -> str:
+    """A product of other things than a matrix and a vector, as a sum."""
+    shapes = {id(expr.left): left.shape, id(expr.right): right.shape}
+    rows = len(right.shape) > 1 and len(left.shape) <= 2 and is_one(left.shape[-1], right.shape[0])
+    return contraction(expr, left.shape, right.shape, rows, r, shapes)
+
+
+def _turned(expr: ast.Binary, left: Value, right: Value, r: Reading) -> Value:
+    """A matrix whose first axis is the vector's; the product is read on as if it were turned."""
+    text, (rows, columns) = quote(expr.left), left.shape
+    turned = names((columns, rows))
+    symbol = r.frame.symbols.get(expr.left.id) if isinstance(expr.left, ast.Name) else None
+    how = _sum(expr, left, right, r)
+    if isinstance(symbol, Stored) and symbol.kind == "param":
+        how = f"declare `param {text}: {turned}`" + (f", or {how}" if how else "")
+    r.draft.error("E0303", expr.span, f"axes differ: `{text}` is {names(left.shape)}, and `@` sums over its last axis; "
+                  f"`{quote(expr.right)}` is {names(right.shape)}",
+                  how or f"the matrix is {turned} here")  # fmt: skip
+
+    def emit(w: Writing, slots: Slots) -> Node:
+        raise Failed
+
+    return Value((columns,), left.dtype, emit, expr.span, left.free, True)
 
 
 # --- as ------------------------------------------------------------------------------------------------------------

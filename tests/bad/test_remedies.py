@@ -2,7 +2,7 @@
 
 A program of this folder may say `# mends` for its only mistake, or `# mends N` for each of its first N: the remedy is
 applied as text.  "add `…`, `…`" puts lines in front of the marked one (`use` in front of the file), "write `…`" takes
-the place of the marked text.
+the place of the marked text, or of the equation that ends with it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def mended(text: str, d: Diagnostic) -> str:
     if put:
         assert d.span.line == d.span.end_line, "the remedy is for one line"
         line = lines[d.span.line - 1]
-        lines[d.span.line - 1] = line[: d.span.col - 1] + put[1] + line[d.span.end_col - 1 :]
+        whole = re.match(r"[\w']+(\[[^\]]*\])? = ", put[1])
+        start = len(line) - len(line.lstrip()) if whole else d.span.col - 1
+        lines[d.span.line - 1] = line[:start] + put[1] + line[d.span.end_col - 1 :]
     for new in reversed(re.findall(r"`([^`]+)`", added[1]) if added else []):
         lines.insert(0 if new.startswith("use ") else d.span.line - 1, new)
     return "\n".join(lines)
