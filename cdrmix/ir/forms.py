@@ -125,18 +125,29 @@ class Sequential:
 
 
 @dataclass(frozen=True, slots=True)
-class Attend:
-    """name[indices] = sum[t](softmax[t](scale·sum[contract](query * K[t, …]) + bias) * V[t, …]), for SDPA.
+class Scored:
+    """A part of an attention's scores: sum[contract](query * key), `key` being the read of a history at `t`.
 
-    `key` and `value` are the history reads themselves; `bias` may read `t` and params, never the token.
+    A part with nothing to contract has one number a token as its key.
+    """
+
+    contract: tuple[Index, ...]
+    query: Node
+    key: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Attend:
+    """name[indices] = sum[t](softmax[t](scale·Σ_parts sum[contract](query * K[t, …]) + bias) * V[t, …]), for SDPA.
+
+    Several parts are one product over queries and keys put end to end.  `value` is the history read itself; `bias` may
+    read `t` and params, never the token.
     """
 
     name: str
     indices: tuple[Index, ...]
     t: Index
-    contract: tuple[Index, ...]
-    query: Node
-    key: Node
+    parts: tuple[Scored, ...]
     value: Node
     scale: float
     bias: Node | None

@@ -103,11 +103,14 @@ def _(s: forms.Sequential, known: Known) -> list[str]:
 
 @statement.register
 def _(s: forms.Attend, known: Known) -> list[str]:
-    named = (("query", s.query), ("key", s.key), ("value", s.value))
-    parts = [f"{word} {expression(n, known)}" for word, n in named]
-    parts += [f"scale {s.scale!r}"] + ([f"bias {expression(s.bias, known)}"] if s.bias is not None else [])
+    said = [
+        f"query {expression(p.query, known)} key {expression(p.key, known)} over {_listed(p.contract, known)}"
+        for p in s.parts
+    ]
+    said += [f"value {expression(s.value, known)}", f"scale {s.scale!r}"]
+    said += [f"bias {expression(s.bias, known)}"] if s.bias is not None else []
     left = over(Ref("def", s.name), s.indices, known)
-    return [f"{left} = attend[{binder(s.t, known)}; {_listed(s.contract, known)}]({', '.join(parts)})"]
+    return [f"{left} = attend[{binder(s.t, known)}]({', '.join(said)})"]
 
 
 def _listed(indices: tuple[Index, ...], known: Known) -> str:

@@ -73,7 +73,7 @@ def _place(found: Affine, t: Term, s: str, own: tuple[Index, ...], to_home: dict
         found.decay.setdefault(edge, []).append(renamed(replace(t, read=None), to_home))
         return None
     if len(at) > 1:
-        return Culprit(t.read, "is contracted along two of its axes")
+        return Culprit(t.read, "is contracted along two of its axes; declare them as one axis")
     p, m = at[0], t.read.args[at[0]].arg
     if found.key not in (None, p):
         return Culprit(t.read, "is contracted along another axis than in the term before")

@@ -1,7 +1,7 @@
 """Recognise attention over a history by the algebra of its sum, so that one fused kernel can do it.
 
 Input: statements over whole sequences.
-Output: the same with `sum[t](softmax[t](scale*(q·K[t]) + bias[t]) * V[t])` as an `Attend` and the rest of its
+Output: the same with `sum[t](softmax[t](scale*(q·K[t] + …) + bias[t]) * V[t])` as an `Attend` and the rest of its
 equation around it; and, for each softmax over a window that is not of this form, why.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from cdrmix.ir import build, walk
-from cdrmix.ir.forms import Attend
+from cdrmix.ir.forms import Attend, Scored
 from cdrmix.ir.nodes import Def, Index, Node, Ref
 from cdrmix.passes import product as algebra
 from cdrmix.passes.queries import Item
@@ -88,16 +88,25 @@ class Attention:
         return attend, algebra.product([*around, result])
 
     def _scores(self, scores: Node, t: Index, indices: tuple[Index, ...]) -> Attend:
-        """The scores as scale*(query · K[t]) + bias."""
+        """The scores as scale*(Σ query · K[t]) + bias; the value is not known yet."""
         terms = self.leaves.expand(scores)
         for term in terms:
             if term.culprit:
                 raise _Unfit(term.culprit.node, "in the scores is not linear in a history")
-        hits = [term for term in terms if term.read is not None]
-        if len(hits) != 1 or hits[0].read is None:
-            raise _Unfit(scores, f"reads {len(hits)} keys, not one")
-        (hit,) = hits
-        key = hits[0].read
+        found = [self._part(term, term.read, t, indices) for term in terms if term.read is not None]
+        found = [(scale, part) for scale, part in found if scale]
+        if not found:
+            raise _Unfit(scores, "reads no key")
+        scale = found[0][0]  # the others' queries carry what their own is more
+        parts = tuple(
+            part if own == scale else replace(part, query=algebra.product([build.const(own / scale), part.query]))
+            for own, part in found
+        )
+        bias = self._bias(terms, t, indices)
+        return Attend("", indices, t, parts, parts[0].key, scale, bias)
+
+    def _part(self, hit: Term, key: Node, t: Index, indices: tuple[Index, ...]) -> tuple[float, Scored]:
+        """The product of a query and one key, and the number in front of it."""
         contract = tuple(a.arg for a in key.args if a.op == "index" and a.arg in hit.bound)
         if len(set(contract)) != len(contract) or t in contract:
             raise _Unfit(key, "is summed at one place twice")
@@ -117,8 +126,8 @@ class Attention:
                 vector.append(f)
         query = algebra.product(vector, [i for i in hit.bound if i not in contract])
         if not set(query.free) <= {*indices, *contract}:
-            raise _Unfit(scores, "has a query over an index that the result does not keep")
-        return Attend("", indices, t, contract, query, key, key, scale, self._bias(terms, t, indices))
+            raise _Unfit(key, "has a query over an index that the result does not keep")
+        return scale, Scored(contract, query, key)
 
     def _bias(self, terms: list[Term], t: Index, indices: tuple[Index, ...]) -> Node | None:
         """What is added to the scores; what does not depend on `t` changes no softmax along it."""

@@ -66,6 +66,8 @@ class Rewriter:
             return n
         if n.op == "read" and not any(self.leaves.depends(a) for a in n.args):
             raise Whole(self.behind.get(n.arg.ref) or Culprit(n, "is read whole"))
+        while n.op == "sum" and n.args[0].op == "sum":  # one contraction, over all the axes that a key may be among
+            n = build.reduce("sum", (*n.arg, *n.args[0].arg), n.args[0].args[0], n.span)
         try:
             return walk.rebuild(n, tuple(self.node(owner, a) for a in n.args))
         except Whole:

@@ -28,8 +28,21 @@ DEEPEST = 4
 
 def with_roles(states: tuple[str, ...], map_: Affine, leaves: Leaves, reads: list[Read] | Culprit) -> Group:
     """Name the axes and choose the form."""
+    positions, whole = _keys(map_, reads)
+    groups = [_with_key(states, map_, leaves, reads, p, whole) for p in positions or [None]]
+    return next((g for g in groups if g.form == "chunk"), groups[0])
+
+
+def _with_key(
+    states: tuple[str, ...],
+    map_: Affine,
+    leaves: Leaves,
+    reads: list[Read] | Culprit,
+    position: int | None,
+    whole: Culprit | None,
+) -> Group:
+    """The group with the key at this position."""
     axes = map_.indices
-    position, whole = _key(map_, reads)
     if len(axes) == 1 and not map_.low_rank:  # a vector is no larger than what reads it
         position = None
     if whole is not None and map_.low_rank:
@@ -78,18 +91,23 @@ def _group(
     return _chunk(group, map_, decay, addend)
 
 
-def _key(map_: Affine, reads: list[Read] | Culprit) -> tuple[int | None, Culprit | None]:
-    """The key's position, and the read that stands in the way of one."""
+def _keys(map_: Affine, reads: list[Read] | Culprit) -> tuple[list[int], Culprit | None]:
+    """Where the key may be, the longest axis first, of equal ones the last; and the read that leaves no place for it.
+
+    What is contracted and is not the key becomes a batch of products, so the longest axis leaves the fewest.
+    """
+    given = [] if map_.key is None else [map_.key]
     if isinstance(reads, Culprit):
-        return map_.key, reads
+        return given, reads
     if map_.key is not None:
         away = [r for r in reads if map_.key not in r.touched]
         culprit = Culprit(away[0].term.read, "is contracted along another axis") if away and away[0].term.read else None
-        return map_.key, culprit
+        return given, culprit
     if not reads:
-        return None, None
+        return [], None
     common = set.intersection(*(set(r.touched) for r in reads))
-    return (max(common), None) if common else (None, _disagreement(reads))
+    found = sorted(common, key=lambda p: (map_.indices[p].axis.size, p), reverse=True)
+    return found, None if found else _disagreement(reads)
 
 
 def _disagreement(reads: list[Read]) -> Culprit | None:

@@ -90,7 +90,8 @@ def map_roots(stmt: Any, fn: Fn) -> Any:
             return replace(stmt, body=tuple(map_roots(d, fn) for d in stmt.body))
         case Attend():
             bias = None if stmt.bias is None else fn(stmt.bias)
-            return replace(stmt, query=fn(stmt.query), key=fn(stmt.key), value=fn(stmt.value), bias=bias)
+            parts = tuple(replace(p, query=fn(p.query), key=fn(p.key)) for p in stmt.parts)
+            return replace(stmt, parts=parts, value=fn(stmt.value), bias=bias)
         case Asked():
             return replace(stmt, query=replace(stmt.query, q=fn(stmt.query.q)))
         case Def() | Top() | Apply():

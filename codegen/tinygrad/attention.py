@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdrmix.ir import python as escape
-from cdrmix.ir.forms import Attend
+from cdrmix.ir.forms import Attend, Scored
 from cdrmix.ir.interp_expr import Frame, expression
 from cdrmix.ir.nodes import Def, Index, Node, Ref
 
@@ -52,16 +52,15 @@ def _(a: Attend, scope: Scope, cells: Cells) -> None:
     scope.say(a.span)
     own = tuple(i for i in a.value.free if i in a.indices and _is_feature(i, a))
     heads = tuple(i for i in a.indices if i not in own)
-    keys, values = _Side(a.key, a.contract), _Side(a.value, own)
-    heads = _grouped(heads, (keys, values))
-    query = full(valued(scope, a.query, (*heads, *a.contract)), (*heads, *a.contract), scope)
+    keys, values = [_Side(p.key, p.contract) for p in a.parts], _Side(a.value, own)
+    heads = _grouped(heads, (*keys, values))
     count = prod(i.axis.size for i in heads)
-    inner = prod(i.axis.size for i in a.contract)
-    args = [viewed(query, [i.axis.size for i in (*heads, *a.contract)], [count, inner])]
-    shared = keys.shared(heads) and keys.shared(heads) == values.shared(heads)
-    sides = [side.code(scope, heads, bool(shared)) for side in (keys, values)]
-    args += [new for new, _ in sides] + [old for _, old in sides]
-    args += ["here.pos", str(a.t.axis.size), repr(float(a.scale))]
+    shared = {side.shared(heads) for side in (*keys, values)}
+    grouped = len(shared) == 1 and shared != {0}
+    q = [_query(p, heads, count, scope) for p in a.parts]
+    new_k, old_k = zip(*(side.code(scope, heads, grouped) for side in keys), strict=True)
+    new_v, old_v = values.code(scope, heads, grouped)
+    args = [_parts(q), _parts(new_k), new_v, _parts(old_k), old_v, "here.pos", str(a.t.axis.size), repr(float(a.scale))]
     if a.bias is not None:
         args.append(_bias(a, heads, scope))
     found = (*heads, *own)
@@ -70,9 +69,21 @@ def _(a: Attend, scope: Scope, cells: Cells) -> None:
     scope.known(Ref("def", a.name), name, [i.axis.size for i in a.indices])
 
 
+def _query(part: Scored, heads: Sequence[Index], count: int, scope: Scope) -> str:
+    """The queries of a part, [B, T, heads, features]."""
+    indices = (*heads, *part.contract)
+    code = full(valued(scope, part.query, indices), indices, scope)
+    return viewed(code, [i.axis.size for i in indices], [count, prod(i.axis.size for i in part.contract)])
+
+
+def _parts(codes: Sequence[str]) -> str:
+    return f"[{', '.join(codes)}]"
+
+
 def _is_feature(i: Index, a: Attend) -> bool:
     """Whether an index belongs to the values alone."""
-    others = {*a.query.free, *a.key.free, *(a.bias.free if a.bias is not None else ())}
+    others = {i for p in a.parts for n in (p.query, p.key) for i in n.free}
+    others |= set(a.bias.free) if a.bias is not None else set()
     return i not in others and any(x.op == "index" and x.arg == i for x in a.value.args)
 
 

@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from cdrmix.ir.forms import Attend
+from cdrmix.ir.forms import Attend, Scored
 from cdrmix.ir.interp_expr import Frame, expression
 from cdrmix.ir.nodes import Def, History, Index, Node, Ref
 
@@ -60,17 +60,14 @@ def emit_attend(a: Attend, scope: Scope) -> None:
     scope.say(a.span)
     own = tuple(i for i in a.value.free if i in a.indices and _is_feature(i, a))
     heads = tuple(i for i in a.indices if i not in own)
-    keys, values = _Side(a.key, a.t, a.contract), _Side(a.value, a.t, own)
-    heads = _grouped(heads, (keys, values))
-    shared = [side.shared(heads) for side in (keys, values)]
-    groups = max(1, shared[0]) if shared[0] == shared[1] and shared[0] else 0
-    k, v = (side.code(scope, heads, groups) for side in (keys, values))
-    query = valued(scope, a.query, (*heads, *a.contract))
-    q = full(query, (*heads, *a.contract), scope)
+    keys, values = [_Side(p.key, p.contract) for p in a.parts], _Side(a.value, own)
+    heads = _grouped(heads, (*keys, values))
+    shared = {side.shared(heads) for side in (*keys, values)}
+    groups = shared.pop() if len(shared) == 1 else 0
     count = prod(i.axis.size for i in heads)
-    inner = prod(i.axis.size for i in a.contract)
-    q = reshaped(atom(q), [i.axis.size for i in (*heads, *a.contract)], [count, inner])
-    past = scope.entries[a.key.arg.ref.name][1]
+    q = _end_to_end([_query(p, heads, count, scope) for p in a.parts])
+    k, v = _entries(keys, scope, heads, groups), _entries([values], scope, heads, groups)
+    past = scope.entries[a.value.arg.ref.name][1]
     args = [q, k[0], v[0], str(a.t.axis.size), repr(float(a.scale)), k[1], v[1], f"*{past}[1:]"]
     if a.bias is not None:
         args.append(f"bias={_bias(a, heads, scope)}")
@@ -84,16 +81,36 @@ def emit_attend(a: Attend, scope: Scope) -> None:
     scope.symbols[Ref("def", a.name)] = Symbol(name, "float", sizes, (True,) * len(sizes), True)
 
 
+def _query(part: Scored, heads: Sequence[Index], count: int, scope: Scope) -> str:
+    """The queries of a part, [B, T, heads, features]."""
+    indices = (*heads, *part.contract)
+    code = full(valued(scope, part.query, indices), indices, scope)
+    return reshaped(atom(code), [i.axis.size for i in indices], [count, prod(i.axis.size for i in part.contract)])
+
+
+def _entries(sides: Sequence[_Side], scope: Scope, heads: Sequence[Index], groups: int) -> tuple[str, str]:
+    """Code of this call's entries and of the older ones, which may be None, their features end to end."""
+    views = [side.views(scope, heads, groups) for side in sides]
+    new, old = (_end_to_end(list(codes)) for codes in zip(*views, strict=True))
+    before = f"{scope.entries[sides[0].read.arg.ref.name][1]}[0]"
+    return new, old if old == before else f"({before} if {before} is None else {old})"
+
+
+def _end_to_end(codes: Sequence[str]) -> str:
+    return codes[0] if len(codes) == 1 else f"torch.cat([{', '.join(codes)}], -1)"
+
+
 def _is_feature(i: Index, a: Attend) -> bool:
     """Whether an index belongs to the values alone."""
-    others = {*a.query.free, *a.key.free, *(a.bias.free if a.bias is not None else ())}
+    others = {i for p in a.parts for n in (p.query, p.key) for i in n.free}
+    others |= set(a.bias.free) if a.bias is not None else set()
     return i not in others and any(x.op == "index" and x.arg == i for x in a.value.args)
 
 
 class _Side:
     """The keys or the values of an attention: which entry axes are features, and which key each head reads."""
 
-    def __init__(self, read: Node, t: Index, features: Sequence[Index]):
+    def __init__(self, read: Node, features: Sequence[Index]):
         self.read = read
         args, axes = read.args[1:], read.arg.view[1:]
         self.features = [next(p for p, x in enumerate(args) if x.op == "index" and x.arg == i) for i in features]
@@ -124,8 +141,8 @@ class _Side:
         even = len(table) % groups == 0 and bool((table == np.arange(len(table)) // (len(table) // groups)).all())
         return groups if even else 0
 
-    def code(self, scope: Scope, heads: Sequence[Index], groups: int) -> tuple[str, str]:
-        """Code of this call's entries and of the older ones, [B, T, groups, features]; a key a head if no groups."""
+    def views(self, scope: Scope, heads: Sequence[Index], groups: int) -> tuple[str, str]:
+        """This call's entries and the older ones as [B, T, groups, features]; a key a head if no groups."""
         name = self.read.arg.ref.name
         entry, past = scope.entries[name]
         declared = next([a.size for a in h.axes] for h in scope.cell.histories if h.name == name)
@@ -133,7 +150,6 @@ class _Side:
         flat = [self.count(), self.inner]
         found = []
         for code in (entry, f"{past}[0]"):
-            old = code != entry
             view = reshaped(code, declared, self.sizes)
             if order != sorted(order):
                 view = f"{view}.permute(0, 1, {', '.join(str(p + 2) for p in order)})"
@@ -141,7 +157,7 @@ class _Side:
             if not groups:
                 table = self.table(heads).tolist()
                 view = f"{view}[:, :, {table}]"
-            found.append(f"({code} if {code} is None else {view})" if old and view != code else view)
+            found.append(view)
         return found[0], found[1]
 
 

@@ -271,6 +271,6 @@ def _roots(stmt: SequenceStmt) -> list[Node]:
         case Sequential():
             return [n for d in stmt.body for n in walk.roots(d)]
         case Attend():
-            return [stmt.query, *([stmt.bias] if stmt.bias is not None else [])]
+            return [*(p.query for p in stmt.parts), *([stmt.bias] if stmt.bias is not None else [])]
         case _:
             return []

@@ -18,7 +18,7 @@ from cdrmix.ir.walk import nodes
 from .casts import tensor, to_bool, to_exact, to_float, to_int
 from .choices import guarded, whole_power
 from .products import count, sum_of
-from .reads import emit_read
+from .reads import clipped, emit_read
 from .scope import Scope
 from .value import (
     ADD,
@@ -97,7 +97,8 @@ def _const(n: Node, scope: Scope) -> Value:
 
 @rule("index")
 def _index(n: Node, scope: Scope) -> Value:
-    return Value(scope.range(n.arg), "exact" if scope.mode == "init" else "int", (n.arg,))
+    v = Value(scope.range(n.arg), "exact" if scope.mode == "init" else "int", (n.arg,))
+    return clipped(v, {n.arg}, scope)
 
 
 @rule("context")

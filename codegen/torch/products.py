@@ -164,6 +164,8 @@ def _matrix(n: Node, bound: tuple[Index, ...], scope: Scope) -> Matrix | None:
     if len(places) != len(n.args) or len({*places}) != len(places) or len(symbol.sizes) != 2 or len(places) < 2:
         return None
     view = [a.size for a in n.arg.view]
+    if scope.here & {*places}:  # a window may be shorter than the matrix
+        return None
     (k,) = bound
     if places[-1] == k and view[-1] == symbol.sizes[1]:
         return Matrix(scope.parameter(n.arg.ref), tuple(places[:-1]), k, False)

@@ -7,11 +7,12 @@ where they stand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from math import prod
 
 from cdrmix.ir.nodes import Index, Node
+from cdrmix.ir.walk import window_positions
 
 from .scope import Scope, Symbol
 from .value import ATOM, MUL, Value, atom, fit, permuted, reshaped, within
@@ -25,6 +26,22 @@ def emit_read(n: Node, scope: Scope, emit: Emit) -> Value:
     symbol = scope.symbol(n.arg.ref, n.span)
     if symbol.type == "number":
         return Value(symbol.code, "number", const=symbol.const)
+    over = {n.args[p].arg for p in window_positions(n.arg.view, scope.windows.get(n.arg.ref, frozenset()))
+            if n.args[p].op == "index"}  # fmt: skip
+    return clipped(_read(n, symbol, scope, emit), scope.here - over, scope)
+
+
+def clipped(v: Value, over: Collection[Index], scope: Scope) -> Value:
+    """The first places of these axes, as many as the windows that are met have: `unfold` makes no more than tokens."""
+    axes = {i for i in v.dims if i in over and i in scope.here}
+    if scope.mode != "forward" or not axes:
+        return v
+    first = next(p for p, i in enumerate(v.dims) if i in axes)
+    cut = [f":{scope.masks[i.axis.size]}.shape[-1]" if i in axes else ":" for i in v.dims[first:]]
+    return replace(v, code=f"{within(v, ATOM)}[..., {', '.join(cut)}]", level=ATOM)
+
+
+def _read(n: Node, symbol: Symbol, scope: Scope, emit: Emit) -> Value:
     view = tuple(a.size for a in n.arg.view)
     code, has = symbol.code, symbol.has
     if view != symbol.sizes:

@@ -9,6 +9,7 @@ The ring keeps its old entries until all has been read: `remember` writes the bl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from math import prod
 
@@ -21,29 +22,34 @@ THREADS = 64
 
 
 def attend(
-    q: Tensor,
-    new_k: Tensor,
+    q: Sequence[Tensor],
+    new_k: Sequence[Tensor],
     new_v: Tensor,
-    old_k: Tensor | None,
+    old_k: Sequence[Tensor | None],
     old_v: Tensor | None,
     pos: Tensor,
     window: int,
     scale: float,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """y[h] = sum over ages of softmax(scale * q[h].k[age] + bias[h, age]) v[age]: [B, T, H, M].
+    """y[h] = sum over ages of softmax(scale * sum over parts of q[h].k[age] + bias[h, age]) v[age]: [B, T, H, M].
 
-    q [B, T, H, N]; keys [B, T | W-1, G, N] and values [.., G, M]: head h reads key h // (H/G); bias [1, 1, H, W].
+    A part's q [B, T, H, N] and keys [B, T | W-1, G, N], N its own; values [.., G, M]: head h reads key h // (H/G);
+    bias [1, 1, H, W].
     """
     # Else whatever made them (a rotation, say) is computed again for every pair of a query and a key.
-    q, new_k, new_v = q.contiguous(), new_k.contiguous(), new_v.contiguous()
-    B, T, H, N = q.shape
-    keys, values = _timeline(new_k, old_k), _timeline(new_v, old_v)
-    G, M = keys.shape[2], values.shape[3]
+    q, new_k, new_v = [x.contiguous() for x in q], [x.contiguous() for x in new_k], new_v.contiguous()
+    B, T, H = q[0].shape[:3]
+    values = _timeline(new_v, old_v)
+    G, M = values.shape[2:]
     age = _ages(pos, window)  # [B, T, S]
     seen = (age >= 0) & (age < window) & (age <= pos.unsqueeze(2))
-    asked = q.reshape(B, T, G, H // G, 1, N) * keys.permute(0, 2, 1, 3).reshape(B, 1, G, 1, -1, N)
-    scores = asked.sum(-1) * scale  # [B, T, G, H/G, S]
+    scores = Tensor.zeros(1)
+    for asks, new, old in zip(q, new_k, old_k, strict=True):
+        N, keys = asks.shape[3], _timeline(new, old)
+        asked = asks.reshape(B, T, G, H // G, 1, N) * keys.permute(0, 2, 1, 3).reshape(B, 1, G, 1, -1, N)
+        scores = scores + asked.sum(-1)  # [B, T, G, H/G, S]
+    scores = scores * scale
     if bias is not None:
         by_age = bias.reshape(G, H // G, window)[:, :, age.clamp(0, window - 1)]  # [G, H/G, B, T, S]
         scores = scores + by_age.permute(2, 3, 0, 1, 4)

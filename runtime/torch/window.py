@@ -27,9 +27,10 @@ def unfold(
 ) -> tuple[Tensor, Tensor]:
     """The windows [B, T, W, *S] (0 is this token, t the one t before it) and the mask [B, T, W] of what is there.
 
-    Entries that are not there are zero.
+    Entries that are not there are zero.  Where nothing came before, no more than T ages are: W is the less of the two.
     """
     B, T = x.shape[:2]
+    window = window if old is not None else min(window, T)
     line = timeline(x, window, old)
     windows = line.unfold(1, window, 1).movedim(-1, 2).flip(2)  # [B, T, W, *S]
     there = torch.arange(window, device=x.device) <= ages(reset, count, B, T, x.device).unsqueeze(-1)

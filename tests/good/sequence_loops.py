@@ -186,17 +186,22 @@ class Loops:
         self.new[path], self.new[f"{path}.count"] = kept, np.asarray(min(len(past), window - 1))
 
     def attend(self, s: Attend):
-        window = walk.windowed(s.key, self.windows) | walk.windowed(s.value, self.windows)
-        assert window == {s.t}
-        score = [expression(s.query, self.windows, (*s.indices, *s.contract))]
-        key = expression(s.key, self.windows, (*(i for i in s.indices if i in s.key.free), s.t, *s.contract))
+        for n in (*(p.key for p in s.parts), s.value):
+            assert walk.windowed(n, self.windows) == {s.t}
+        queries = [expression(p.query, self.windows, (*s.indices, *p.contract)) for p in s.parts]
+        keys = [
+            expression(p.key, self.windows, (*(i for i in s.indices if i in p.key.free), s.t, *p.contract))
+            for p in s.parts
+        ]
         value = expression(s.value, self.windows, (*(i for i in s.indices if i in s.value.free), s.t))
         for f in self.frames:
             tokens = min(s.t.axis.size, f.seen + 1)
-            q = score[0](f)[(..., None, *(slice(None) for _ in s.contract))]
-            k = _spread(key(f), [i in s.key.free for i in s.indices])
             v = _spread(value(f), [i in s.value.free for i in s.indices])
-            x = s.scale * (q * k).sum(tuple(range(-len(s.contract), 0)))
+            x = 0.0
+            for p, query, key in zip(s.parts, queries, keys, strict=True):
+                q = query(f)[(..., None, *(slice(None) for _ in p.contract))]
+                k = _spread(key(f), [i in p.key.free for i in s.indices])
+                x = x + s.scale * (q * k).sum(tuple(range(-len(p.contract), 0)))
             if s.bias is not None:
                 bias = expression(s.bias, {}, (*s.indices, s.t))(f)
                 x = x + bias[..., :tokens]

@@ -143,8 +143,8 @@ w = at("def", "w", k)
             ["token by token s: `tanh` is not linear", "  s'[i]: f32 = tanh(v[i])"],
         ),
         (
-            forms.Attend("y", (i,), k, (h,), a, w, v, 0.5, b),
-            ["y[i] = attend[k; [h]](query a, key w[k], value v[i], scale 0.5, bias b)"],
+            forms.Attend("y", (i,), k, (forms.Scored((h,), a, w),), v, 0.5, b),
+            ["y[i] = attend[k](query a key w[k] over [h], value v[i], scale 0.5, bias b)"],
         ),
     ],
 )  # fmt: skip

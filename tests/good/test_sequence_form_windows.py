@@ -72,6 +72,23 @@ FORMS = {
   z[h,n] = sum[t](softmax[t](s[h,t])*V[t,h,n])
   y[h,n] = max[t](a[h,n,t]) + z[h,n]
 """,
+    "keys of two kinds": """
+  s[h,t] = (sum[n](q[h,n]*K[t,h,n]) + 3*sum[n](k[h,n]*V[t,h,n]))/sqrt(3)
+  y[h,n] = sum[t](softmax[t](s[h,t])*V[t,h,n])
+""",
+    "forgetting, by a key that is one number": """
+  state f: [H]
+  f'[h] = f[h] - exp(c[h])
+  history F: [H] last G = f'
+  s[h,t] = sum[n](q[h,n]*K[t,h,n])/3 + f'[h] - F[t,h]
+  y[h,n] = sum[t](softmax[t](s[h,t])*V[t,h,n])
+""",
+    "a latent that all heads share, as key and value": """
+  latent[n] = sum[h](k[h,n])
+  history C: [N] last G = latent
+  s[h,t] = sum[n](q[h,n]*C[t,n]) + 0.5*sum[n](v[h,n]*K[t,h,n]) + sum[n](q[h,n]*V[t,h,n])
+  y[h,n] = sum[t](softmax[t](s[h,t])*C[t,n])
+""",
     "before a loop": """
   state z: [H, N]
   s[h,t] = sum[n](q[h,n]*K[t,h,n])
@@ -91,10 +108,6 @@ WINDOWS = {
   s[h,t] = sum[n](q[h,n]*K[t,h,n]) - c[h]*t
   y[h,n] = sum[t](softmax[t](s[h,t])*V[t,h,n])
 """, "is added to the scores and depends on the token"),
-    "two keys": ("""
-  s[h,t] = sum[n](q[h,n]*K[t,h,n]) + sum[n](k[h,n]*V[t,h,n])
-  y[h,n] = sum[t](softmax[t](s[h,t])*V[t,h,n])
-""", "reads 2 keys, not one"),
     "a key weighed by its age": ("""
   s[h,t] = sum[n](q[h,n]*K[t,h,n])/(1 + t)
   y[h,n] = sum[t](softmax[t](s[h,t])*V[t,h,n])
@@ -148,7 +161,7 @@ def test_the_scale_and_the_bias_are_apart(tmp_path):
     (attend,) = (s for s in form.body if isinstance(s, Attend))
     assert attend.scale == pytest.approx(1 / 3)
     assert attend.bias is None
-    assert attend.query.op == "read"
+    assert attend.parts[0].query.op == "read"
     form = sequence_form(of(model(FORMS["a temperature, a linear bias, and what softmax does not see"], tmp_path)))
     (attend,) = (s for s in form.body if isinstance(s, Attend))
     assert attend.bias is not None
