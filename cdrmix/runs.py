@@ -1,7 +1,8 @@
 """What a run's folder holds: its checkpoints, which of them are whole, and the one to go on from.
 
 A run's folder holds `checkpoints/step-…/` and `last`, a link to the newest.  A checkpoint is `weights.safetensors`,
-`optimizer.safetensors`, `tokenizer.json`, and their record, `trainer.json`.
+`optimizer.safetensors`, `tokenizer.json`, and their record, `trainer.json`; of a run that carries its state over, also
+`state.safetensors`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from cdrmix.record import Damaged, check_files, read_record
 
 LAST, CHECKPOINTS, RECORD = "last", "checkpoints", "trainer.json"
 WEIGHTS, OPTIMISER, TOKENIZER = FILES = ("weights.safetensors", "optimizer.safetensors", "tokenizer.json")
+STATE = "state.safetensors"
 _STEP = re.compile(r"step-(\d+)", re.ASCII)
 _SAYS: dict[str, type] = {"step": int, "hash": str, "config": dict, "data": str}
 

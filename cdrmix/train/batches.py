@@ -43,20 +43,13 @@ class Batches:
                 f"the data has {len(store.tokens)} tokens; a sequence of {length} needs at least {2 * length + 1}",
                 "give more text, or a smaller `context`",
             )
-        self._first = np.zeros(len(store.tokens) + 1, bool)
-        self._first[store.starts] = True
+        self._first = _first(store)
         self._epoch, self._order, self._offset = -1, np.empty(0, np.int64), 0
 
     def at(self, step: int) -> Batch:
         """The batch of a step."""
         places = [self._place(step * self._batch + row) for row in range(self._batch)]
-        where = np.asarray(places)[:, None] + np.arange(self._length + 1)
-        ids = torch.from_numpy(self._store.tokens[where].astype(np.int64))
-        first = torch.from_numpy(self._first[where])
-        targets = ids[:, 1:]
-        if self._store.end is None:
-            targets = targets.masked_fill(first[:, 1:], IGNORE)
-        return Batch(ids[:, :-1].contiguous(), targets.contiguous(), first[:, :-1].contiguous())
+        return _cut(self._store, self._first, np.asarray(places)[:, None] + np.arange(self._length + 1))
 
     def _place(self, window: int) -> int:
         epoch, place = divmod(window, self._windows)
@@ -65,6 +58,60 @@ class Batches:
             self._epoch, self._order = epoch, random.permutation(self._windows)
             self._offset = int(random.integers(self._length))
         return self._offset + int(self._order[place]) * self._length
+
+
+class Lanes:
+    """Documents in a random order, one after the other along `batch` lanes, `length` tokens a step.
+
+    What a row holds at a step goes on where it ended at the step before, so the caller carries its state over.  Each
+    epoch has another order and begins at another place of it; there, and where a document begins, the state is reset.
+    """
+
+    def __init__(self, store: TokenStore, batch: int, length: int, seed: int):
+        self._store, self._length, self._seed = store, length, seed
+        self._share = len(store.tokens) // batch  # of a lane
+        self._steps = self._share // length
+        if self._steps < 1:
+            raise UserError(
+                f"the data has {len(store.tokens)} tokens; {batch} lanes of {length} need {batch * length}",
+                "give more text, or a smaller `batch` or `context`",
+            )
+        self._lane = np.arange(batch)[:, None] * self._share
+        self._first = _first(store)
+        self._sizes = np.diff(store.starts, append=len(store.tokens))
+        self._epoch, self._order, self._ends, self._offset = -1, self._sizes, self._sizes, 0
+
+    def at(self, step: int) -> Batch:
+        """The batch of a step."""
+        epoch, step = divmod(step, self._steps)
+        if epoch != self._epoch:
+            random = np.random.default_rng((self._seed, epoch))
+            self._epoch, self._order = epoch, random.permutation(len(self._sizes))
+            self._ends = np.cumsum(self._sizes[self._order])
+            self._offset = int(random.integers(len(self._store.tokens)))
+        at = self._lane + self._offset + step * self._length + np.arange(self._length + 1)
+        at %= len(self._store.tokens)  # the order is a ring
+        turn = np.searchsorted(self._ends, at, side="right")
+        document = self._order[turn]
+        where = self._store.starts[document] + self._sizes[document] - (self._ends[turn] - at)
+        batch = _cut(self._store, self._first, where)
+        if step == 0:
+            batch.reset[:, 0] = True
+        return batch
+
+
+def _first(store: TokenStore) -> np.ndarray:
+    """Whether each token begins a document, and one more for what follows the last."""
+    first = np.zeros(len(store.tokens) + 1, bool)
+    first[store.starts] = True
+    return first
+
+
+def _cut(store: TokenStore, first: np.ndarray, where: np.ndarray) -> Batch:
+    """The batch of tokens at `where` [B, T + 1], the last ones being targets only."""
+    ids, begins = torch.from_numpy(store.tokens[where].astype(np.int64)), torch.from_numpy(first[where])
+    targets = ids[:, 1:] if store.end is not None else ids[:, 1:].masked_fill(begins[:, 1:], IGNORE)
+    return Batch(ids[:, :-1].contiguous(), targets.contiguous(), begins[:, :-1].contiguous())
 
 
 def lanes(store: TokenStore, rows: int, length: int, limit: int | None = None) -> Iterator[Batch]:
@@ -112,7 +159,7 @@ class _Stretch:
     def after(self, store: TokenStore, begin: int, stop: int) -> np.ndarray:
         """What follows its tokens `begin` to `stop`."""
         found = store.tokens[self.start + begin + 1 : self.start + min(stop + 1, self.size)].astype(np.int64)
-        return found if len(found) == stop - begin else np.append(found, store.end)
+        return found if len(found) == stop - begin else np.append(found, IGNORE if store.end is None else store.end)
 
 
 def _stretches(store: TokenStore, limit: int | None) -> Iterator[_Stretch]:

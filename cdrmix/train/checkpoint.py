@@ -1,12 +1,14 @@
 """Checkpoints: whole or absent, and enough to go on bit by bit.
 
-Input: a run's folder (`cdrmix/runs.py`), whose lock this process holds, a module and its optimiser.
-Output: a checkpoint on disk, or its tensors back in both.  Nothing is unpickled; what is read back is compared with the
-checkpoint's record, and its tensors with those of the module.
+Input: a run's folder (`cdrmix/runs.py`), whose lock this process holds, a module, its optimiser and, of a run that
+carries it over, the state its next step begins from.
+Output: a checkpoint on disk, or its tensors back in all of these.  Nothing is unpickled; what is read back is compared
+with the checkpoint's record, and its tensors with those of the module.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cdrmix.diagnose import UserError
-from cdrmix.record import Damaged, write_record
-from cdrmix.runs import CHECKPOINTS, FILES, LAST, OPTIMISER, RECORD, TOKENIZER, WEIGHTS, read_checkpoint, step_of
+from cdrmix.record import Damaged, check_files, write_record
+from cdrmix.runs import (
+    CHECKPOINTS,
+    FILES,
+    LAST,
+    OPTIMISER,
+    RECORD,
+    STATE,
+    TOKENIZER,
+    WEIGHTS,
+    read_checkpoint,
+    step_of,
+)
 from cdrmix.runtime.parts import part_of, remove, sync, whole_folder
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -33,6 +46,7 @@ def save_checkpoint(
     tokenizer: str,
     about: dict[str, Any],
     keep: int,
+    state: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write the checkpoint of a step, point `last` at it and keep `keep`: this one and the newest before it."""
     home = run / CHECKPOINTS / f"step-{step:08d}"
@@ -49,7 +63,9 @@ def save_checkpoint(
             save_file(weights, str(part / WEIGHTS))
             save_file(moments, str(part / OPTIMISER))
             (part / TOKENIZER).write_text(tokenizer, encoding="utf-8")
-            write_record(part / RECORD, {"step": step, **about}, FILES)
+            if state is not None:
+                save_file({n: x.contiguous() for n, x in state.items()}, str(part / STATE))
+            write_record(part / RECORD, {"step": step, **about}, FILES if state is None else (*FILES, STATE))
         point_last(run, home)
         before = sorted((p for p in home.parent.glob("step-*") if 0 <= step_of(p) < step), key=step_of)
         for old in before[: max(0, len(before) - keep + 1)]:
@@ -78,8 +94,10 @@ def set_aside(home: Path) -> None:
     sync(home.parent)
 
 
-def load_checkpoint(home: Path, module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put a checkpoint's tensors into the module and the optimiser, and return its record.
+def load_checkpoint(
+    home: Path, module: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Tensor] | None = None
+) -> dict[str, Any]:
+    """Put a checkpoint's tensors into the module, the optimiser and the state, and return its record.
 
     Raises `Damaged`, before anything is changed, where a file or a tensor is not what it has to be.
     """
@@ -97,6 +115,13 @@ def load_checkpoint(home: Path, module: nn.Module, optimiser: torch.optim.Optimi
     )
     if strange := sorted(kept - parameters.keys()):
         raise Damaged(f"{OPTIMISER}: {strange[0]} is no parameter")
+    if state is not None:
+        check_files(home, about, (STATE,))
+        held = _tensors(home / STATE)
+        if held:  # none, where the next step begins anew
+            _compare(STATE, held, module.init_state(about["config"].get("batch", 1)))  # type: ignore[operator]
+        state.clear()
+        state.update(held)
     module.load_state_dict(weights)
     optimiser.state.clear()
     for name, value in moments.items():

@@ -61,10 +61,15 @@ class OptimConfig(_Strict):
 
 
 class TrainConfig(_Strict):
-    """One training run.  `batch` sequences of `context` tokens make a step, in `accumulate` equal parts."""
+    """One training run.  `batch` sequences of `context` tokens make a step, in `accumulate` equal parts.
+
+    `checkpoint` holds the weights to start from.  With `carry_state` the sequences are lanes through documents, and a
+    sequence begins with the state that the one before it in its lane ended with.
+    """
 
     spec: Path
     set: dict[str, str] = {}
+    checkpoint: Path | None = None
     tokenizer: Path | Literal["bytes"] = "bytes"
     data: DataConfig
     out: Path
@@ -72,6 +77,7 @@ class TrainConfig(_Strict):
     batch: Positive = 16
     context: Positive | None = None
     accumulate: Positive = 1
+    carry_state: bool = False
     seed: Seed = 0
     optim: OptimConfig = OptimConfig()
     log_every: Positive = 10

@@ -17,7 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cdrmix.artifact import beside
 from cdrmix.check import load
+from cdrmix.checkpoints import check_weights, find_weights, read_weights
 from cdrmix.compiler import Lowered, emit, lower
 from cdrmix.diagnose import UserError
 from cdrmix.ir.nodes import Model
@@ -25,7 +27,8 @@ from cdrmix.progress import doing
 from cdrmix.runs import CHECKPOINTS, LAST, checkpoints, first_whole, read_checkpoint, tell_choice
 from cdrmix.runtime.parts import sweep
 from cdrmix.runtime.torch.load import ALIAS, load_module
-from cdrmix.train.batches import IGNORE, Batch, Batches
+from cdrmix.runtime.torch.stream import State
+from cdrmix.train.batches import IGNORE, Batch, Batches, Lanes
 from cdrmix.train.checkpoint import load_checkpoint, point_last, save_checkpoint, set_aside
 from cdrmix.train.config import TrainConfig
 from cdrmix.train.evaluate import evaluate
@@ -97,6 +100,7 @@ class Trainer:
                 f"the tokenizer has {size} tokens, {model.name} a vocabulary of {model.vocab}",
                 f"--set set.vocab={size}",
             )
+        self._start = None if resume else self._weights(model)
         self._about = {"hash": lowered.program.hash, "config": config.model_dump(mode="json")}
         if config.out.exists() and not config.out.is_dir():
             raise UserError(f"`out` is {config.out}, a file", "give a folder for the run")
@@ -115,16 +119,38 @@ class Trainer:
         for folder in (run, run / CHECKPOINTS, run / "module", run / "module" / ALIAS):
             sweep(folder)
         self.step = 0
+        self.carried: State | None = {} if config.carry_state else None
         self._require_fit(resume)
         self.train_data = self._store(config.data.train, model.vocab)
         self.eval_data = self._store(config.data.eval, model.vocab) if config.data.eval else None
-        self._batches = Batches(self.train_data, config.batch, self.context, config.seed)
+        kind = Lanes if config.carry_state else Batches
+        self._batches = kind(self.train_data, config.batch, self.context, config.seed)
         self.module = build_module(lowered, run / "module", config.seed)
+        if self._start:
+            self._begin_from(model, self._start)
         self.module.train()
         self.optimiser = make_optimiser(self.module, config.optim)
         self._about["data"] = self.train_data.digest
         if resume:
             self._resume()
+
+    def _weights(self, model: Model) -> Path | None:
+        """The file of the weights to start from, if it fits."""
+        if self.config.checkpoint is None:
+            return None
+        weights = find_weights(self.config.checkpoint)
+        check_weights(model, weights)
+        own = beside(weights, "tokenizer.json")
+        if own and load_tokenizer(own).to_str() != self._tokenizer.to_str():
+            self.notes += (f"{own} is another tokenizer than the run's: its tokens mean other texts",)
+        return weights
+
+    def _begin_from(self, model: Model, weights: Path) -> None:
+        tensors = {name: torch.from_numpy(x) for name, x in read_weights(model, weights).items()}
+        odd = [name for name, x in tensors.items() if not x.isfinite().all()]
+        if odd:
+            raise UserError(f"{weights}: {odd[0]} holds numbers that are not finite", "start from another checkpoint")
+        self.module.load_state_dict(tensors)
 
     def _store(self, paths: list[Path], vocab: int) -> TokenStore:
         folder = self.config.out / "tokens"
@@ -150,7 +176,9 @@ class Trainer:
             raise UserError(f"the spec is not the one {run} was trained with", "resume with the same spec and `set`")
         free = {"steps", "out", "log_every", "eval_every", "eval_tokens", "save_every", "keep", "threads"}
         now: dict[str, Any] = self._about["config"]  # type: ignore[assignment]
-        changed = [k for k in now if k not in free and now[k] != about["config"].get(k)]
+        # what a run of another version knew no key for was as the default says
+        then = {name: field.default for name, field in TrainConfig.model_fields.items()} | about["config"]
+        changed = [k for k in now if k not in free and now[k] != then.get(k)]
         if changed:
             raise UserError(f"{', '.join(changed)} changed since {run} was started", "resume with the same config")
         if about["data"] != self._about.get("data", about["data"]):
@@ -161,7 +189,7 @@ class Trainer:
     def _resume(self) -> None:
         """Go on from the newest whole checkpoint; damaged ones before it are set aside, as `step-….damaged`."""
         run = self.config.out
-        home, about, damaged = first_whole(run, lambda home: load_checkpoint(home, self.module, self.optimiser))
+        home, about, damaged = first_whole(run, self._load)
         self._require_same(about)
         tell_choice(run, home, damaged)
         for path in damaged:
@@ -170,6 +198,9 @@ class Trainer:
         if home.parent == run / CHECKPOINTS:
             point_last(run, home)
         self.step = about["step"]
+
+    def _load(self, home: Path) -> dict[str, Any]:
+        return load_checkpoint(home, self.module, self.optimiser, self.carried)
 
     def train(self) -> None:
         """Run to the last step, writing metrics and checkpoints.  Ctrl-C saves the step in hand and raises.
@@ -239,7 +270,14 @@ class Trainer:
             raise UserError(f"the weights of step {self.step} are not finite", self._before())
         text = self._tokenizer.to_str()
         return save_checkpoint(
-            self.config.out, self.step, self.module, self.optimiser, text, self._about, self.config.keep
+            self.config.out,
+            self.step,
+            self.module,
+            self.optimiser,
+            text,
+            self._about,
+            self.config.keep,
+            self.carried,
         )
 
     def _before(self) -> str:
@@ -267,8 +305,10 @@ class Trainer:
         aux: dict[str, float] = {}
         sums: dict[str, torch.Tensor] = {}
         self.optimiser.zero_grad(set_to_none=True)
-        for part in _parts(batch, config.accumulate):
-            logits, _ = module(part.tokens, None, part.reset)
+        after: list[State] = []
+        for part, before in zip(*_parts(batch, self.carried, config.accumulate), strict=True):
+            logits, state = module(part.tokens, before, part.reset)
+            after.append(state)
             loss = F.cross_entropy(
                 logits.flatten(0, 1).float(), part.targets.flatten(), ignore_index=IGNORE, reduction="sum"
             )
@@ -287,6 +327,10 @@ class Trainer:
             set_rate(self.optimiser, rate(config.optim, step, config.steps))
             self.optimiser.step()
             module.after_step(sums)  # type: ignore[operator]
+        if self.carried is not None:  # after a bad batch the lanes begin anew
+            whole = {path: torch.cat([s[path].detach() for s in after]) for path in after[0]} if found.finite else {}
+            self.carried.clear()
+            self.carried.update(whole)
         return found
 
 
@@ -315,6 +359,9 @@ def one_token(store: TokenStore) -> str:
     return f"{about}; give longer documents, a larger `batch`, or a tokenizer with `{END}`, which is predicted too"
 
 
-def _parts(batch: Batch, count: int) -> list[Batch]:
+def _parts(batch: Batch, state: State | None, count: int) -> tuple[list[Batch], list[State | None]]:
+    """A batch and the state that it begins with, in parts."""
     cut = [x.chunk(count) for x in (batch.tokens, batch.targets, batch.reset)]
-    return [Batch(*part) for part in zip(*cut, strict=True)]
+    rows = {path: x.chunk(count) for path, x in (state or {}).items()}
+    states = [{path: x[i] for path, x in rows.items()} or None for i in range(count)]
+    return [Batch(*part) for part in zip(*cut, strict=True)], states

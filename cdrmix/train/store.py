@@ -25,7 +25,7 @@ from cdrmix.record import Damaged, check_files, read_record, write_record
 from cdrmix.runtime.checksum import file_checksum
 from cdrmix.runtime.parts import sweep, whole_folder
 from cdrmix.train.lock import Lock
-from cdrmix.train.sources import JSONL, Document, documents, files_of
+from cdrmix.train.sources import Document, documents, files_of, form_of
 
 END = "<|endoftext|>"
 TOKENS, STARTS, META = "tokens.bin", "starts.npy", "meta.json"
@@ -99,7 +99,8 @@ def _key(paths: list[Path], field: str, tokenizer: Tokenizer, vocab: int) -> str
     """A hash of all that the tokens depend on: the text itself too, which takes half a second a gigabyte."""
     seen = hashlib.sha256(f"{FORMAT}\0{tokenizer.to_str()}\0{field}\0{vocab}\0".encode())
     for file in over(files_of(paths), "reading the data", unit="files"):
-        seen.update(f"{file.suffix.lower() in JSONL}\0{file.stat().st_size}\0{file_checksum(file)}\0".encode())
+        form, _ = form_of(file, field)
+        seen.update(f"{form}\0{file.stat().st_size}\0{file_checksum(file)}\0".encode())
     return seen.hexdigest()[:16]
 
 
