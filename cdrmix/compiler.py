@@ -36,7 +36,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import cdrmix.codegen
-from cdrmix.diagnose import CompileError, Report, UserError, did_you_mean
+from cdrmix.diagnose import CompileError, Diagnostic, Report, UserError, did_you_mean
 from cdrmix.ir import walk
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Cell, Model, Node, Stored
@@ -85,9 +85,13 @@ def quoting(model: Model) -> Iterator[None]:
         yield
     except CompileError as error:
         raise CompileError(error.diagnostics, {**model.sources, **error.sources}, error.paths) from None
+    except RecursionError:
+        too_deep = Diagnostic("E0219", model.span, "what this model computes is nested too deeply",
+                              "give parts of its long expressions equations of their own")  # fmt: skip
+        raise CompileError([too_deep], model.sources) from None
 
 
-def lower(model: Model, dump: Dump = lambda name, text: None, weights: Stored = "f32") -> Lowered:
+def lower(model: Model, dump: Dump | None = None, weights: Stored = "f32") -> Lowered:
     """Run every pass; `weights` is how matrices are to be stored.
 
     Raises `CompileError` for what no pass can handle, `InvalidIR` for a compiler bug.
@@ -96,14 +100,18 @@ def lower(model: Model, dump: Dump = lambda name, text: None, weights: Stored = 
         return _lower(model, dump, weights)
 
 
-def _lower(model: Model, dump: Dump, weights: Stored) -> Lowered:
+def _lower(model: Model, dump: Dump | None, weights: Stored) -> Lowered:
     def over_cells(model: Model, change: Callable[[Cell], Cell]) -> Model:
         return replace(model, cells={name: change(cell) for name, cell in model.cells.items()})
 
     def checked(name: str, model: Model) -> Model:
         verify(model)
-        dump(name, to_text(model))
+        show(name, model)
         return model
+
+    def show(name: str, what: Model | Program) -> None:
+        if dump is not None:
+            dump(name, to_text(what))
 
     model = checked("check", model)
     check_routes(model)
@@ -111,10 +119,10 @@ def _lower(model: Model, dump: Dump, weights: Stored) -> Lowered:
     model = checked("simplify", over_cells(model, simplify))
     model = checked("precision", decide_precision(model, weights=weights))
     sequence = {name: sequence_form(cell) for name, cell in model.cells.items()}
-    dump("sequence", to_text(Program(model, {}, sequence, digest)))
+    show("sequence", Program(model, {}, sequence, digest))
     hoisted = checked("hoist", over_cells(model, hoist))
     step = {name: step_form(cell) for name, cell in hoisted.cells.items()}
-    dump("step", to_text(Program(model, step, {}, digest)))
+    show("step", Program(model, step, {}, digest))
     notes = tuple(dict.fromkeys(note for form in sequence.values() for note in form.notes))
     return Lowered(Program(model, step, sequence, digest), notes, weights)
 

@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from cdrmix.runtime.compilers import command as command
 
@@ -107,6 +108,9 @@ class Need:
 OF_ARGUMENTS = frozenset({"E0215", "E0301", "E0311", "E0312", "E0317", "E0706"})
 """Mistakes that what an op is given may have made: the place that gives it is told, be it in the same file."""
 
+MOST_MISTAKES = 100
+"""So many are told in one run."""
+
 
 def need_compiler(variable: str, names: tuple[str, ...], what: str, why: str, package: str) -> list[Need]:
     """The need of a compiler, where neither the variable ($CC, $CXX) nor one of the names gives a program."""
@@ -138,11 +142,13 @@ class Report:
             self.uses.pop()
 
     def error(self, code: str, span: Span, message: str, help: str = "") -> None:
-        """Record a mistake and go on."""
+        """Record a mistake and go on; raises `CompileError` when enough is told."""
         uses = [u for u in reversed(self.uses) if u.line and (u.file != span.file or code in OF_ARGUMENTS)]
         found = Diagnostic(code, span, message, help, tuple(dict.fromkeys(uses))[:SHOWN_USES])
         if found not in self.diagnostics:
             self.diagnostics.append(found)
+        if len(self.diagnostics) >= MOST_MISTAKES:
+            self.raise_if_any()
 
     def raise_if_any(self) -> None:
         """Raise `CompileError` with everything recorded, in the order of the text."""
@@ -151,8 +157,9 @@ class Report:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """`did you mean `x`?` for the nearest of `names`, or an empty string."""
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    """`did you mean `x`?` for the nearest of `names`, or an empty string; of very many only the first are compared."""
+    known = [n for n in islice(names, 500) if len(n) <= 100] if len(name) <= 100 else []
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean `{near[0]}`?" if near else ""
 
 
@@ -172,12 +179,12 @@ def render(d: Diagnostic, source: str | None = None, sources: Mapping[str, str] 
         shown.append(f"  --> {d.span}")
     text = source.split("\n") if source is not None else []
     if 0 < d.span.line <= len(text):
-        line = "".join(c if c.isprintable() else " " for c in text[d.span.line - 1].rstrip("\r"))
+        line = text[d.span.line - 1].rstrip("\r")
         start = min(d.span.col, len(line) + 1) - 1
         end = max(start + 1, d.span.end_col - 1 if d.span.end_line == d.span.line else len(line))
         cut = 0 if len(line) <= WIDTH else max(0, start - WIDTH // 4)
-        seen = line[cut : cut + WIDTH]
-        before, marked = line[cut:start], line[start : min(end, cut + WIDTH)]
+        seen = "".join(c if c.isprintable() else " " for c in line[cut : cut + WIDTH])
+        before, marked = seen[: start - cut], seen[start - cut : end - cut]
         gutter = str(d.span.line)
         bar = " " * len(gutter) + " |"
         shown += [bar, f"{gutter} | {seen}", f"{bar} {' ' * _columns(before)}{'^' * max(1, _columns(marked))}"]
@@ -204,7 +211,10 @@ def _columns(text: str) -> int:
 def explain(error: CompileError) -> str:
     """Every diagnostic of an error as a user reads it, with the lines it points at and paths that can be opened."""
     sources = {error.paths.get(name, name): text for name, text in error.sources.items()}
-    return "\n\n".join(render(d, sources.get(d.span.file), sources) for d in opened(error))
+    shown = [render(d, sources.get(d.span.file), sources) for d in opened(error)]
+    if len(shown) >= MOST_MISTAKES:
+        shown.append(f"{MOST_MISTAKES} mistakes are told at a time; there may be more")
+    return "\n\n".join(shown)
 
 
 def opened(error: CompileError) -> list[Diagnostic]:

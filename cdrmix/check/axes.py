@@ -19,6 +19,9 @@ from cdrmix.diagnose import Span
 MAX_READINGS = 256
 """Ways to split axes that are looked at; texts have one or two."""
 
+MAX_NESTED = 8
+"""How deep factors of factors are looked at; texts have one or two levels."""
+
 
 @dataclass(eq=False, slots=True)
 class AxisVar:
@@ -110,7 +113,7 @@ class Products:
     def splits(self, axis: AxisVar, above: tuple[AxisVar, ...] = ()) -> list[tuple[AxisVar, ...]]:
         """The ways to write an axis as axes, itself first."""
         found: list[tuple[AxisVar, ...]] = [(axis,)]
-        for whole, factors in self.table:
+        for whole, factors in self.table if len(above) < MAX_NESTED else ():
             if is_one(whole, axis) and axis.root not in above and len(factors) > 1:
                 nested = [self.splits(f, (*above, axis.root)) for f in factors]
                 found += [sum(parts, ()) for parts in _first(product(*nested))]

@@ -20,6 +20,9 @@ from cdrmix.check.symbols import Declaration, Held, Kind, Local, Stored
 from cdrmix.check.values import Failed, a_kind, accept, check_complete, kind_of, show
 from cdrmix.syntax import ast
 
+MAX_STATES = 100
+"""States and histories that one op may have: how each is computed over a sequence depends on all of them."""
+
 
 def open_body(frame: Frame) -> None:
     """Declare everything that the body's statements name."""
@@ -237,7 +240,13 @@ def _require(stmt: ast.Require, scope: Scope, frame: Frame) -> None:
 
 
 def _check_states(frame: Frame) -> None:
-    """Every state is written, and only what is declared is written with a prime (E0401, E0402, E0602)."""
+    """Every state is written, and only what is declared is written with a prime (E0401, E0402, E0602).  An op has not
+    more states than can be told apart (E0412)."""
+    kept = [s for s in frame.symbols.values() if isinstance(s, Stored) and s.kind in ("state", "history")]
+    if len(kept) > MAX_STATES:
+        frame.draft.fail("E0412", kept[MAX_STATES].span, f"op `{frame.decl.name}` has {len(kept)} states and "
+                         f"histories, and {MAX_STATES} is the most",
+                         "make one state of those that are alike: `state S: [n, D]`")  # fmt: skip
     for name, symbol in frame.symbols.items():
         written = name in frame.following or name + "'" in frame.broken
         if isinstance(symbol, Stored) and symbol.kind == "state" and not written:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from cdrmix.check.axes import names, unite
 from cdrmix.check.bodies import open_body
 from cdrmix.check.dims import axis_of, bind_axes, check_axes
-from cdrmix.check.draft import Definition
+from cdrmix.check.draft import CALL, Definition
 from cdrmix.check.equations import reading, solve
 from cdrmix.check.expressions import is_function, merged, store
 from cdrmix.check.frame import Frame
@@ -82,7 +82,7 @@ def _(expr: ast.Call, r: Reading) -> Value:
 def inline(op: OpValue, expr: ast.Call, r: Reading) -> Value:
     """The call of an op that is a function."""
     _check_function(op.op, expr, r)
-    r.draft.spend(expr.span)
+    r.draft.spend(expr.span, CALL)
     given = _bind(op, expr.args, expr, r)
     prefix = f"{r.frame.prefix}_{op.op.name}" if r.frame.prefix else op.op.name
     context, asked = r.frame.context.of(op), dict[tuple[str, ...], object]()
@@ -120,9 +120,12 @@ def _check_function(op: OpDecl, expr: ast.Call, r: Reading) -> None:
     depth, around = 0, r.frame
     while around.parent is not None and around.decl is not op:
         around, depth = around.parent, depth + 1
-    if around.decl is op or depth >= MAX_INLINED:
+    if around.decl is op:
         way = "" if around is r.frame else f", by way of `{r.frame.decl.name}`"
         r.draft.fail("E0206", expr.span, f"op `{op.name}` calls itself{way}", NO_RECURSION)
+    if depth >= MAX_INLINED:
+        r.draft.fail("E0219", expr.span, f"functions call functions more than {MAX_INLINED} levels deep",
+                     "write the equations of the inner ones where they are used")  # fmt: skip
 
 
 def _bind(op: OpValue, args: Sequence[ast.Arg], expr: ast.Call, r: Reading) -> dict[str, ast.Expr]:

@@ -115,7 +115,7 @@ def _number(found: Value, text: ast.Expr, r: Reading, w: Writing) -> Node:
         r.draft.fail("E0303", text.span, f"`{quote(text)}` is {names(found.shape)}, an init rule gives one number a "
                      "place", "name the indices in the shape: `[i < D]`")  # fmt: skip
     finish(r)
-    return found.emit(w, ())
+    return w.emit(found, (), text.span)
 
 
 def declare_state(symbol: Stored, frame: Frame) -> nodes.State:
@@ -148,7 +148,7 @@ def _start(expr: ast.Expr | None, axes: Sequence[AxisVar], indices: Sequence[Ind
         what = "changes with the token" if found.varies else "is neither a constant nor a param"
         r.draft.fail("E0408", expr.span, f"state `{r.target}` starts from `{quote(expr)}`, which {what}",
                      "start from a constant or a param")  # fmt: skip
-    return found.emit(w, tuple(slots) if found.shape else ())
+    return w.emit(found, tuple(slots) if found.shape else (), expr.span)
 
 
 def declare_buffer(symbol: Stored, frame: Frame) -> nodes.Buffer:

@@ -6,6 +6,7 @@ Output: `AxisVar`s; the frame's statics and products grow as `dim`s are solved.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from math import isqrt, log, prod
 
@@ -69,25 +70,33 @@ def range_of(expr: ast.Expr) -> tuple[ast.Name | None, ast.Expr]:
 
 # --- dim -----------------------------------------------------------------------------------------------------------
 def solve(frame: Frame) -> None:
-    """Solve the `dim`s that can be solved by now."""
-    progress = True
-    while progress:
-        progress = False
-        for entry in tuple(frame.dims):
-            try:
-                solved = _solve_one(*entry, frame)
-            except Failed:
-                frame.draft.failed = solved = True
-                frame.broken.update(_names(entry[0]))
-            if solved:
-                frame.dims.remove(entry)
-                progress = True
+    """Solve the `dim`s that can be solved by now; one that cannot waits for the names that it lacks."""
+    todo = dict(enumerate(frame.dims))
+    waiting: dict[str, list[int]] = {}
+    ready = deque(todo)
+    while ready:
+        at = ready.popleft()
+        if at not in todo:
+            continue
+        dim, scope = todo[at]
+        try:
+            lacks = _solve_one(dim, scope, frame)
+        except Failed:
+            lacks = []
+            frame.draft.failed = True
+            frame.broken.update(_names(dim))
+        for name in lacks:
+            waiting.setdefault(name, []).append(at)
+        if not lacks:
+            del todo[at]
+            ready += [other for name in _names(dim) for other in waiting.pop(name, ())]
+    frame.dims[:] = todo.values()
 
 
 def check_solved(frame: Frame) -> None:
     """Report the `dim`s that have no solution (E0302)."""
     for dim, scope in frame.dims:
-        unknown = [n for n in _names(dim) if not _is_ready(ast.Name(dim.span, n), frame, scope, frozenset())]
+        unknown = [n for n in _names(dim) if not _is_ready(ast.Name(dim.span, n), frame, scope)]
         listed = " and ".join(dict.fromkeys(unknown))
         if len(unknown) == 2:
             message = f"two unknowns in `dim {dim.name} = {quote(dim.value)}`: {listed}"
@@ -102,25 +111,32 @@ def _names(dim: ast.Dim) -> list[str]:
     return [dim.name, *(n.id for n in nodes(dim.value) if isinstance(n, ast.Name))]
 
 
-def _is_ready(expr: ast.Expr, frame: Frame, scope: Scope, above: frozenset[str]) -> bool:
-    """Whether an expression needs no `dim` that is not solved; mistakes count as ready, evaluation reports them."""
-    for node in nodes(expr):
-        if not isinstance(node, ast.Name) or node.id in above:
-            continue
-        name = node.id
-        if name in frame.statics or name in frame.symbols or name in CONTEXT or name in RUNTIME:
-            continue
-        formal = frame.formal(name)
-        if name in frame.lets:
-            let, where = frame.lets[name]
-            ready = _is_ready(let.value, frame, where, above | {name})
-        elif formal is not None:
-            ready = formal.default is None or _is_ready(formal.default, frame, scope, above | {name})
-        else:
-            ready = name in scope.lets or name in scope.ops or _is_function(name, expr)
-        if not ready:
-            return False
-    return True
+def _is_ready(expr: ast.Expr, frame: Frame, scope: Scope) -> bool:
+    """Whether an expression needs no `dim` that is not solved."""
+    return _lacks(expr, frame, scope) is None
+
+
+def _lacks(expr: ast.Expr, frame: Frame, scope: Scope) -> str | None:
+    """A name without a value that an expression needs; mistakes count as known, evaluation reports them."""
+    todo, seen = [(expr, scope)], set[str]()
+    while todo:
+        expr, scope = todo.pop()
+        for node in nodes(expr):
+            if not isinstance(node, ast.Name) or node.id in seen:
+                continue
+            name = node.id
+            if name in frame.statics or name in frame.symbols or name in CONTEXT or name in RUNTIME:
+                continue
+            formal = frame.formal(name)
+            if name in frame.lets:
+                let, where = frame.lets[name]
+                todo.append((let.value, where))
+            elif formal is not None and formal.default is not None:
+                todo.append((formal.default, scope))
+            elif formal is None and not (name in scope.lets or name in scope.ops or _is_function(name, expr)):
+                return name
+            seen.add(name)
+    return None
 
 
 def _is_function(name: str, expr: ast.Expr) -> bool:
@@ -128,13 +144,14 @@ def _is_function(name: str, expr: ast.Expr) -> bool:
     return any(isinstance(c.base, ast.Name) and c.base.id == name for c in calls)
 
 
-def _solve_one(dim: ast.Dim, scope: Scope, frame: Frame) -> bool:
-    """Solve a `dim` with one unknown, check one with none; False while it has more."""
+def _solve_one(dim: ast.Dim, scope: Scope, frame: Frame) -> list[str]:
+    """Solve a `dim` with one unknown, check one with none; else the names that it lacks."""
     env, parts = frame.names(scope), factors(dim.value)
-    known = _is_ready(ast.Name(dim.span, dim.name), frame, scope, frozenset())
-    open_ = [p for p in parts if not _is_ready(p, frame, scope, frozenset())]
+    lacks = [_lacks(p, frame, scope) for p in parts]
+    unknown = _lacks(ast.Name(dim.span, dim.name), frame, scope)
+    known, open_ = unknown is None, [p for p, name in zip(parts, lacks, strict=True) if name is not None]
     if len(open_) + (not known) > 1 or any(not isinstance(p, ast.Name) for p in open_):
-        return False
+        return [name for name in (*lacks, unknown) if name is not None]
     if not known:
         _define(frame, dim.name, _value(dim, env), dim.span)
     elif open_:
@@ -145,7 +162,7 @@ def _solve_one(dim: ast.Dim, scope: Scope, frame: Frame) -> bool:
             frame.draft.fail("E0301", dim.span, f"{dim.name} = {have} is not {quote(dim.value)} = {want}",
                              f"mend one of the sizes in `dim {dim.name} = {quote(dim.value)}`")  # fmt: skip
     _declare(dim, parts, env)
-    return True
+    return []
 
 
 def _value(dim: ast.Dim, env: Names) -> int:

@@ -16,7 +16,7 @@ from cdrmix.check.tensors import Place, Value, stored
 from cdrmix.check.tensors import index as index_value
 from cdrmix.check.values import Failed, fail
 from cdrmix.diagnose import Report, Span
-from cdrmix.ir import build, nodes
+from cdrmix.ir import build, nodes, walk
 from cdrmix.ir.nodes import Axis, DType, Index, Node, Ref
 
 if TYPE_CHECKING:
@@ -25,8 +25,24 @@ if TYPE_CHECKING:
 TOKENS = AxisVar("tokens", 0)
 """The axis of all tokens of an optimiser step."""
 
-MAX_WRITTEN_OUT = 5000
-"""Calls of functions, and reads of their equations and of `let`s, that are written out in place in one op."""
+MAX_OPERATIONS = 40_000
+"""Operations that the ops of one model may have, written out once for each different use; the largest model of the
+library has 800."""
+
+MAX_DEPTH = 200
+"""How deep operations may be nested in one statement, functions and `let`s written out."""
+
+CALL, CELL = 10, 20
+"""What the call of a function, and an op written out for one more use, count for besides their operations."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """How much the ops of one model may still write out; `told` once it is spent."""
+
+    left: int = MAX_OPERATIONS
+    told: bool = False
+
 
 _LETTERS = "ijmnpqruvzabcdefghklostwxy"
 """Names of indices that the text does not name, in the order they are tried."""
@@ -37,11 +53,13 @@ class Draft:
     """One cell: what its text has declared so far and the statements written.
 
     `literals` are the axes of sizes given as numbers, `shared` those named by a file's `let`, by the `let`'s `id`;
-    `windows` those of the tokens of histories, by the axis of their length.
+    `windows` those of the tokens of histories, by the axis of their length.  `budget` is the model's.
     """
 
     report: Report
+    budget: Budget
     names: set[str] = field(default_factory=set)
+    counts: dict[str, int] = field(default_factory=dict)
     body: list[nodes.Stmt] = field(default_factory=list)
     busy: list[Unit] = field(default_factory=list)
     solving: list[Local] = field(default_factory=list)
@@ -49,9 +67,9 @@ class Draft:
     shared: dict[int, AxisVar] = field(default_factory=dict)
     windows: dict[AxisVar, AxisVar] = field(default_factory=dict)
     failed: bool = False
-    written_out: int = 0
     axes: dict[AxisVar, Axis] = field(default_factory=dict)
     axis_names: set[str] = field(default_factory=set)
+    axis_counts: dict[str, int] = field(default_factory=dict)
 
     def fail(self, code: str, span: Span, message: str, help: str = "") -> NoReturn:
         """Report a mistake; what depends on the value is not looked at further."""
@@ -71,20 +89,26 @@ class Draft:
         except Failed:
             self.failed = True
 
-    def spend(self, span: Span) -> None:
-        """Count a function or a `let` that is written out in place: each may double what the one before it wrote."""
-        self.written_out += 1
-        if self.written_out > MAX_WRITTEN_OUT:
-            self.fail("E0219", span, f"writing out what is called here takes more than {MAX_WRITTEN_OUT} steps",
-                      "call fewer functions, or give them fewer calls of their own")  # fmt: skip
+    def spend(self, span: Span, count: int = 1) -> None:
+        """Count operations that are written out: a function that calls another twice doubles what that one writes."""
+        self.budget.left -= count
+        if self.budget.left < 0:
+            self.failed = True
+            if self.budget.told:
+                raise Failed
+            self.budget.told = True
+            self.fail("E0221", span, f"the ops of this model come to more than {MAX_OPERATIONS} operations, with the "
+                      "functions they call written out", "call fewer functions, name a value that is used twice, or "
+                      "let fewer layers differ")  # fmt: skip
 
     def unique(self, name: str) -> str:
         """A name for a definition that the text does not name."""
-        found, count = name, 1
+        found, count = name, self.counts.get(name, 1)
         while found in self.names:
             count += 1
             found = f"{name}_{count}"
         self.names.add(found)
+        self.counts[name] = count
         return found
 
     def literal(self, size: int) -> AxisVar:
@@ -99,11 +123,12 @@ class Draft:
         if var is TOKENS:
             return nodes.TOKENS
         if var not in self.axes:
-            name, count = var.name, 1
+            name, count = var.name, self.axis_counts.get(var.name, 1)
             while name in self.axis_names:
                 count += 1
                 name = f"{var.name}_{count}"
             self.axis_names.add(name)
+            self.axis_counts[var.name] = count
             self.axes[var] = Axis(name, var.size)
         return self.axes[var]
 
@@ -114,6 +139,7 @@ class Writing:
     def __init__(self, draft: Draft):
         self.draft = draft
         self.taken: set[str] = set()
+        self.counts: dict[str, int] = {}
         self.nodes: dict[IndexVar, Node] = {}
 
     def open(self, var: IndexVar) -> Index:
@@ -128,16 +154,28 @@ class Writing:
         free = (c for c in _LETTERS if c not in self.taken and c not in self.draft.names)
         return Index(self._name(next(free, "i")), self.draft.axis(axis))
 
+    def emit(self, value: Value, slots: tuple[Node, ...], span: Span) -> Node:
+        """The value written out.  Refuses what is nested so deeply that no pass could walk it."""
+        try:
+            node = value.emit(self, slots)
+        except RecursionError:
+            node = None
+        if node is None or walk.depth(node) > MAX_DEPTH:
+            self.draft.fail("E0219", span, f"written out, this is nested more than {MAX_DEPTH} operations deep",
+                            "give a part of what it calls an equation of its own")  # fmt: skip
+        return node
+
     def node(self, var: IndexVar) -> Node:
         """What stands for a variable."""
         return self.nodes[var]
 
     def _name(self, name: str) -> str:
-        found, count = name, 1
+        found, count = name, self.counts.get(name, 1)
         while found in self.taken or found in self.draft.names:
             count += 1
             found = f"{name}{count}"
         self.taken.add(found)
+        self.counts[name] = count
         return found
 
 
@@ -209,7 +247,7 @@ class Definition(Unit):
         w = Writing(self.draft)
         named = [w.open(v) for v in (*self.lead, *self.indices)]
         slots = [w.fresh(a) for a in self.value.shape]
-        value = self.value.emit(w, tuple(build.index(i, self.span) for i in slots))
+        value = w.emit(self.value, tuple(build.index(i, self.span) for i in slots), self.span)
         return nodes.Def(self.ref, (*named, *slots), value, self.dtype, self.span)
 
     def read(self, span: Span) -> Value:

@@ -28,7 +28,7 @@ from cdrmix.check.declarations import (
     declare_state,
 )
 from cdrmix.check.dims import axis_of, bind_axes, check_axes
-from cdrmix.check.draft import Draft, Unit
+from cdrmix.check.draft import CELL, Budget, Draft, Unit
 from cdrmix.check.equations import define, define_stored, reading, solve
 from cdrmix.check.frame import Context, Frame
 from cdrmix.check.mentions import mentioned
@@ -48,13 +48,14 @@ __all__ = ["Context", "Elaborator"]
 MAX_PARTS = 24
 """How deep parts may hold parts."""
 
-Asked = dict[tuple[str, ...], object]
+Question = tuple[str, ...]
+Asked = dict[Question, object]
 
 
 class _Built(NamedTuple):
     """A cell that was tried, and what its text asked of its place."""
 
-    asked: Mapping[tuple[str, ...], object]
+    asked: Mapping[Question, object]
     name: str | None
 
 
@@ -66,9 +67,11 @@ class Elaborator:
         self.settings = settings
         self.lets = Lets()
         self.cells: dict[str, Cell] = {}
-        self._built: dict[tuple[object, ...], list[_Built]] = {}
+        self.budget = Budget()
+        self._built: dict[tuple[object, ...], dict[tuple[Question, ...], dict[tuple[object, ...], _Built]]] = {}
         self._busy: list[tuple[object, ...]] = []
         self._begun: list[str] = []
+        self._counts: dict[str, int] = {}
 
     def cell(self, op: OpValue, inputs: Sequence[Sequence[Axis]], context: Context) -> str | None:
         """The name of the op's cell for inputs of these sizes."""
@@ -95,8 +98,8 @@ class Elaborator:
     def _cell(self, op: OpValue, sizes: tuple[tuple[int, ...], ...], context: Context) -> _Built:
         key = (op.op, op.args, sizes)
         context = context.of(op)
-        for built in self._built.get(key, []):
-            if all(_answer(question, context) == answer for question, answer in built.asked.items()):
+        for questions, by_answers in self._built.get(key, {}).items():
+            if built := by_answers.get(tuple(_answer(question, context) for question in questions)):
                 return built
         if key in self._busy or len(self._busy) >= MAX_PARTS:
             if any(op.op is other[0] for other in self._busy):
@@ -112,16 +115,17 @@ class Elaborator:
                 built = self._build(op, sizes, context)
         finally:
             self._busy.pop()
-        self._built.setdefault(key, []).append(built)
-        return built
+        by_answers = self._built.setdefault(key, {}).setdefault(tuple(built.asked), {})
+        return by_answers.setdefault(tuple(built.asked.values()), built)
 
     def _build(self, op: OpValue, sizes: Sequence[Sequence[int]], context: Context) -> _Built:
         asked: Asked = {}
-        draft = Draft(self.report)
+        draft = Draft(self.report, self.budget)
         frame = Frame(draft, op, context, self, asked)
-        cell = None
+        cell, name = None, self._unique(op.op.name)
         with draft.attempt():
-            cell = _Body(frame, sizes).elaborate(self._unique(op.op.name))
+            draft.spend(context.span, CELL)
+            cell = _Body(frame, sizes).elaborate(name)
         self._begun.pop()
         if cell is None or draft.failed:
             return _Built(asked, None)
@@ -129,10 +133,11 @@ class Elaborator:
         return _Built(asked, cell.name)
 
     def _unique(self, name: str) -> str:
-        found, count = name, 1
+        found, count = name, self._counts.get(name, 1)
         while found in self.cells or found in self._begun:
             count += 1
             found = f"{name}_{count}"
+        self._counts[name] = count
         self._begun.append(found)
         return found
 

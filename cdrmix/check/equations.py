@@ -48,7 +48,7 @@ class Choice(Unit):
         w = Writing(self.draft)
         lead = tuple(w.open(v) for v in self.lead)
         k, over = w.open(self.k), w.fresh(self.source.shape[0])
-        source = self.source.emit(w, (build.index(over, self.span),))
+        source = w.emit(self.source, (build.index(over, self.span),), self.span)
         return nodes.Top(self.values, self.picks, lead, k, over, source, self.span)
 
 

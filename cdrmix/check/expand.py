@@ -28,6 +28,9 @@ from cdrmix.syntax import ast
 MAX_LINES = 10_000
 """Lines a stack may have when its `repeat`s are written out."""
 
+MAX_PLACES = 2 * MAX_LINES
+"""Ops that a stack may have, parts of ops counted."""
+
 MAX_STEPS = 10 * MAX_LINES
 """Lines, branches and rounds of `repeat` that may be looked at on the way: empty loops end too."""
 
@@ -74,6 +77,8 @@ class Expander:
     _wrong: set[int] = field(default_factory=set)
     _told: set[tuple[str, Span]] = field(default_factory=set)
     _steps: int = 0
+    _places: int = 0
+    _counts: dict[str, int] = field(default_factory=dict)
     _begun: bool = False
     _guessed: bool = False
 
@@ -246,11 +251,22 @@ class Expander:
         if made is None:
             explain_axes(op.op, self.report)
             return None
+        self._places += self._places_of(made)
+        if self._places > MAX_PLACES:
+            self._once("E0713", span, f"the stack has more than {MAX_PLACES} ops, parts of ops counted",
+                       "make a `bank` of parts that are alike")  # fmt: skip
+            raise _TooMany
         cell = self.cells.cells[made]
         if first:
             self.vocab = cell.inputs[0].extent
             self.width = prod(a.size for a in cell.out_axes)
         return cell
+
+    def _places_of(self, name: str) -> int:
+        """How many ops a cell is, with its parts and theirs; a bank's instances count once."""
+        if name not in self._counts:
+            self._counts[name] = 1 + sum(self._places_of(part.cell) for part in self.cells.cells[name].parts)
+        return self._counts[name]
 
     # ---- depth
     def _depth(self, cell: Cell, op: OpValue, span: Span, block: Block) -> None:

@@ -14,6 +14,7 @@ from cdrmix.check.axes import AxisVar, is_one, made_one, names, unite
 from cdrmix.check.dims import axis_of
 from cdrmix.check.draft import Definition, Writing
 from cdrmix.check.index_forms import contraction, together
+from cdrmix.check.needs import Ring, in_turn, surely
 from cdrmix.check.quote import dims, quote
 from cdrmix.check.reading import Reading, read, value
 from cdrmix.check.scope import OpValue, Static
@@ -82,15 +83,27 @@ def _(expr: ast.Name, r: Reading) -> Value:
 
 def _let(name: str, expr: ast.Name, r: Reading) -> Value:
     """A `let` in an init rule: its expression, so that one cell serves all layers."""
-    let, scope = r.frame.lets[name]
-    if name in r.frame.busy:
+    frame = r.frame
+
+    def needs(name: str) -> list[str]:
+        """The `let`s that have no value yet and that a `let` surely needs."""
+        return [n for n in surely(frame.lets[name][0].value)
+                if n in frame.lets and n not in frame.statics and n not in frame.symbolic]  # fmt: skip
+
+    if name in frame.busy:
         return tensors.constant(r.env.name(expr), expr.span)
-    r.draft.spend(expr.span)
-    r.frame.busy.append(name)
     try:
-        return value(let.value, Reading(r.frame, scope, r.waiting, mode="init", target=r.target))
-    finally:
-        r.frame.busy.pop()
+        for needed in in_turn(name, needs) if name not in frame.symbolic else ():
+            let, scope = frame.lets[needed]
+            frame.busy.append(needed)
+            try:
+                where = Reading(frame, scope, r.waiting, mode="init", target=r.target)
+                frame.symbolic[needed] = value(let.value, where)
+            finally:
+                frame.busy.pop()
+    except Ring as ring:
+        frame.fail_ring(ring.names)
+    return frame.symbolic[name]
 
 
 @value.register

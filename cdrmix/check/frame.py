@@ -14,9 +14,11 @@ from cdrmix.check.axes import AxisVar, Products
 from cdrmix.check.draft import Draft
 from cdrmix.check.mentions import defined, whens
 from cdrmix.check.modules import Lets, ModuleEnv
+from cdrmix.check.needs import Ring, in_turn, surely
 from cdrmix.check.scope import OpDecl, OpValue, Scope, Static
 from cdrmix.check.statics import RUNTIME, evaluate, not_static, unknown
 from cdrmix.check.symbols import Held, Local, Stored, Symbol
+from cdrmix.check.tensors import Value
 from cdrmix.check.values import CONTEXT, Failed, accept
 from cdrmix.check.waiting import Waiting
 from cdrmix.diagnose import NOWHERE, Report, Span
@@ -62,7 +64,8 @@ class Frame:
 
     `seen` holds what was asked of the context: two places that agree on it share the cell.  `calling` is what the
     equation that calls the function still waits for.  `broken` are names that a mistake has left without a meaning:
-    using them is no further mistake.  `unprimed` are equations that write a state without its prime.
+    using them is no further mistake.  `unprimed` are equations that write a state without its prime.  `symbolic` are
+    the `let`s as init rules read them, in terms of the layer.
     """
 
     draft: Draft
@@ -86,6 +89,12 @@ class Frame:
     busy: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     unprimed: list[Local] = field(default_factory=list)
+    symbolic: dict[str, Value] = field(default_factory=dict)
+    formals: Mapping[str, ast.Formal] = field(init=False)
+    _failed: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.formals = {f.name: f for f in self.op.op.formals}
 
     @property
     def decl(self) -> OpDecl:
@@ -107,33 +116,62 @@ class Frame:
 
     def formal(self, name: str) -> ast.Formal | None:
         """The formal of that name."""
-        return next((f for f in self.decl.formals if f.name == name), None)
+        return self.formals.get(name)
 
     def static(self, name: str) -> Static | None:
         """The value of a static name of this body, or None when it has none."""
         if name in self.statics:
             return self.statics[name]
-        formal = self.formal(name)
+        if self._text(name) is None:
+            return None
+        try:
+            for needed in in_turn(name, self._needs):
+                if needed not in self._failed:
+                    self._compute(needed)
+        except Ring as ring:
+            self.fail_ring(ring.names)
+        if name in self._failed:
+            raise Failed
+        return self.statics[name]
+
+    def _text(self, name: str) -> tuple[ast.Expr, Scope] | None:
+        """The expression that gives a name its static value: a `let`'s, or a default."""
         if name in self.lets:
             stmt, scope = self.lets[name]
-            self.statics[name] = self._by_need(name, stmt.value, scope, stmt.span)
-        elif formal is not None and formal.default is not None and formal.kind not in ("tensor", "index"):
-            scope = self.scope_of(formal, self.decl.scope)
-            value = self._by_need(name, formal.default, scope, formal.span)
-            what = f"`{name}` of op `{self.decl.name}`"
-            self.statics[name] = accept(value, formal.kind, what, formal.default.span, self.report)
-        return self.statics.get(name)
+            return stmt.value, scope
+        formal = self.formal(name)
+        if formal is None or formal.default is None or formal.kind in ("tensor", "index"):
+            return None
+        return formal.default, self.scope_of(formal, self.decl.scope)
 
-    def _by_need(self, name: str, expr: ast.Expr, scope: Scope, span: Span) -> Static:
+    def _needs(self, name: str) -> list[str]:
+        """The names of this body without a value yet that a static name surely needs."""
+        text = self._text(name)
+        return [n for n in surely(text[0]) if n not in self.statics and self._text(n)] if text else []
+
+    def _compute(self, name: str) -> None:
+        """Evaluate a static name; what it may need besides is evaluated by need."""
         if name in self.busy:
-            ring = [*self.busy[self.busy.index(name) :], name]
-            self.draft.fail("E0206", span, f"`{name}` needs itself: {' → '.join(ring)}",
-                            "give one of them a value of its own")  # fmt: skip
+            self.fail_ring(self.busy[self.busy.index(name) :])
+        text, formal = self._text(name), self.formal(name)
+        assert text is not None
         self.busy.append(name)
         try:
-            return evaluate(expr, self.names(scope), self.report)
+            value = evaluate(text[0], self.names(text[1]), self.report)
+            if name not in self.lets and formal is not None:
+                value = accept(value, formal.kind, f"`{name}` of op `{self.decl.name}`", text[0].span, self.report)
+            self.statics[name] = value
+        except Failed:
+            self._failed.add(name)
         finally:
             self.busy.pop()
+
+    def fail_ring(self, names: Sequence[str]) -> NoReturn:
+        """Report static names that need one another."""
+        self._failed.update(names)
+        at = self.lets[names[0]][0].span if names[0] in self.lets else self.formals[names[0]].span
+        self.draft.fail("E0206", at, f"`{names[0]}` needs itself: {' → '.join((*names, names[0]))}",
+                        "give one of them a value of its own")  # fmt: skip
 
     def placed(self, name: str, span: Span) -> int:
         """`layer` or `layers` as a number."""

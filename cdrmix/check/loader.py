@@ -26,6 +26,7 @@ from cdrmix.check.statics import RESERVED, import_of
 from cdrmix.check.values import Failed, fail
 from cdrmix.diagnose import CompileError, Report, Span, UserError, did_you_mean
 from cdrmix.syntax import ast, parse, read_source
+from cdrmix.syntax.source import check_words
 
 LIBRARY = Path(str(files("cdrmix.spec")))
 """The installed `spec/` folder."""
@@ -70,6 +71,7 @@ class Loader:
     elsewhere: Catalogue = field(init=False)
     _files: dict[str, File | None] = field(default_factory=dict)
     _stack: list[tuple[str, str]] = field(default_factory=list)
+    _words: int = 0
 
     def __post_init__(self) -> None:
         self.elsewhere = Catalogue(self.texts, self.paths, self.library if self.given is None else None)
@@ -108,6 +110,7 @@ class Loader:
         self._files[key] = None
         self._stack.append((key, name))
         try:
+            self._words = check_words(text, name, self._words)
             module = parsed(text, name)
             self._files[key] = self._declare(module, path)
         except CompileError as error:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NoReturn
 
+from cdrmix.check.needs import Ring, in_turn, surely
 from cdrmix.check.scope import OpValue, Scope, Static
 from cdrmix.check.statics import RUNTIME, evaluate, not_static, unknown
 from cdrmix.check.values import Failed, fail
@@ -62,19 +64,42 @@ class ModuleEnv:
         yield from self.scope.lets
 
     def _let(self, let: ast.Let, scope: Scope) -> Static:
-        if any(other is let for other in self.cache.busy):
-            ring = [*self.cache.busy[self.cache.busy.index(let) :], let]
-            fail(self.report, "E0206", let.span, f"`{let.name}` needs itself: {' → '.join(x.name for x in ring)}",
-                 "give one of them a value of its own")  # fmt: skip
-        if id(let) not in self.cache.values:
-            self.cache.busy.append(let)
-            self.cache.values[id(let)] = None
+        busy, values = self.cache.busy, self.cache.values
+        if any(other is let for other in busy):
+            self._fail_ring([x.name for x in busy[busy.index(let) :]], let)
+        if id(let) not in values:
+            found = {id(let): (let, scope)}
+
+            def needs(key: int) -> list[int]:
+                """The `let`s without a value yet that a `let` surely needs."""
+                let, scope = found[key]
+                new = [scope.lets[name] for name in surely(let.value) if name in scope.lets]
+                new = [pair for pair in new if id(pair[0]) not in values]
+                found.update((id(pair[0]), pair) for pair in new)
+                return [id(other) for other, _ in new]
+
             try:
-                env = ModuleEnv(scope, self.report, self.cache)
-                self.cache.values[id(let)] = evaluate(let.value, env, self.report)
-            finally:
-                self.cache.busy.pop()
-        value = self.cache.values[id(let)]
+                for key in in_turn(id(let), needs):
+                    if key not in values:
+                        self._compute(*found[key])
+            except Ring as ring:
+                self._fail_ring([found[key][0].name for key in ring.names], let)
+        value = values[id(let)]
         if value is None:
             raise Failed
         return value
+
+    def _compute(self, let: ast.Let, scope: Scope) -> None:
+        self.cache.busy.append(let)
+        self.cache.values[id(let)] = None
+        try:
+            self.cache.values[id(let)] = evaluate(let.value, ModuleEnv(scope, self.report, self.cache), self.report)
+        except Failed:
+            pass  # what needs it fails too
+        finally:
+            self.cache.busy.pop()
+
+    def _fail_ring(self, names: list[str], let: ast.Let) -> NoReturn:
+        self.cache.values[id(let)] = None
+        fail(self.report, "E0206", let.span, f"`{names[0]}` needs itself: {' → '.join([*names, names[0]])}",
+             "give one of them a value of its own")  # fmt: skip

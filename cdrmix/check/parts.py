@@ -53,7 +53,7 @@ class Application(Unit):
     def write(self) -> nodes.Apply:
         w = Writing(self.draft)
         lead = tuple(w.open(v) for v in self.lead)
-        select = self.select.emit(w, ()) if self.select is not None else None
+        select = w.emit(self.select, (), self.span) if self.select is not None else None
         given = []
         for v in self.given:
             assert v.place is not None

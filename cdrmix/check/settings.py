@@ -11,11 +11,13 @@ model's in all of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from cdrmix.check.mentions import mentioned
 from cdrmix.check.modules import Lets, ModuleEnv
+from cdrmix.check.needs import Ring, in_turn, surely
 from cdrmix.check.scope import Scope, Static
 from cdrmix.check.statics import RESERVED, RUNTIME, evaluate, import_of, not_static, truth, unknown
 from cdrmix.check.values import CONTEXT, Failed, a_kind, fail, kind_of, show
@@ -151,20 +153,40 @@ class Settings:
     def value(self, name: str) -> Static:
         """A setting's value, by its dotted name."""
         if name in self._busy:
-            ring = " → ".join([*self._busy[self._busy.index(name) :], name])
-            fail(self.report, "E0206", self.entries[name].span, f"`{name}` needs itself: {ring}",
-                 "give one of them a value of its own")  # fmt: skip
+            self._fail_ring(self._busy[self._busy.index(name) :])
         if name not in self._values:
-            self._busy.append(name)
-            self._values[name] = None
             try:
-                self._values[name] = self._compute(self.entries[name])
-            finally:
-                self._busy.pop()
+                for needed in in_turn(name, self._needs):
+                    self._settle(needed)
+            except Ring as ring:
+                self._fail_ring(ring.names)
         value = self._values[name]
         if value is None:
             raise Failed
         return value
+
+    def _needs(self, name: str) -> list[str]:
+        """The settings without a value yet that a setting surely needs."""
+        return [n for n in surely(self.entries[name].value) if n in self.entries and n not in self._values]
+
+    def _settle(self, name: str) -> None:
+        """Compute a setting; what it may need besides is computed by need."""
+        if name in self._values:
+            return
+        self._busy.append(name)
+        self._values[name] = None
+        try:
+            self._values[name] = self._compute(self.entries[name])
+        except Failed:
+            pass  # what needs it fails too
+        finally:
+            self._busy.pop()
+
+    def _fail_ring(self, names: Sequence[str]) -> NoReturn:
+        self._values |= dict.fromkeys(names)
+        fail(self.report, "E0206", self.entries[names[0]].span,
+             f"`{names[0]}` needs itself: {' → '.join([*names, names[0]])}",
+             "give one of them a value of its own")  # fmt: skip
 
     def _compute(self, entry: Entry) -> Static:
         value = evaluate(entry.value, ModelEnv(self, entry.scope), self.report)

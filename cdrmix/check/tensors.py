@@ -99,6 +99,7 @@ def stored(
     """A read of a name."""
 
     def emit(w: Writing, slots: Slots) -> Node:
+        w.draft.spend(span)
         ref = place.ref(w)
         axes = [w.draft.axis(axis or _own(item)) for axis, item in place.lead] + [w.draft.axis(a) for a in shape]
         items = [item.emit(w, ()) for _, item in place.lead]
@@ -143,6 +144,7 @@ def elementwise(op: str, operands: Sequence[Value], shape: tuple[AxisVar, ...], 
     """An elementwise row; the axes of the operands are `shape` or none."""
 
     def emit(w: Writing, slots: Slots) -> Node:
+        w.draft.spend(span)
         return build.node(op, *(a.emit(w, slots if a.shape else ()) for a in operands), span=span)
 
     found = Value(shape, dtype_of(op, operands), emit, span, union(a.free for a in operands))
@@ -158,6 +160,7 @@ def product(left: Value, right: Value, span: Span) -> Value:
     """`left @ right`."""
 
     def emit(w: Writing, slots: Slots) -> Node:
+        w.draft.spend(span, 2)
         k = w.fresh(right.shape[0])
         a = left.emit(w, (*slots, build.index(k, span)))
         return build.reduce("sum", [k], build.mul(a, right.emit(w, (build.index(k, span),)), span), span)
@@ -170,6 +173,7 @@ def reduction(op: str, bound: Sequence[IndexVar], body: Value, span: Span) -> Va
     """`op[bound](body)`."""
 
     def emit(w: Writing, slots: Slots) -> Node:
+        w.draft.spend(span)
         indices = [w.open(v) for v in bound]
         return build.reduce(op, indices, body.emit(w, slots), span)
 

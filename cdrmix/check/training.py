@@ -96,7 +96,7 @@ def _written(
     w = Writing(r.draft)
     named = [w.open(v) for v in indices.values()]
     slots = [w.fresh(a) for a in found.shape]
-    node = found.emit(w, tuple(build.index(i) for i in slots))
+    node = w.emit(found, tuple(build.index(i) for i in slots), text.span)
     return Training(kind, name, (*named, *slots), node, span)  # type: ignore[arg-type]
 
 

@@ -6,6 +6,7 @@ Output: a sentence for each broken rule.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -56,8 +57,8 @@ def outside_tokens(n: Node, inside: bool = False) -> Iterator[str]:
 
 def _own_names(n: Node, outer: tuple[Index, ...]) -> Iterator[str]:
     """Every index variable has its own name: no binder repeats one, beside it or around it."""
-    seen = [i.name for i in outer] + [i.name for m in walk.nodes(n) for i in walk.bound(m)]
-    for name in dict.fromkeys(x for x in seen if seen.count(x) > 1):
+    seen = Counter([i.name for i in outer] + [i.name for m in walk.nodes(n) for i in walk.bound(m)])
+    for name in (name for name, count in seen.items() if count > 1):
         yield f"two index variables have the name {name}"
 
 

@@ -29,9 +29,21 @@ def bound(n: Node) -> tuple[Index, ...]:
 
 def nodes(n: Node) -> Iterator[Node]:
     """`n` and everything in it, outermost first."""
-    yield n
-    for child in n.args:
-        yield from nodes(child)
+    todo = [n]
+    while todo:
+        n = todo.pop()
+        yield n
+        todo += n.args[::-1]
+
+
+def depth(n: Node) -> int:
+    """How deep operations are nested in `n`."""
+    deepest, todo = 0, [(n, 1)]
+    while todo:
+        n, level = todo.pop()
+        deepest = max(deepest, level)
+        todo += [(a, level + 1) for a in n.args]
+    return deepest
 
 
 def reads(n: Node) -> Iterator[Node]:
@@ -42,6 +54,15 @@ def reads(n: Node) -> Iterator[Node]:
 def refs(n: Node) -> set[Ref]:
     """What `n` reads."""
     return {m.arg.ref for m in reads(n)}
+
+
+def holding(n: Node, ref: Ref) -> set[int]:
+    """The `id`s of the nodes in `n` that read `ref`, themselves or in an operand."""
+    found: set[int] = set()
+    for m in reversed(list(nodes(n))):  # operands first
+        if m.op == "read" and m.arg.ref == ref or any(id(a) in found for a in m.args):
+            found.add(id(m))
+    return found
 
 
 def indices(n: Node) -> set[Index]:

@@ -143,7 +143,7 @@ class Attention:
     def _resolved(self, f: Node, t: Index) -> Node:
         """A factor that only names a definition over the window, as what it defines."""
         while f.op == "read" and f.arg.ref.kind == "def" and t in walk.windowed(f, self.windows):
-            stmt = self.leaves.source[f.arg.ref]
+            stmt = self.leaves.source(f.arg.ref)
             sizes = [a.size for a in f.arg.view]
             if not isinstance(stmt, Def) or [i.axis.size for i in stmt.indices] != sizes:
                 return f

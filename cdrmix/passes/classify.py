@@ -9,6 +9,7 @@ the graph of states, dependencies first.  A state outside a group is an ordinary
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field, replace
 
 from cdrmix.ir import build, walk
@@ -27,19 +28,18 @@ class Derivation:
     """A cell on its way to its sequence form."""
 
     cell: Cell
-    stmts: list[Stmt]
+    body: graph.Body
     windows: walk.Windows
     fresh: Fresh
     groups: list[Group] = field(default_factory=list)
 
     def leaves(self, *refs: Ref) -> Leaves:
         """What of the statements depends on `refs`."""
-        return Leaves(self.stmts, refs, self.windows, self.fresh)
+        return Leaves(self.body, refs, self.windows, self.fresh)
 
     def update(self, state: str) -> Def:
         """The equation of `state'`."""
-        ref = Ref("next", state)
-        found = next(s for s in self.stmts if ref in walk.defines(s))
+        found = self.body.source(Ref("next", state))
         assert isinstance(found, Def)
         return found
 
@@ -52,21 +52,23 @@ def classify(cell: Cell) -> list[Group]:
 def derive(cell: Cell) -> Derivation:
     """Classify every group and turn the reads of chunk states into queries."""
     stmts = graph.needed(cell.body, graph.is_root, graph.training_refs(cell))
-    d = Derivation(cell, stmts, walk.windows(cell), Fresh(_names(cell)))
-    d.stmts = _shared(d)
+    d = Derivation(cell, graph.Body(stmts), walk.windows(cell), Fresh(_names(cell)))
+    d.body = graph.Body(_shared(d), d.body)
     nodes = [Ref("next", s.name) for s in cell.states] + [Ref("history", h.name) for h in cell.histories]
     deps = graph.dependencies(stmts, nodes)
     done: set[Ref] = set()
-    while left := [members for members in graph.components(deps) if not done & set(members)]:
+    left = deque(graph.components(deps))
+    while left:
         group = _classify(d, left[0])
-        other = _partner(d, group, deps, left)
+        other = _partner(d, group, deps, list(left))
         if other is not None:  # as one group the two have a better form: from now on they need each other
             deps[left[0][0]].add(other[0])
+            left = deque(members for members in graph.components(deps) if not done & set(members))
             continue
         if group.form == "chunk":
-            d.stmts = queries.ask(d.stmts, cell, group, d.leaves, d.fresh)
+            d.body = queries.ask(d.body, cell, group, d.leaves, d.fresh)
         d.groups.append(group)
-        done |= set(left[0])
+        done |= set(left.popleft())
     return d
 
 
@@ -88,7 +90,7 @@ def _shared(d: Derivation) -> list[Stmt]:
             return build.read(Ref("def", name), [i.axis for i in n.free], n.free, n.dtype, n.span)
         return walk.rebuild(n, tuple(visit(owner, over_window, a) for a in n.args))
 
-    for stmt in d.stmts:
+    for stmt in d.body.stmts:
         if isinstance(stmt, Def) and leaves.depends(stmt.value):
             over_window = walk.windowed(stmt.value, d.windows)
             stmt = replace(stmt, value=visit(stmt.ref.name, over_window, stmt.value))
@@ -132,7 +134,7 @@ def _classify(d: Derivation, members: tuple[Ref, ...]) -> Group:
             combine, decay, addend = found
             s = states[0]
             return Group(states, "max-plus", "", first.indices, {(s, s): decay}, addend={s: addend}, combine=combine)
-    for stmt in graph.needed(d.stmts, lambda s: False, [Ref("next", s) for s in states]):
+    for stmt in d.body.needed(Ref("next", s) for s in states):
         if isinstance(stmt, Def) and stmt.ref.kind == "def" and stmt.ref in leaves.hot:
             leaves.terms(stmt.ref)  # in the order of the text, so that no recursion is deeper than one equation
     found_map = affine(leaves, defs)
@@ -144,17 +146,20 @@ def _classify(d: Derivation, members: tuple[Ref, ...]) -> Group:
 def _reads(d: Derivation, states: tuple[str, ...]) -> list[Read] | Culprit:
     """How the rest of the cell reads the states."""
     refs = [Ref(kind, s) for s in states for kind in ("state", "next")]
-    reads = survey(d.stmts, d.cell, states, d.leaves(*refs))
+    reads = survey(d.cell, states, d.leaves(*refs))
     return reads if isinstance(reads, Culprit) else _tangled(d, states, reads) or reads
 
 
 def _tangled(d: Derivation, states: tuple[str, ...], reads: list[Read]) -> Culprit | None:
     """A read by a later state's recurrence, with a vector that depends on that very recurrence."""
     later = [Ref("next", s.name) for s in d.cell.states if s.name not in states]
-    deps = graph.dependencies(d.stmts, [*later, *(Ref("next", s) for s in states)])
+    depends = d.leaves(*(Ref("state", ref.name) for ref in later))
+    if not any(depends.depends(f) for r in reads for f in r.term.coef):
+        return None
+    deps = graph.dependencies(d.body.stmts, [*later, *(Ref("next", s) for s in states)])
     for members in graph.components({n: deps[n] & set(later) for n in later}):
         inside = d.leaves(*(Ref("state", ref.name) for ref in members))
-        owners = {ref for s in graph.needed(d.stmts, lambda s: False, members) for ref in walk.defines(s)}
+        owners = {ref for s in d.body.needed(members) for ref in walk.defines(s)}
         for r in reads:
             if r.owner in owners and any(inside.depends(f) for f in r.term.coef) and r.term.read:
                 names = "`, `".join(ref.name for ref in members)
@@ -165,7 +170,7 @@ def _tangled(d: Derivation, states: tuple[str, ...], reads: list[Read]) -> Culpr
 def _through(d: Derivation, states: tuple[str, ...]) -> Culprit:
     """The read of a history inside a recurrence."""
     leaves = d.leaves(*(Ref("state", s) for s in states))
-    for stmt in graph.needed(d.stmts, lambda s: False, [Ref("next", s) for s in states]):
+    for stmt in d.body.needed(Ref("next", s) for s in states):
         for n in (m for root in walk.roots(stmt) for m in walk.reads(root)):
             if n.arg.ref.kind == "history" and n.arg.ref in leaves.hot:
                 return Culprit(n, "depends on the state that it changes")

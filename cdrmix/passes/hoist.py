@@ -37,6 +37,8 @@ class _Lifter:
         self.body: list[Stmt] = []
         self.taken = walk.names(cell)
         self.known: dict[Node, tuple[Ref, list[int]]] = {}
+        self.prints: dict[int, tuple[Node, int]] = {}
+        self.known_prints: set[int] = set()
         self.windows = walk.windows(cell)
         self.ranged: set[Index] = set()
 
@@ -63,12 +65,25 @@ class _Lifter:
         return walk.rebuild(n, tuple(self.operand(a, inner, name, summed) for a in n.args))
 
     def operand(self, n: Node, loops: frozenset[Index], name: str, summed: bool) -> Node:
-        if is_work(n) and not self.narrows(n) and (set(n.free) < loops or numbered(n)[0] in self.known):
+        if is_work(n) and not self.narrows(n) and (set(n.free) < loops or self.is_known(n)):
             return self.lift(n, name, summed)
         return self.within(n, loops, name, summed)
 
+    def is_known(self, n: Node) -> bool:
+        """Whether a definition has the value of `n`."""
+        return self.print(n) in self.known_prints and numbered(n)[0] in self.known
+
+    def print(self, n: Node) -> int:
+        """A number that equal values share, found once a node; it leaves out which index is which."""
+        if id(n) not in self.prints:
+            what = (n.arg.ref, *(a.size for a in n.arg.view)) if n.op == "read" else n.arg if n.op == "const" else None
+            self.prints[id(n)] = n, hash((n.op, what, *map(self.print, n.args)))
+        return self.prints[id(n)][1]
+
     def narrows(self, n: Node) -> bool:
         """Whether a softmax in `n` runs over the tokens that are there only because of what stands outside `n`."""
+        if not self.ranged:
+            return False
         along = {m.arg for m in walk.nodes(n) if m.op == "softmax"}
         return bool(along & self.ranged - walk.windowed(n, self.windows))
 
@@ -89,6 +104,7 @@ class _Lifter:
     def remember(self, value: Node, ref: Ref, indices: tuple[Index, ...]) -> None:
         if is_work(value) and set(value.free) == set(indices):
             key, order = numbered(value)
+            self.known_prints.add(self.print(value))
             self.known.setdefault(key, (ref, [order.index(i) for i in indices]))
 
 

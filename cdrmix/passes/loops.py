@@ -26,7 +26,7 @@ def sequential(d: Derivation, g: Group) -> list[Item]:
     """The loop of a general group, what it is given first."""
     own = {Ref("next", s) for s in g.states}
     leaves = d.leaves(*(Ref("state", s) for s in g.states))
-    inside = [s for s in graph.needed(d.stmts, _no_root, own) if any(r in leaves.hot for r in walk.defines(s))]
+    inside = [s for s in d.body.needed(own) if any(r in leaves.hot for r in walk.defines(s))]
     _refuse(d.cell, g, inside)
     given: list[Item] = []
     body = [walk.map_roots(s, partial(_batch, d, leaves, walk.defines(s)[0].name, given)) for s in inside]
@@ -35,10 +35,6 @@ def sequential(d: Derivation, g: Group) -> list[Item]:
         *given,
         Sequential(g.states, tuple(s for s in body if isinstance(s, (Def, Top))), sentence(d.cell, g), span),
     ]
-
-
-def _no_root(stmt: Stmt) -> bool:
-    return False
 
 
 def _refuse(cell: Cell, g: Group, inside: list[Stmt]) -> None:

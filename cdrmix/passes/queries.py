@@ -14,6 +14,7 @@ from cdrmix.diagnose import NOWHERE, Span
 from cdrmix.ir import build, walk
 from cdrmix.ir.forms import Query, SequenceStmt
 from cdrmix.ir.nodes import Cell, Index, Node, Ref, Stmt
+from cdrmix.passes import graph
 from cdrmix.passes import product as algebra
 from cdrmix.passes.groups import Group
 from cdrmix.passes.readers import Whole, rewrite
@@ -47,7 +48,7 @@ def _map_roots(stmt: Asked, fn: Callable[[Node], Node]) -> Asked:  # type: ignor
     return replace(stmt, query=replace(stmt.query, q=fn(stmt.query.q)))
 
 
-def ask(stmts: list[Stmt], cell: Cell, group: Group, leaves: Callable[..., Leaves], fresh: Fresh) -> list[Stmt]:
+def ask(body: graph.Body, cell: Cell, group: Group, leaves: Callable[..., Leaves], fresh: Fresh) -> graph.Body:
     """The statements with the reads of the group's states replaced."""
     refs = [Ref(kind, s) for s in group.states for kind in ("state", "next")]
     asked: dict[Ref, list[Asked]] = {}
@@ -66,12 +67,12 @@ def ask(stmts: list[Stmt], cell: Cell, group: Group, leaves: Callable[..., Leave
         found = build.read(Ref("def", made.name), axes, rest.args, dtype[made.state], rest.span)
         return algebra.product((found, *rest.outer), rest.bound)
 
-    done = rewrite(stmts, cell, group.states, leaves(*refs), one)
+    done = rewrite(cell, group.states, leaves(*refs), one)
     out: list[Stmt] = []
-    for stmt in stmts:
+    for stmt in body.stmts:
         ref = walk.defines(stmt)[0]
         out += [*asked.get(ref, []), done.get(ref, stmt)]  # type: ignore[list-item]
-    return out
+    return graph.Body(out, body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """How the rest of a cell reads a group of states, and the same cell with those reads turned into queries.
 
-Input: statements in evaluable order, and the group's states.
+Input: a cell's statements as what depends on the group's states (`Leaves`), and the states.
 Output: for every read, the positions at which it is contracted with a vector free of the group; or the read that needs
 the whole state.  `Rewriter` walks the statements; what becomes of each contracted read is up to `Ask`.
 """
@@ -86,17 +86,17 @@ def _named(stmt: Stmt, ref: Ref) -> Node:
     return build.read(ref, (), (), span=stmt.span)
 
 
-def outside(stmts: Sequence[Stmt], cell: Cell, states: Sequence[str]) -> list[Stmt]:
-    """The statements that are needed for anything but the updates of `states`."""
+def outside(leaves: Leaves, cell: Cell, states: Sequence[str]) -> list[Stmt]:
+    """What reads the leaves, however indirectly, and is needed for anything but the updates of `states`."""
     own = {Ref("next", s) for s in states}
 
     def is_root(stmt: Stmt) -> bool:
         return graph.is_root(stmt) and not own & set(walk.defines(stmt))
 
-    return graph.needed(stmts, is_root, graph.training_refs(cell) - own, own)
+    return graph.needed(leaves.reached, is_root, graph.training_refs(cell) - own, own)
 
 
-def survey(stmts: Sequence[Stmt], cell: Cell, states: Sequence[str], leaves: Leaves) -> list[Read] | Culprit:
+def survey(cell: Cell, states: Sequence[str], leaves: Leaves) -> list[Read] | Culprit:
     """Every read of `states` outside their own updates, or the first that needs a whole state.
 
     `leaves` are the states before and after the token.
@@ -117,16 +117,16 @@ def survey(stmts: Sequence[Stmt], cell: Cell, states: Sequence[str], leaves: Lea
         return t.read
 
     try:
-        rewrite(stmts, cell, states, leaves, note)
+        rewrite(cell, states, leaves, note)
     except Whole as whole:
         return whole.culprit
     return reads
 
 
-def rewrite(stmts: Sequence[Stmt], cell: Cell, states: Sequence[str], leaves: Leaves, ask: Ask) -> dict[Ref, Stmt]:
+def rewrite(cell: Cell, states: Sequence[str], leaves: Leaves, ask: Ask) -> dict[Ref, Stmt]:
     """What reads `states` outside their updates, rewritten, by the first name it defines.  Raises `Whole`."""
     rewriter, done = Rewriter(leaves, ask), {}
-    for stmt in outside(stmts, cell, states):
+    for stmt in outside(leaves, cell, states):
         if not any(ref in leaves.hot and ref not in leaves.opaque for ref in walk.uses(stmt)):
             for ref in walk.defines(stmt):  # all that it reads has become queries
                 leaves.hide(ref)

@@ -7,6 +7,7 @@ into as few passes over its states as their dependencies allow (one, unless a qu
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -25,45 +26,52 @@ def schedule(items: Sequence[Item], also: Collection[Ref]) -> list[SequenceStmt]
     left = [i for i in items if not isinstance(i, Asked) and not (isinstance(i, Chunk) and i.states in answered)]
     due = {ref for item in items for ref in scans.defines(item)}
     wants = {id(item): scans.uses(item) & due for item in items}
+    readers: dict[Ref, list[Item]] = {}
+    for item in items:
+        for ref in wants[id(item)]:
+            readers.setdefault(ref, []).append(item)
+    place = {id(item): at for at, item in enumerate(left)}
+    ready = [at for at, item in enumerate(left) if not wants[id(item)]]
     out: list[SequenceStmt] = []
 
-    def ready(item: Item) -> bool:
-        return not wants[id(item)] & due
-
     def done(refs: set[Ref]) -> None:
-        due.difference_update(refs)
+        for ref in refs & due:
+            due.discard(ref)
+            for item in readers.get(ref, ()):
+                wants[id(item)].discard(ref)
+                if not wants[id(item)] and id(item) in place:
+                    heapq.heappush(ready, place[id(item)])
 
-    while left or asked:
-        item = next((i for i in left if ready(i)), None)
-        if item is not None:
-            left.remove(item)
-            out.append(item)
-            done(scans.defines(item))
+    while ready or asked:
+        if ready:
+            out.append(left[heapq.heappop(ready)])
+            done(scans.defines(out[-1]))
             continue
-        now = [a for a in asked if ready(a) and ready(chunks[a.states])]
+        now = [a for a in asked if not wants[id(a)] and not wants[id(chunks[a.states])]]
         if not now:
-            raise AssertionError("the sequence form has a cycle")
+            break
         now = [a for a in now if a.states == now[0].states]
-        asked = [a for a in asked if a not in now]
+        asked = [a for a in asked if not any(a is b for b in now)]
         out.append(replace(chunks[now[0].states], queries=tuple(a.query for a in now)))
         done({ref for a in now for ref in scans.defines(a)})
+    if any(wants.values()):
+        raise AssertionError("the sequence form has a cycle")
     return out
 
 
 def _needed(items: Sequence[Item], also: Collection[Ref]) -> list[Item]:
     """The items that do something by themselves, and what they need."""
-    wanted, kept = set(also), {id(i) for i in items if _acts(i)}
+    makers: dict[Ref, list[Item]] = {}
     for item in items:
-        if id(item) in kept:
-            wanted |= scans.uses(item)
-    grown = True
-    while grown:
-        grown = False
-        for item in items:
-            if id(item) not in kept and scans.defines(item) & wanted:
-                kept.add(id(item))
-                wanted |= scans.uses(item)
-                grown = True
+        for ref in scans.defines(item):
+            makers.setdefault(ref, []).append(item)
+    kept: set[int] = set()
+    todo = [item for item in items if _acts(item)] + [item for ref in also for item in makers.get(ref, ())]
+    while todo:
+        item = todo.pop()
+        if id(item) not in kept:
+            kept.add(id(item))
+            todo += [maker for ref in scans.uses(item) for maker in makers.get(ref, ())]
     return [i for i in items if id(i) in kept]
 
 

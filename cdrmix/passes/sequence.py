@@ -36,7 +36,7 @@ def sequence_form(cell: Cell) -> SequenceForm:
         if g.kind != "history":
             scanned |= {s: _scan(d, g) if s == g.states[0] else [] for s in g.states}
     items: list[Item] = []
-    for stmt in d.stmts:
+    for stmt in d.body.stmts:
         items += scanned[stmt.ref.name] if isinstance(stmt, Def) and stmt.ref.kind == "next" else [stmt]
     items, left = _attended(d, items)
     notes += [note_of_softmax(cell, ref, culprit) for ref, culprit in left]
@@ -76,7 +76,7 @@ def _attended(d: Derivation, items: list[Item]) -> tuple[list[Item], list[tuple[
         named.append(item)
     own = [s for s in named if scans.is_plain(s)]
     histories = [Ref("history", h.name) for h in d.cell.histories]
-    attention = Attention(Leaves(own, histories, d.windows, d.fresh), d.windows, d.fresh)
+    attention = Attention(Leaves(graph.Body(own), histories, d.windows, d.fresh), d.windows, d.fresh)
     return attention.statements(named), attention.left
 
 

@@ -10,11 +10,12 @@ and sums apart), so an expansion stays as small as the text.  Definitions that d
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.nodes import Def, Index, Node, Ref, Stmt
+from cdrmix.passes import graph
 from cdrmix.passes.product import factors, invert, product
 from cdrmix.passes.views import Move, move
 
@@ -54,11 +55,16 @@ class Fresh:
 
     def __init__(self, taken: Iterable[str]):
         self.taken = set(taken)
+        self.counts: dict[str, int] = {}
 
     def name(self, like: str) -> str:
         """`like`, or like_1, like_2, …"""
-        found = walk.fresh(like, self.taken)
+        found, count = like, self.counts.get(like, 0)
+        while found in self.taken:
+            count += 1
+            found = f"{like}_{count}"
         self.taken.add(found)
+        self.counts[like] = count
         return found
 
     def index(self, like: Index) -> Index:
@@ -67,20 +73,22 @@ class Fresh:
 
 
 class Leaves:
-    """What of a list of statements, in evaluable order, depends on the leaves, and how."""
+    """What of a body depends on the leaves, and how."""
 
-    def __init__(self, stmts: Sequence[Stmt], leaves: Collection[Ref], windows: walk.Windows, fresh: Fresh):
+    def __init__(self, body: graph.Body, leaves: Collection[Ref], windows: walk.Windows, fresh: Fresh):
+        self.body = body
         self.leaves = frozenset(leaves)
         self.windows = windows
         self.fresh = fresh
-        self.source = {ref: stmt for stmt in stmts for ref in walk.defines(stmt) if ref.kind != "carry"}
-        self.hot = set(self.leaves)
+        self.reached = body.reached(self.leaves)
+        self.hot = {ref for stmt in self.reached for ref in walk.defines(stmt) if ref.kind != "carry"} | self.leaves
         self.opaque: set[Ref] = set()
         self._terms: dict[Ref, list[Term]] = {}
         self._depends: dict[int, tuple[Node, bool]] = {}
-        for stmt in stmts:
-            if any(ref in self.hot for ref in walk.uses(stmt)):
-                self.hot.update(ref for ref in walk.defines(stmt) if ref.kind != "carry")
+
+    def source(self, ref: Ref) -> Stmt | None:
+        """The statement that defines a name, if one does."""
+        return self.body.source(ref)
 
     def depends(self, n: Node) -> bool:
         """Whether `n` depends on a leaf (what is `opaque` counts as free of them)."""
@@ -142,14 +150,14 @@ class Leaves:
     def terms(self, ref: Ref) -> list[Term]:
         """The terms of a definition, over its own indices."""
         if ref not in self._terms:
-            stmt = self.source[ref]
+            stmt = self.source(ref)
             assert isinstance(stmt, Def)
             self._terms[ref] = self.expand(stmt.value)
         return self._terms[ref]
 
     def written(self, n: Node) -> Node | None:
         """What a read's definition says at the places that it reads; None where that cannot be written down."""
-        stmt = self.source[n.arg.ref]
+        stmt = self.source(n.arg.ref)
         if not isinstance(stmt, Def):
             return None
         to = move(stmt.indices, n.arg.view, n.args, self.fresh.index)
@@ -164,7 +172,7 @@ class Leaves:
             return [_bad(n, "is read at a place that depends on the state")]
         if ref in self.leaves:
             return [Term(read=n)]
-        stmt = self.source[ref]
+        stmt = self.source(ref)
         if not isinstance(stmt, Def) or ref.kind == "history":
             what = "a history" if ref.kind == "history" else f"`{ref.name}`"
             return [_bad(n, f"goes through {what}, which is not affine in the state")]

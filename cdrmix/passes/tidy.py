@@ -53,10 +53,16 @@ def _renamed(items: Sequence[Item], names: dict[Ref, Ref]) -> Iterator[Item]:
 
 def short(n: Node, taken: set[str]) -> Node:
     """The expression with its bound indices under their own short names, none of them twice, none of `taken`."""
-    used = {i.name for i in n.free} | taken
+    if not any(walk.bound(m) for m in walk.nodes(n)):
+        return n
+    used = {i.name for i in n.free}
 
     def fresh(i: Index) -> Index:
-        name = walk.fresh(stem(i.name), used)
+        name = first = stem(i.name)
+        count = 0
+        while name in used or name in taken:
+            count += 1
+            name = f"{first}_{count}"
         used.add(name)
         return Index(name, i.axis)
 

@@ -20,7 +20,7 @@ from cdrmix.syntax import ast
 from cdrmix.syntax.build import Builder
 from cdrmix.syntax.newlines import statements
 from cdrmix.syntax.recovery import find_mistakes
-from cdrmix.syntax.source import check_size
+from cdrmix.syntax.source import check_size, check_words
 
 
 @cache
@@ -58,6 +58,7 @@ def parse_expression(text: str, file: str) -> ast.Expr:
 
 def _tree(text: str, file: str, start: str) -> Tree[Token]:
     check_size(text, file)
+    check_words(text, file)
     parser: Any = tables().parse_interactive(text, start)
     try:
         for token in statements(parser.lexer_thread.lex(parser.parser_state)):

@@ -5,12 +5,19 @@ Input: a path.  Output: its text, or a `CompileError` when it is not UTF-8 (E011
 
 from __future__ import annotations
 
+import re
+from itertools import islice
 from pathlib import Path
 
 from cdrmix.diagnose import CompileError, Diagnostic, Span
 
 MAX_SIZE = 1 << 20
 """Bytes a file may have."""
+
+MAX_WORDS = 40_000
+"""Words, numbers and signs that a file may have, and those it uses with it; the largest spec of the library has 700."""
+
+_WORD = re.compile(r"""#[^\n]*|"[^"\n]*"|\w+|[^\s\w]""")
 
 
 def read_source(path: str | Path, name: str | None = None) -> str:
@@ -33,6 +40,17 @@ def check_size(text: str | bytes, file: str) -> None:
     if len(text) > MAX_SIZE:
         help = "split it into several files and `use` them"
         raise _error(Span(file, 1, 1, 1, 1), "E0116", "the file is larger than 1 MiB", help)
+
+
+def check_words(text: str, file: str, before: int = 0) -> int:
+    """Refuse a text with more words than any model needs, `before` being those of the files read already: the time to
+    read it grows with them.  Returns how many there are by now."""
+    words = before + sum(1 for _ in islice((m for m in _WORD.finditer(text) if m[0][0] != "#"), MAX_WORDS + 1))
+    if words > MAX_WORDS:
+        what = "the files that it uses make" if before else "this file makes"
+        raise _error(Span(file, 1, 1, 1, 1), "E0116", f"{what} a text of more than {MAX_WORDS} words",
+                     "say what repeats once: `repeat`, ops with arguments, `with`")  # fmt: skip
+    return words
 
 
 def _error(span: Span, code: str, message: str, help: str) -> CompileError:
