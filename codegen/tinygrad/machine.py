@@ -77,7 +77,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _nvidia(compiler: str, text: str) -> bytes:
-    library = ctypes.CDLL(str(toolchain.nvrtc()))
+    library = toolchain.load_nvrtc()
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
     program = ctypes.c_void_p()
 

@@ -97,11 +97,20 @@ def nvrtc() -> Path | None:
     )
 
 
+def load_nvrtc() -> ctypes.CDLL:
+    """The library, after the one of builtins beside it: some releases look for that among the system's alone."""
+    found = nvrtc()
+    assert found is not None
+    for beside in found.resolve().parent.glob("libnvrtc-builtins.so*"):
+        ctypes.CDLL(str(beside))
+    return ctypes.CDLL(str(found))
+
+
 @cache
 def cuda_headers() -> Path | None:
     """The folder whose `include` holds `cuda_fp16.h`."""
     header = "include/cuda_fp16.h"
-    found = first(None, in_toolkits(header), in_wheels(f"*/{header}"), Path("/usr").glob(header))
+    found = first(None, in_wheels(f"*/{header}"), in_toolkits(header), Path("/usr").glob(header))  # as for nvrtc
     return found.parent.parent if found is not None else None
 
 
@@ -146,7 +155,7 @@ def require(archs: Sequence[Arch], others: Sequence[Need] = ()) -> None:
 
 @cache
 def _nvrtc_archs() -> tuple[int, ...]:
-    library = ctypes.CDLL(str(nvrtc()))
+    library = load_nvrtc()
     count = ctypes.c_int()
     library.nvrtcGetNumSupportedArchs(ctypes.byref(count))
     archs = (ctypes.c_int * count.value)()
