@@ -29,7 +29,7 @@ DEEPEST = 4
 def with_roles(states: tuple[str, ...], map_: Affine, leaves: Leaves, reads: list[Read] | Culprit) -> Group:
     """Name the axes and choose the form."""
     positions, whole = _keys(map_, reads)
-    groups = [_with_key(states, map_, leaves, reads, p, whole) for p in positions or [None]]
+    groups = [_with_key(states, map_, leaves, reads, p, whole) for p in positions or (None,)]
     return next((g for g in groups if g.form == "chunk"), groups[0])
 
 
