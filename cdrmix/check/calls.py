@@ -9,6 +9,7 @@ definitions of the caller's cell, named `<op>_<name>`, under the free indices of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 from cdrmix.check.axes import names, unite
 from cdrmix.check.bodies import open_body
@@ -19,18 +20,20 @@ from cdrmix.check.expressions import is_function, merged, store
 from cdrmix.check.frame import Frame
 from cdrmix.check.mentions import leaves, nodes
 from cdrmix.check.order import in_order
+from cdrmix.check.other_languages import MODULES, knows
 from cdrmix.check.parts import apply_held
-from cdrmix.check.quote import quote
+from cdrmix.check.quote import quote, written
 from cdrmix.check.reading import Reading, finish, place, value
 from cdrmix.check.reductions import call_bracketed, call_function
 from cdrmix.check.remedies import NO_RECURSION
 from cdrmix.check.scope import OpDecl, OpValue
-from cdrmix.check.statics import evaluate, not_static
+from cdrmix.check.statics import STATIC_FUNCTIONS, evaluate, import_of, not_static
 from cdrmix.check.symbols import Bound, Held, Local
 from cdrmix.check.tensors import Value, constant, stored
+from cdrmix.check.translation import translated
 from cdrmix.check.values import a_kind, accept, inputs, kind_of, settable, show
 from cdrmix.ir.build import FLOATS
-from cdrmix.ir.ops import INITS
+from cdrmix.ir.ops import FUNCTIONS, INITS
 from cdrmix.syntax import ast
 
 _OWNERS = {
@@ -67,6 +70,11 @@ def _(expr: ast.Call, r: Reading) -> Value:
                          f"as `param w: [D] ~ {name}(…)`")  # fmt: skip
         case ast.Name(id="grad" | "gradient") if r.mode == "training" and not r.frame.visible(expr.base.id, r.scope):
             r.draft.fail("E0605", expr.span, "a gradient is not available here", "metrics are of values")
+        case ast.Name(id=name) if knows(name) and name not in r.indices and not r.frame.visible(name, r.scope):
+            help = translated(name, expr.args, expr.span, r)
+            r.draft.fail("E0201", expr.span, f"no function `{name}` here", help)
+        case ast.Path(parts=(*front, name)) if front[0] in MODULES or r.frame.own(front[0]):
+            _of_a_module(front, name, expr, r)
         case ast.Name() | ast.Path() | ast.Call():
             pass
         case _:
@@ -77,6 +85,22 @@ def _(expr: ast.Call, r: Reading) -> Value:
         r.draft.fail("E0216", expr.base.span, f"{show(op)} is {a_kind(kind_of(op))} and cannot be called",
                      "only ops and functions take arguments")  # fmt: skip
     return inline(op, expr, r)
+
+
+def _of_a_module(front: Sequence[str], name: str, expr: ast.Call, r: Reading) -> NoReturn:
+    """`torch.exp(x)`, `x.sum()`."""
+    args, of = expr.args, ".".join(front)
+    if r.frame.own(front[0]):
+        args = (ast.Arg(expr.base.span, None, ast.Name(expr.base.span, front[0])), *args)
+    plain = ast.Call(expr.span, ast.Name(expr.base.span, name), args)
+    known = name in FUNCTIONS or name in STATIC_FUNCTIONS or r.frame.visible(name, r.scope)
+    if known and not any(a.name for a in args):
+        help = f"write `{written(plain)}`"
+    elif knows(name):
+        help = translated(name, args, expr.span, r)
+    else:
+        help = import_of(name, r.scope, expr.span) or "functions stand alone: `exp(x)`"
+    r.draft.fail("E0201", expr.span, f"`{of}` has nothing behind a dot, no `{name}`", help)
 
 
 def inline(op: OpValue, expr: ast.Call, r: Reading) -> Value:

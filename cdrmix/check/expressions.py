@@ -140,10 +140,16 @@ def _(expr: ast.Binary, r: Reading) -> Value:
     spine = [expr]
     while isinstance(spine[-1].left, ast.Binary):
         spine.append(spine[-1].left)
-    left = value(spine[-1].left, r)
-    for node in reversed(spine):  # a long sum nests to the left
-        left = _binary(node, left, r)
-    return left
+    try:
+        left = value(spine[-1].left, r)
+        while spine:  # a long sum nests to the left
+            left = _binary(spine.pop(), left, r)
+        return left
+    except Failed:
+        for node in reversed(spine):  # what is wrong in the other operands is told too
+            with r.draft.attempt():
+                value(node.right, r)
+        raise
 
 
 def _binary(expr: ast.Binary, left: Value, r: Reading) -> Value:
@@ -168,8 +174,19 @@ def _(expr: ast.IfElse, r: Reading) -> Value:
             r.draft.fail("E0216", expr.cond.span, f"a condition is true or false, {show(cond.const)} is {kind}",
                          "compare it, for instance `n > 0`")  # fmt: skip
         return value(expr.then if cond.const else expr.other, r)
-    branches = [value(expr.then, r), value(expr.other, r)]
+    branches = values((expr.then, expr.other), r)
     return apply("select", "if", [cond, *branches], [expr.cond, expr.then, expr.other], expr.span, r)
+
+
+def values(exprs: Sequence[ast.Expr], r: Reading) -> list[Value]:
+    """The value of each, every one's mistakes told before failing."""
+    found: list[Value] = []
+    for expr in exprs:
+        with r.draft.attempt():
+            found.append(value(expr, r))
+    if len(found) < len(exprs):
+        raise Failed
+    return found
 
 
 @value.register

@@ -15,6 +15,7 @@ from cdrmix.check.draft import Draft
 from cdrmix.check.mentions import defined, whens
 from cdrmix.check.modules import Lets, ModuleEnv
 from cdrmix.check.needs import Ring, in_turn, surely
+from cdrmix.check.other_languages import MODULES, in_general
 from cdrmix.check.scope import OpDecl, OpValue, Scope, Static
 from cdrmix.check.statics import RUNTIME, evaluate, not_static, unknown
 from cdrmix.check.symbols import Held, Local, Stored, Symbol
@@ -189,6 +190,7 @@ class Frame:
 
     def outside(self, name: str, span: Span) -> NoReturn:
         """Report `layer` where there is none."""
+        self.broken.update(CONTEXT)
         self.draft.fail("E0212", span, f"`{name}` is used outside any `repeat layer`",
                         f"call `{self.decl.name}` inside one, or give `layer=0, layers=1`")  # fmt: skip
 
@@ -307,6 +309,9 @@ class Names:
             help = f"a transposed product is an equation: `y[j] = sum[i]({first}[i,j]*x[i])`" if rest == "T" else ""
             frame.draft.fail("E0201", node.span, f"`{first}` has nothing behind a dot, no `{rest}`",
                              help or "only a model's settings come in groups")  # fmt: skip
+        if rest and first in MODULES:
+            help = in_general(node.parts[-1]) or "names have no module in front"  # type: ignore[union-attr]
+            frame.draft.fail("E0201", node.span, f"no name `{first}` here", help)
         if first in frame.home.settings or first in settings or isinstance(node, ast.Path):
             frame.draft.fail("E0211", node.span, f"`{name}` is a model setting, ops do not see settings",
                              "pass it as an argument")  # fmt: skip

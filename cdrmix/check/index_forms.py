@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from cdrmix.check.axes import AxisVar, is_one, names
 from cdrmix.check.mentions import nodes
-from cdrmix.check.quote import written
+from cdrmix.check.quote import operand, written
 from cdrmix.check.reading import Reading
 from cdrmix.check.symbols import Bound, Local, Stored
 from cdrmix.diagnose import Span
@@ -194,7 +194,7 @@ def equation(
         text = f"write `{local.name}[{left}] = {written(body)}`" if over else f"write `{written(body)}`"
         return text + (f", and `{local.name} as {names(whole or ())}` for the whole" if merge else "")
     if not over:
-        return f"write `{written(body)}`"
+        return f"write `{operand(body)}`"
     new = (letters or Letters(r)).equation()
     read = f"({new} as {names(whole or ())})" if merge else new
     return f"add `{new}[{left}] = {written(body)}` and write `{read}`"

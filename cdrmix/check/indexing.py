@@ -53,6 +53,9 @@ def item_value(expr: ast.Expr, r: Reading) -> Value:
     if isinstance(expr, ast.Name) and expr.id not in r.indices and not r.frame.visible(expr.id, r.scope):
         if r.frame.left_out(expr.id) is not None:
             r.env.unknown(expr)
+        if expr.id in r.waiting.told:
+            raise Failed
+        r.waiting.told.add(expr.id)
         others = [v.name for v in r.indices.values() if v not in r.bound]
         help = f"sum over it, or write `{r.target}[{', '.join((*others, expr.id))}] = …`"
         if r.mode == "training" and not others:  # an `aux` has no indices

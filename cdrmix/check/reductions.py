@@ -13,10 +13,12 @@ from cdrmix.check import tensors
 from cdrmix.check.axes import AxisVar, IndexVar, names
 from cdrmix.check.dims import axis_of, range_of
 from cdrmix.check.draft import TOKENS, Writing
-from cdrmix.check.expressions import OPERATORS, apply, check_number, known, literal, store
+from cdrmix.check.expressions import OPERATORS, apply, check_number, known, literal, store, values
+from cdrmix.check.other_languages import knows
 from cdrmix.check.quote import quote
 from cdrmix.check.reading import Reading, value
 from cdrmix.check.tensors import Slots, Value
+from cdrmix.check.translation import translated
 from cdrmix.ir import build
 from cdrmix.ir.nodes import Node
 from cdrmix.ir.ops import FUNCTIONS, REDUCTIONS
@@ -25,18 +27,24 @@ from cdrmix.syntax import ast
 
 def call_function(name: str, expr: ast.Call, r: Reading) -> Value:
     """A function of the language without brackets."""
+    if any(a.name for a in expr.args) and knows(name):
+        r.draft.fail(
+            "E0209", expr.span, f"`{name}` takes no arguments by name", translated(name, expr.args, expr.span, r)
+        )
     args = _positional(name, expr, r)
-    if name == "softmax":
+    if name == "softmax" and len(args) == 1:
         return _softmax_whole(expr, _one(name, args, expr, r), r)
     if name in REDUCTIONS and (name not in FUNCTIONS or len(args) == 1):
-        r.draft.fail("E0209", expr.span, f"`{name}` wants the index it runs over", f"as `{name}[i](x[i])`")
+        r.draft.fail("E0209", expr.span, f"`{name}` wants the index it runs over",
+                     translated(name, expr.args, expr.span, r) or f"as `{name}[i](x[i])`")  # fmt: skip
     if name == "top":
         r.draft.fail("E0209", expr.span, "`top` wants how many it chooses", "as `gate, pick = top[k < n](p)`")
-    row = FUNCTIONS[name]
-    if len(args) != row.arity:
-        takes = "one number" if row.arity == 1 else f"{row.arity} numbers"
-        r.draft.fail("E0209", expr.span, f"`{name}` takes {takes}", f"{len(args)} given")
-    operands = [value(a, r) for a in args]
+    arity = FUNCTIONS[name].arity if name in FUNCTIONS else 1
+    if len(args) != arity:
+        takes = "one number" if arity == 1 else f"{arity} numbers"
+        help = translated(name, expr.args, expr.span, r) if args and knows(name) else ""
+        r.draft.fail("E0209", expr.span, f"`{name}` takes {takes}, {len(args)} are given", help)
+    operands = values(args, r)
     if all(o.const is not None for o in operands):
         for operand, text in zip(operands, args, strict=True):
             check_number(operand, name, text, r)
@@ -63,7 +71,7 @@ def _softmax_whole(expr: ast.Call, text: ast.Expr, r: Reading) -> Value:
     body = value(text, r)
     if len(body.shape) != 1:
         r.draft.fail("E0313", expr.span, f"`softmax` runs along one axis, `{quote(text)}` is {names(body.shape)}",
-                     "say which: `softmax[i](x[h,i])`")  # fmt: skip
+                     "say which: " + translated("softmax", expr.args, expr.span, r))  # fmt: skip
 
     def emit(w: Writing, slots: Slots) -> Node:
         others = {i for v in body.free for i in w.node(v).free}

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
+from cdrmix.check.other_languages import as_op
 from cdrmix.check.scope import OpDecl, OpValue, Scope, Static
 from cdrmix.check.values import (
     CONTEXT,
@@ -145,10 +146,13 @@ def _import(file: str, true: str, name: str, scope: Scope, at: Span) -> str:
 def unknown(node: ast.Name | ast.Path, known: Iterable[str], report: Report, scope: Scope) -> NoReturn:
     """Report a name that stands for nothing (E0201)."""
     name = node.id if isinstance(node, ast.Name) else ".".join(node.parts)
+    known = list(known)
     if name in STATIC_FUNCTIONS or name in REDUCTIONS:
         fail(report, "E0201", node.span, f"`{name}` is a function, not a value", f"call it: `{name}(…)`")
     if imported := import_of(name, scope, node.span):
         fail(report, "E0201", node.span, f"no name `{name}` here", imported)
+    if (help := as_op(name)) and name not in known:
+        fail(report, "E0201", node.span, f"no name `{name}` here", help)
     names = list(dict.fromkeys(known))
     some = f"names here: {', '.join(names[:12])}{', …' if len(names) > 12 else ''}" if names else "define it"
     fail(report, "E0201", node.span, f"no name `{name}` here", did_you_mean(name, names) or _near(name, scope) or some)

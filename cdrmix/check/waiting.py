@@ -29,9 +29,12 @@ class Split:
 
 @dataclass(eq=False, slots=True)
 class Waiting:
-    """What an equation leaves for its end, or for the end of the equation (`outer`) that calls its function."""
+    """What an equation leaves for its end, or for the end of the equation (`outer`) that calls its function; `told` are
+    indices that it lacks, each told once.
+    """
 
     indices: list[IndexVar] = field(default_factory=list)
     splits: list[Split] = field(default_factory=list)
     checks: list[tuple[Value, Callable[[], None]]] = field(default_factory=list)
     outer: Waiting | None = None
+    told: set[str] = field(default_factory=set)

@@ -176,6 +176,10 @@ def _keyword(p: Place) -> Diagnostic | None:
         return p.error("E0102", f"`{p.first}` is a keyword", f"rename it, for instance `{p.first}_k`", p.span(p.first))
     if word not in KEYWORDS:
         return None
+    if word == "dim" and p.after == "=" and p.before is not None and p.before in ("(", ","):
+        return p.error(
+            "E0102", "`dim` is a keyword, and no argument", "an axis is named by its index: `sum[n](x[h,n])`"
+        )
     begins = p.before is None
     kinds, where = _BLOCKS.get(p.block, ((), "a group of settings"))
     after = p.after if p.after is not None else p.token

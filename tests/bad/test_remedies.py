@@ -1,8 +1,8 @@
 """What a help line says to write is right: written as it says, a program with one mistake is a program with none.
 
 A program of this folder may say `# mends` for its only mistake, or `# mends N` for each of its first N: the remedy is
-applied as text.  "add `…`, `…`" puts lines in front of the marked one (`use` in front of the file), "write `…`" takes
-the place of the marked text, or of the equation that ends with it.
+applied as text.  "add `…`, `…`" puts lines in front of the marked one (`use` and `op` in front of the file), "write
+`…`" takes the place of the marked text, or of the equation that ends with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cdrmix.diagnose import CompileError, Diagnostic
 
 BAD = Path(__file__).resolve().parent
 CASES = [path for path in sorted(BAD.glob("*.cdr")) if re.search(rb"^# mends", path.read_bytes(), re.MULTILINE)]
-MOST = 12
+MOST = 40
 """Mistakes that one program may have."""
 
 
@@ -34,7 +34,7 @@ def mended(text: str, d: Diagnostic) -> str:
         start = len(line) - len(line.lstrip()) if whole else d.span.col - 1
         lines[d.span.line - 1] = line[:start] + put[1] + line[d.span.end_col - 1 :]
     for new in reversed(re.findall(r"`([^`]+)`", added[1]) if added else []):
-        lines.insert(0 if new.startswith("use ") else d.span.line - 1, new)
+        lines.insert(0 if new.startswith(("use ", "op ")) else d.span.line - 1, new)
     return "\n".join(lines)
 
 
