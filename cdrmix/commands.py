@@ -135,11 +135,11 @@ def run_verify(a: Namespace) -> int:
 def run_generate(a: Namespace) -> None:
     """`cdrmix generate`: print the continuation as it comes."""
     from cdrmix.runtime.sampling import Sampler, Sampling, generate
-    from cdrmix.runtime.session import Session
+    from cdrmix.runtime.session import Session, read_manifest
     from cdrmix.runtime.tokens import StreamDecoder, Tokenizer
 
     path = a.artefact / "tokenizer.json"
-    if (a.artefact / "manifest.json").is_file() and not path.is_file():
+    if path.name not in read_manifest(a.artefact)["files"]:
         raise UserError(
             f"{a.artefact} has no tokenizer", "compile it with --tokenizer FILE or bytes, or from a checkpoint"
         )

@@ -24,7 +24,8 @@ from cdrmix.ir.nodes import Model, Stored
 from cdrmix.packing import read_values
 from cdrmix.passes.precision import decide_precision
 from cdrmix.progress import doing
-from cdrmix.runtime.errors import NoDevice
+from cdrmix.runtime.errors import ArtifactError, NoDevice
+from cdrmix.runtime.files import check_files
 from cdrmix.runtime.session import Session, read_manifest, require_weights
 
 TOLERANCE = 1e-4
@@ -133,7 +134,12 @@ def verify_artifact(folder: Path, tokens: int, tolerance: float | None = None) -
     manifest = read_manifest(folder)
     target = manifest["target"]
     model = spec_of(manifest)
-    require_weights(folder)
+    require_weights(folder, manifest)
+    try:
+        check_files(folder, manifest)
+    except ArtifactError as e:
+        _record(folder, manifest, {"how": "failed", "why": e.message})
+        raise
     if tolerance is None:
         tolerance = getattr(backend(target), "TOLERANCES", {}).get(manifest["stored"], TOLERANCE)
     weights = folder / "weights.safetensors"
@@ -160,12 +166,16 @@ def verify_artifact(folder: Path, tokens: int, tolerance: float | None = None) -
         found_all["worst of"] = worst_of
     found_all["within"] = bool(worst <= tolerance)
     verified = {**found_all, "how": how if worst <= tolerance else "failed"}
-    unrecorded = ""
+    return {**found_all, "errors": errors, "unrecorded": _record(folder, manifest, verified)}
+
+
+def _record(folder: Path, manifest: Mapping[str, Any], verified: Mapping[str, Any]) -> str:
+    """Say in the manifest what was found; why not, where an artefact lies where nobody can write."""
     try:
         write_manifest(folder, {**manifest, "verified": verified})
-    except UserError as e:  # an artefact may lie where nobody can write
-        unrecorded = e.message
-    return {**found_all, "errors": errors, "unrecorded": unrecorded}
+    except UserError as e:
+        return e.message
+    return ""
 
 
 def _worst(errors: Mapping[str, float]) -> float:

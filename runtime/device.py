@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from cdrmix.runtime.errors import ArtifactError, NoDevice
+from cdrmix.runtime.library import LIBRARY
 from cdrmix.runtime.native import FLOATS, NativeEngine, NativeState
 from cdrmix.runtime.runner import load
 from cdrmix.runtime.sampling import Sampling
@@ -24,6 +25,10 @@ ABSENT = {"CDR_DRIVER_MISSING": 38, "CDR_DEVICE_MISSING": 39, "CDR_CODE_MISSING"
 
 STANDS_FOR: Mapping[str, str] = {"Mock GPU": "source executed on CPU", "Emulated": "emulated"}
 """What running on a device that is none is called, by how the device's name begins."""
+
+
+COMPARES = ("weights.safetensors", LIBRARY)
+"""The runner compares the weights as it uploads them; another library can be built."""
 
 
 class _Sampling(ctypes.Structure):

@@ -1,6 +1,6 @@
 """Run a `cpu` artefact: its C program as a shared library, through ctypes.
 
-The library is built by the artefact's own Makefile when it is missing or older than its source.
+The library is built by the artefact's own Makefile, in this user's cache (`library.py`).
 """
 
 from __future__ import annotations
@@ -8,41 +8,35 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cdrmix.runtime.compilers import command as compiler
 from cdrmix.runtime.errors import ArtifactError
+from cdrmix.runtime.library import LIBRARY, TOOLS, build, built_elsewhere, missing_tool, shipped
 from cdrmix.runtime.saved import LATEST
 
-LIBRARY = "libmodel.so"
 FLOATS = POINTER(c_float)
 NO_TOKENS = 5
 """The kind of error, by errors.h, that says that there is nothing to read and that no logits are kept."""
 
+COMPARES = ("weights.safetensors",)
+"""The program compares them with the manifest as it opens them, faster than Python would."""
 
-def build(folder: Path, target: str = LIBRARY, source: str = "model.c", always: bool = False) -> Path:
-    """Run the artefact's `make` and return what it built from `source`, now or before."""
-    made, of = folder / target, folder / source
-    if shutil.which("make") is None:
-        if not always and made.is_file() and of.exists() and made.stat().st_mtime_ns >= of.stat().st_mtime_ns:
-            return made  # a device that was given the built library needs no compiler
-        raise ArtifactError("no `make` on this machine", "install make and a C compiler (gcc or clang)")
-    command = ["make", "-s", *["-B"] * always, "-C", str(folder), target]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        remedy = "compile the spec again"
-        if not compiler("CC", "cc"):
-            remedy = "install a C compiler (gcc or clang), or set CC"
-        elif not os.access(folder, os.W_OK):
-            remedy = "copy the artefact to where it can be built, or run `make` in it as who can write there"
-        raise ArtifactError(f"`make {target}` failed in {folder}:\n{done.stderr.strip()[-2000:]}", remedy)
-    return made
+
+def load(folder: Path, manifest: Mapping[str, Any]) -> ctypes.CDLL:
+    """The artefact's program: built here, or where there is no compiler the one that `make` built elsewhere."""
+    tool = missing_tool()
+    content = built_elsewhere(folder, manifest) if tool else None
+    if tool and content is None:
+        remedy = f"{TOOLS}, or run `make` in the artefact elsewhere and copy the whole folder"
+        raise ArtifactError(f"no {tool} on this machine, and no whole {LIBRARY} of these sources", remedy)
+    try:
+        return build(folder, manifest) if content is None else shipped(content)
+    except OSError as e:
+        raise ArtifactError(f"the program of {folder} cannot be loaded: {e}", "compile the spec again") from e
 
 
 class NativeState:
@@ -63,7 +57,7 @@ class NativeEngine:
     opening = "opening the weights"
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], library: ctypes.CDLL | None = None):
-        lib = self._lib = library or ctypes.CDLL(str(build(folder).resolve()))
+        lib = self._lib = library or load(folder, manifest)
         self._model = c_void_p()
         self._slots: list[dict[str, Any]] = manifest["state"]
         self._vocab: int = manifest["vocab"]

@@ -16,11 +16,12 @@ from typing import Any, Protocol
 
 import numpy as np
 from cdrmix.runtime.errors import ArtifactError
+from cdrmix.runtime.files import check_files, check_manifest
 
 FORMAT = 1
 KEYS: Mapping[str, type] = {
     "target": str, "model": str, "hash": str, "vocab": int, "spec": dict, "set": dict, "state": list,
-    "stored": str,
+    "stored": str, "files": dict,
 }  # fmt: skip
 """What a manifest has to hold to be run and verified."""
 ENGINES: Mapping[str, str] = {
@@ -30,7 +31,8 @@ ENGINES: Mapping[str, str] = {
     "rocm": "cdrmix.runtime.device",
     "tenstorrent": "cdrmix.runtime.metalium.engine",
 }
-"""The module that runs each target's program; its `open_engine(folder, manifest)` returns an `Engine`."""
+"""The module that runs each target's program; its `open_engine(folder, manifest)` returns an `Engine`.  Its `COMPARES`
+names the files that it compares with the manifest itself, as it reads them."""
 
 
 class Engine(Protocol):
@@ -74,7 +76,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The artefact's manifest.  Raises `ArtifactError` where there is none, or one of another format."""
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
+        manifest = json.loads(text)
     except OSError as e:
         raise ArtifactError(
             f"{folder} is not an artefact: no manifest.json", "give a folder `cdrmix compile` wrote"
@@ -86,12 +89,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     for key, kind in KEYS.items():
         if not isinstance(manifest.get(key), kind):
             raise ArtifactError(f"{path} is damaged: its `{key}` is no {kind.__name__}", "compile the spec again")
+    check_manifest(path, text)
     return manifest
 
 
-def require_weights(folder: Path) -> None:
+def require_weights(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Raise `ArtifactError` for an artefact that is a program alone."""
-    if not (folder / "weights.safetensors").is_file():
+    if "weights.safetensors" not in manifest["files"]:
         raise ArtifactError(f"{folder} holds no weights", "compile the spec again with --checkpoint, or with --seed 0")
 
 
@@ -113,8 +117,10 @@ class Session:
         module = ENGINES.get(manifest["target"])
         if module is None:
             raise ArtifactError(f"no runtime here for target `{manifest['target']}`", f"it runs {', '.join(ENGINES)}")
-        require_weights(folder)
-        engine: Engine = importlib.import_module(module).open_engine(folder, manifest)
+        require_weights(folder, manifest)
+        opens = importlib.import_module(module)
+        check_files(folder, manifest, without=getattr(opens, "COMPARES", ()))
+        engine: Engine = opens.open_engine(folder, manifest)
         return cls(engine, manifest, engine.start())
 
     def prefill(self, tokens: Sequence[int]) -> np.ndarray:

@@ -29,7 +29,7 @@ __all__ = ["OPS", "emit", "needs", "runtime_files", "tools"]
 PUBLIC = {"model.h": ("model.h", "errors.h"), "tokenizer.h": ("tokenizer.h", "errors.h", "utf8.h", "sample.h")}
 """The headers of an artefact, and the headers each is made of."""
 
-ENGINE = ("model.c", "weights.c", "saved.c", "output.c", "json.c", "errors.c")
+ENGINE = ("model.c", "weights.c", "listed.c", "checksum.c", "saved.c", "output.c", "json.c", "errors.c")
 TEXT = ("tokenizer.c", "tokenizer_file.c", "utf8.c", "sample.c")
 
 

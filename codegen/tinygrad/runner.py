@@ -16,7 +16,20 @@ from pathlib import Path
 
 from cdrmix.diagnose import Need, UserError, need_compiler
 
-SHARED = ("errors", "json", "main", "output", "sample", "saved", "tokenizer", "tokenizer_file", "utf8", "weights")
+SHARED = (
+    "checksum",
+    "errors",
+    "json",
+    "listed",
+    "main",
+    "output",
+    "sample",
+    "saved",
+    "tokenizer",
+    "tokenizer_file",
+    "utf8",
+    "weights",
+)
 """The sources that the runner shares with the cpu target."""
 
 BUILT = ("libmodel.so", "cdrmix-run")

@@ -12,11 +12,12 @@ all: cdrmix-run libmodel.so
 cdrmix-run: main.c model.c tokenizer.c model.h tokenizer.h
 	$(CC) $(CHECKED) $(CFLAGS) -o $@ main.c model.c tokenizer.c -lm
 
-# made beside its name: another process may be loading it
+# made beside its name: another process may be loading it.  The sums let Python run it where there is no compiler
 libmodel.so: model.c tokenizer.c model.h tokenizer.h
 	$(CC) $(CHECKED) $(CFLAGS) -fPIC -shared -o $@.$$$$ model.c tokenizer.c -lm && mv -f $@.$$$$ $@
+	cksum $^ $@ >$@.cksum
 
 clean:
-	rm -f cdrmix-run libmodel.so
+	rm -f cdrmix-run libmodel.so libmodel.so.cksum
 
 .PHONY: all clean

@@ -1,6 +1,7 @@
 #include "errors.h"
 #include "fnv.h"
 #include "json.h"
+#include "listed.h"
 #include "tokenizer_parts.h"
 #include "weights.h"
 
@@ -348,7 +349,8 @@ int cdr_tokenizer_open(cdr_tokenizer **out, const char *path)
   if (l.t) {
     cdr_json all = {file.bytes, file.bytes + file.size};
     show_bytes(l.byte_of);
-    code = load(&l, all);
+    code = cdr_listed_check(path, &file);
+    if (code == CDR_OK) code = load(&l, all);
   }
   free(l.table);
   free(l.text);

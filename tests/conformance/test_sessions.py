@@ -50,8 +50,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def made(target: str) -> Path:
         folder = home / target
         if target == "cuda" and not folder.exists():
-            handmade.write(folder, {"sm_90": "cuda"})
-            build.runner_library(build.runner_sources(folder), "-O1")
+            library = build.runner_library(build.runner_sources(folder), "-O1")
+            handmade.write(folder, {"sm_90": "cuda"}, library=library)
             build.mock_driver(home)
             build.kernels(handmade.source(), home)
         elif not folder.exists():

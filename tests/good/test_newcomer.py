@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cdrmix.runtime.errors import ArtifactError
-from cdrmix.runtime.session import Session
+from cdrmix.runtime.session import Session, read_manifest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cdrmix.arguments import make_parser
+from cdrmix.artifact import write_manifest
 from cdrmix.check.loader import LIBRARY
 from cdrmix.checkpoints import find_weights
 from cdrmix.cli import main
@@ -218,18 +219,18 @@ def test_verify_refuses_a_manifest_that_says_less_than_its_spec(
 ) -> None:
     """A piece of the state that is not listed would not be compared."""
     folder = Path(shutil.copytree(home / "made", tmp_path / "made"))
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_manifest(folder)
     manifest[key].pop()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(folder, manifest)
     assert f"`{key}` is not its spec's" in said(capsys, "verify", folder)
 
 
 def test_a_state_is_read_whatever_shape_the_manifest_says(home: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(home / "made", tmp_path / "made"))
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_manifest(folder)
     whole, shape = manifest["state"], manifest["state"][0]["shape"]
     for wrong in ([1], [10**12], ["x"], 5):
-        (folder / "manifest.json").write_text(json.dumps({**manifest, "state": [{**whole[0], "shape": wrong}]}))
+        write_manifest(folder, {**manifest, "state": [{**whole[0], "shape": wrong}]})
         with Session.open(folder) as session:
             session.step(65)
             if wrong == [1]:

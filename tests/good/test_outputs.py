@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
@@ -208,11 +209,12 @@ def test_the_standard_output(home: Path, tmp_path: Path, program: str) -> None:
 
 
 def test_what_a_killed_process_left_is_swept(home: Path, tmp_path: Path) -> None:
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    left = [tmp_path / f".state.{gone.pid}{end}.part" for end in ("", ".0")]
-    others = [tmp_path / f".state.{os.getppid()}.part", tmp_path / f".state.txt.{gone.pid}.part", tmp_path / "state.1"]
+    left = [tmp_path / f".state.1{end}.part" for end in ("", ".0")]
+    others = [tmp_path / ".state.2.part", tmp_path / ".state.txt.1.part", tmp_path / "state.1"]
     for path in (*left, *others):
         path.write_bytes(b"half")
-    subprocess.run([home / "cpu/cdrmix-run", "-m", home / "cpu", "-n", "1", "-o", tmp_path / "state", "a"], check=True)
+    with others[0].open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        command = [home / "cpu/cdrmix-run", "-m", home / "cpu", "-n", "1", "-o", tmp_path / "state", "a"]
+        subprocess.run(command, check=True)
     assert not any(path.exists() for path in left) and all(path.exists() for path in others)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cdrmix.runtime import native
 from cdrmix.runtime.errors import ArtifactError
 from cdrmix.runtime.session import Session, read_manifest
 from cdrmix.runtime.torch.load import load_module
@@ -18,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cdrmix import verification
-from cdrmix.artifact import write_artifact
+from cdrmix.artifact import write_artifact, write_manifest
 from cdrmix.check import load
 from cdrmix.checkpoints import check_weights
 from cdrmix.compiler import backend, lower
@@ -70,9 +69,9 @@ def test_a_damaged_manifest_is_refused(folder: Path, change: dict[str, object]) 
 
 
 def test_a_manifest_without_its_spec_is_refused(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_manifest(folder)
     for spec in ({}, {"small.cdr": 1}):
-        (folder / "manifest.json").write_text(json.dumps(manifest | {"spec": spec}))
+        write_manifest(folder, manifest | {"spec": spec})
         with pytest.raises(UserError, match="is damaged"):
             verify_artifact(folder, 1, 1e-4)
     (folder / "manifest.json").write_text("[" * 100_000)
@@ -85,7 +84,7 @@ def test_cut_weights_are_refused(folder: Path, share: int) -> None:
     weights = folder / "weights.safetensors"
     data = weights.read_bytes()
     weights.write_bytes(data[: len(data) // share] if share else b"")
-    with pytest.raises(ArtifactError, match="cannot be opened"):
+    with pytest.raises(ArtifactError, match="weights.safetensors is missing or was changed"):
         Session.open(folder)
 
 
@@ -141,15 +140,6 @@ def test_the_folder_of_a_target_is_no_target() -> None:
         backend("c")
 
 
-def test_a_built_library_needs_no_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    (tmp_path / "model.c").write_text("")
-    with pytest.raises(ArtifactError, match="no `make`"):
-        native.build(tmp_path)
-    (tmp_path / native.LIBRARY).write_text("")
-    assert native.build(tmp_path) == tmp_path / native.LIBRARY
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int64])
 def test_weights_of_another_type_are_refused(made: Path, tmp_path: Path, dtype: torch.dtype) -> None:
     weights = {name: x.to(dtype) for name, x in load_file(made / "weights.safetensors").items()}
@@ -165,7 +155,7 @@ def test_a_library_is_never_seen_half_built(tmp_path: Path) -> None:
     compiler.chmod(0o755)
     subprocess.run(["make", "-s", "-C", tmp_path / "cpu", "libmodel.so", f"CC={compiler}", "ARCH="], check=True)
     assert (tmp_path / "cpu" / "libmodel.so").read_text() != "libmodel.so\n"
-    assert not list((tmp_path / "cpu").glob("libmodel.so.*"))
+    assert not list((tmp_path / "cpu").glob("libmodel.so.[0-9]*"))
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------

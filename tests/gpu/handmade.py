@@ -251,10 +251,7 @@ def manifest(folder: Path, tensors: Mapping[str, np.ndarray], archs: Mapping[str
         if n == 0:
             state.append({"path": "layer.0.seq.p", "kind": "state", "shape": [D], "banks": [], "start": START})
     codes = [f"{arch}.bin" for arch in archs]
-    sums = {
-        name: {"bytes": (folder / name).stat().st_size, "checksum": file_checksum(folder / name)}
-        for name in ("weights.safetensors", *codes)
-    }
+    sums = {name: listed(folder / name) for name in ("weights.safetensors", *codes)}
     return {
         "format": 1,
         "target": "cuda",
@@ -280,6 +277,11 @@ def manifest(folder: Path, tensors: Mapping[str, np.ndarray], archs: Mapping[str
     }
 
 
+def listed(path: Path) -> dict[str, Any]:
+    """What a manifest says of a file."""
+    return {"bytes": path.stat().st_size, "checksum": file_checksum(path)}
+
+
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     seal(folder, json.dumps(content, indent=1).encode())
 
@@ -291,8 +293,10 @@ def seal(folder: Path, text: bytes) -> None:
     (folder / "manifest.json").write_bytes(text + tail.encode())
 
 
-def write(folder: Path, archs: Mapping[str, str] | None = None, seed: int = 0) -> dict[str, Any]:
-    """The artefact without the runner's files."""
+def write(
+    folder: Path, archs: Mapping[str, str] | None = None, seed: int = 0, library: Path | None = None
+) -> dict[str, Any]:
+    """The artefact without the runner's files but perhaps its library."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = weights(seed)
     (folder / "weights.safetensors").write_bytes(safetensors(tensors))
@@ -300,6 +304,10 @@ def write(folder: Path, archs: Mapping[str, str] | None = None, seed: int = 0) -
     for arch in archs:
         (folder / f"{arch}.bin").write_bytes(f"code for {arch}".encode() * 50)
     content = manifest(folder, tensors, archs)
+    if library:
+        if not (folder / "libmodel.so").exists():
+            (folder / "libmodel.so").symlink_to(library)
+        content["files"]["libmodel.so"] = listed(library)
     write_manifest(folder, content)
     return content
 

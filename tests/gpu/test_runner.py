@@ -29,10 +29,8 @@ def engine(request: pytest.FixtureRequest, built: Built, mock: Mock, tmp_path: P
 
 def opened(built: Built, folder: Path, *archs: str) -> DeviceEngine:
     """The artefact with code for some archs only."""
-    content = handmade.write(folder, {arch: "hip" if arch.startswith("gfx") else "cuda" for arch in archs})
-    if not (folder / "libmodel.so").exists():
-        (folder / "libmodel.so").symlink_to(built.runner / "libmodel.so")
-    return open_engine(folder, content)
+    vendors = {arch: "hip" if arch.startswith("gfx") else "cuda" for arch in archs}
+    return open_engine(folder, handmade.write(folder, vendors, library=built.runner / "libmodel.so"))
 
 
 def reference(ids: Sequence[int]) -> tuple[handmade.Reference, np.ndarray]:

@@ -1,0 +1,11 @@
+/* The manifest.json beside a file, and what it says that the file is.  Read with nothing trusted. */
+#ifndef CDR_LISTED_H
+#define CDR_LISTED_H
+
+#include "weights.h"
+
+/* CDR_FILE_DAMAGED when the manifest beside `path` lists that name and the bytes are others; CDR_MANIFEST when it is
+   malformed, of another format or unfinished.  Without a manifest, or not listed in it, any bytes are right. */
+int cdr_listed_check(const char *path, const cdr_file *file);
+
+#endif

@@ -1,0 +1,219 @@
+"""Whatever opens an artefact compares it with its manifest: nothing that was changed runs, and verify records it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cdrmix.runtime import library
+from cdrmix.runtime.errors import ArtifactError
+from cdrmix.runtime.session import Session, read_manifest
+
+from cdrmix.artifact import write_artifact, write_manifest
+from cdrmix.check import load_text
+from cdrmix.cli import main
+from cdrmix.compiler import lower
+from cdrmix.verification import verify_artifact
+
+SPEC = """
+use "lib/embed.cdr" { embed, head }
+op adds(x: [D]) -> [D] {
+  state S: [D] = 0
+  S' = 0.5 * S + EQUATION
+  return S'
+}
+model m {
+  vocab = 256
+  d_model = 32
+  stack {
+    emb: embed(vocab, d_model)
+    mix: adds
+    head(vocab)
+  }
+}
+"""
+TARGETS = ("cpu", "torch", "tenstorrent")
+
+
+def compiled(folder: Path, target: str, equation: str = "x") -> Path:
+    model = load_text(SPEC.replace("EQUATION", equation))
+    write_artifact(lower(model), target, folder, None, "bytes", 0)
+    return folder
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("openings") / request.param, request.param)
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CDR_DEVICE", "emulated" if made.name == "tenstorrent" else "0")
+    return Path(shutil.copytree(made, tmp_path / made.name))
+
+
+def flip(path: Path) -> None:
+    """Another bit in the middle; the time stays."""
+    before, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_every_file_is_compared_by_every_opening(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [*read_manifest(folder)["files"], "manifest.json"]
+    assert {"weights.safetensors", "tokenizer.json"} < set(names)
+    for name in names:
+        good = (folder / name).read_bytes()
+        flip(folder / name)
+        with pytest.raises(ArtifactError):
+            Session.open(folder)
+        for command in (["verify", str(folder)], ["generate", str(folder), "--prompt", "a"]):
+            assert main(command) == 1
+            said = capsys.readouterr()
+            assert name in said.err or "weights" in name and "opening the weights" in said.err
+            assert "Traceback" not in said.err and said.out == ""
+        if name != "manifest.json":
+            assert read_manifest(folder)["verified"]["how"] == "failed", "what was recorded before is no longer so"
+        (folder / name).write_bytes(good)
+    assert verify_artifact(folder, 4)["within"]
+    assert read_manifest(folder)["verified"]["how"] in ("executed", "emulated")
+
+
+def test_a_missing_file_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "weights.safetensors").unlink()
+    assert main(["verify", str(folder)]) == 1
+    assert "weights.safetensors is missing" in capsys.readouterr().err
+    assert read_manifest(folder)["verified"]["how"] == "failed"
+
+
+def test_a_tokenizer_that_is_not_the_artefacts_is_not_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = read_manifest(folder)
+    del manifest["files"]["tokenizer.json"]
+    write_manifest(folder, manifest)
+    assert main(["generate", str(folder), "--prompt", "a"]) == 1
+    assert "has no tokenizer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a\0b", ""])
+def test_a_manifest_names_files_of_its_folder_alone(folder: Path, name: str) -> None:
+    manifest = read_manifest(folder)
+    manifest["files"][name] = manifest["files"]["weights.safetensors"]
+    write_manifest(folder, manifest)
+    with pytest.raises(ArtifactError):
+        Session.open(folder)
+
+
+# --- one process, compiled again ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_was_compiled_again_runs_and_old_sessions_go_on(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CDR_DEVICE", "emulated" if target == "tenstorrent" else "0")
+    folder = compiled(tmp_path / target, target)
+    with Session.open(folder) as old:
+        first = old.step(3)
+        fork = old.fork()
+        compiled(folder, target, "5 * x")
+        with Session.open(folder) as new:
+            assert not np.allclose(new.step(3), first)
+            np.testing.assert_array_equal(old.step(4), fork.step(4))
+        assert verify_artifact(folder, 4)["within"]
+        np.testing.assert_array_equal(old.step(5), fork.step(5))
+    compiled(folder, target)
+    with Session.open(folder) as again:
+        np.testing.assert_array_equal(again.step(3), first)
+
+
+# --- the C program --------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def cpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = compiled(tmp_path_factory.mktemp("program") / "cpu", "cpu")
+    subprocess.run(["make", "-s", "-C", made, "CFLAGS=-O1"], check=True)
+    return made
+
+
+def run(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [folder / "cdrmix-run", "-m", folder, "-n", "2", "-t", "0", "a"]
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, errors="replace", check=False)
+
+
+def test_the_program_compares_what_it_reads(cpu: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(cpu, tmp_path / "cpu"))
+    good = run(folder)
+    assert good.returncode == 0
+    for name in ("weights.safetensors", "tokenizer.json"):
+        whole = (folder / name).read_bytes()
+        flip(folder / name)
+        bad = run(folder)
+        assert bad.returncode == 1 and name in bad.stderr and "changed" in bad.stderr and bad.stdout == ""
+        (folder / name).write_bytes(whole)
+    manifest = (folder / "manifest.json").read_bytes()
+    for text in (b"{", b'{"format": "unfinished"}', b'{"format": 1}', b'{"format": 1, "files": 3}'):
+        (folder / "manifest.json").write_bytes(text)
+        bad = run(folder)
+        assert bad.returncode == 1 and "manifest is malformed" in bad.stderr
+    for other in (None, b'{"name": "of a web page"}'):  # the weights and the program alone, as on a small device
+        (folder / "manifest.json").unlink(missing_ok=True)
+        if other:
+            (folder / "manifest.json").write_bytes(other)
+        assert run(folder).stdout == good.stdout
+    (folder / "manifest.json").write_bytes(manifest)
+    assert run(folder).stdout == good.stdout
+
+
+def test_a_damaged_library_is_never_run(cpu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that `make` left: with a compiler another is built, without one its sums decide."""
+    folder = Path(shutil.copytree(cpu, tmp_path / "cpu"))
+    with Session.open(folder) as session:
+        wanted = session.step(3)
+
+    def opened() -> np.ndarray:
+        with Session.open(folder) as session:
+            return session.step(3)
+
+    whole, sums = (folder / "libmodel.so").read_bytes(), (folder / "libmodel.so.cksum").read_text()
+    damaged = (b"", whole[: len(whole) // 2], whole[:4000] + b"\xff" * 4000 + whole[8000:])
+    for content in damaged:
+        (folder / "libmodel.so").write_bytes(content)
+        np.testing.assert_array_equal(opened(), wanted)
+    monkeypatch.setenv("PATH", "/nowhere")
+    for content in damaged:
+        (folder / "libmodel.so").write_bytes(content)
+        with pytest.raises(ArtifactError, match="no `make` on this machine"):
+            opened()
+    (folder / "libmodel.so").write_bytes(whole)
+    np.testing.assert_allclose(opened(), wanted, rtol=1e-5)
+    (folder / "libmodel.so.cksum").write_text(sums.replace(sums.split()[0], "1"))
+    with pytest.raises(ArtifactError, match="no `make` on this machine"):
+        opened()
+
+
+def test_a_folder_that_cannot_be_written_is_opened(cpu: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(cpu, tmp_path / "cpu"))
+    before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
+    with Session.open(folder) as session:
+        session.step(1)
+    assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before, "an artefact is what compile wrote"
+
+
+def test_the_cache_of_programs_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(library, "KEPT", 2)
+    source = tmp_path / "a.c"
+    for n in range(4):
+        source.write_text(f"int number(void) {{ return {n}; }}")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "a.so", source], check=True)
+        assert library.shipped((tmp_path / "a.so").read_bytes()).number() == n
+    assert len(list((tmp_path / "cdrmix" / "programs").glob("*.so"))) == 2
+
+
+@pytest.mark.parametrize("data", [b"", b"a", b"x" * 255, b"y" * 256, bytes(range(256)) * 300])
+def test_cksum_is_posixs(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(data)
+    said = subprocess.run(["cksum", tmp_path / "f"], capture_output=True, text=True, check=True).stdout
+    assert library.cksum(data) == int(said.split()[0])
