@@ -120,9 +120,8 @@ def _key(*parts: str | bytes) -> str:
 
 def _machine() -> list[str]:
     """What a build depends on besides its sources: the compiler, its flags, the processor (`-march=native`)."""
-    done = subprocess.run(
-        [str(_compiler()), "--version"], capture_output=True, text=True, errors="replace", check=False
-    )
+    asks = [*command("CC", "cc"), "--version"]
+    done = subprocess.run(asks, capture_output=True, text=True, errors="replace", check=False)
     flags = [os.environ.get(name, "") for name in ("CC", "CFLAGS", "ARCH")]
     return [done.stdout, *flags, platform.machine(), *_processor()]
 

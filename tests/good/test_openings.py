@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -217,3 +218,33 @@ def test_cksum_is_posixs(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(data)
     said = subprocess.run(["cksum", tmp_path / "f"], capture_output=True, text=True, check=True).stdout
     assert library.cksum(data) == int(said.split()[0])
+
+
+def test_the_emulations_cache_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is cut short or put there by others is built anew; a folder of others', or a link to one, is not used."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("CDRMIX_EMULATION_CACHE", str(cache))
+    folder = compiled(tmp_path / "tenstorrent", "tenstorrent")
+    run = "from cdrmix.runtime.metalium.engine import open_emulated as o; from cdrmix.runtime.session import *\n"
+    run += f"from pathlib import Path; f = Path({str(folder)!r}); e = o(f, read_manifest(f)); s = e.start()\n"
+    run += "print(e.prefill(s, [1, 2]).tolist())"
+
+    def ran() -> str:
+        done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    wanted, kept = ran(), sorted(cache.glob("*.so"))
+    assert kept
+    kept[0].write_bytes(kept[0].read_bytes()[:5000])
+    kept[1].write_bytes(b"")
+    kept[2].chmod(0o777)
+    kept[3].unlink()
+    kept[3].symlink_to(kept[4])
+    assert ran() == wanted and all(p.stat().st_mode & 0o777 == 0o700 and not p.is_symlink() for p in kept)
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o777)
+    (tmp_path / "link").symlink_to("shared")
+    for name in ("shared", "link"):
+        monkeypatch.setenv("CDRMIX_EMULATION_CACHE", str(tmp_path / name))
+        assert ran() == wanted and not list((tmp_path / "shared").iterdir())

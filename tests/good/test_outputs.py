@@ -209,8 +209,10 @@ def test_the_standard_output(home: Path, tmp_path: Path, program: str) -> None:
 
 
 def test_what_a_killed_process_left_is_swept(home: Path, tmp_path: Path) -> None:
-    left = [tmp_path / f".state.1{end}.part" for end in ("", ".0")]
-    others = [tmp_path / ".state.2.part", tmp_path / ".state.txt.1.part", tmp_path / "state.1"]
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = [tmp_path / f".state.{gone.pid}{end}.part" for end in ("", ".0")]
+    others = [tmp_path / f".state.{gone.pid}.1.part", tmp_path / f".state.txt.{gone.pid}.part", tmp_path / "state.1"]
     for path in (*left, *others):
         path.write_bytes(b"half")
     with others[0].open("rb") as held:

@@ -1,7 +1,7 @@
 """Kernels and the emulated machine, compiled by the host's C++ compiler.
 
 Input: a kernel's source, its role and what ttnn would compile it with.  Output: a shared object in the cache, named by
-the hash of all that went in.  Files are written whole or not at all, so that several processes may share a cache.
+the hash of all that went in.  The cache is private (`runtime/cache.py`); several processes may share it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from cdrmix.runtime.cache import library, private_folder
 from cdrmix.runtime.compilers import command
 
 HERE = Path(__file__).resolve().parent
@@ -29,6 +31,8 @@ FLAGS = ("-std=gnu++17", "-g1", "-fPIC", "-shared", "-fno-omit-frame-pointer", "
 KERNEL_FLAGS = ("-O1", "-fno-exceptions", "-fno-gnu-unique", "-fvisibility=hidden", "-Werror=int-to-pointer-cast")
 ROLE_MACROS = ("COMPILE_FOR_NCRISC", "COMPILE_FOR_BRISC", "COMPILE_FOR_TRISC")
 SECONDS = 300
+
+Made = TypeVar("Made")
 
 
 class EmulationError(RuntimeError):
@@ -59,15 +63,8 @@ class Build:
 def cache_folder() -> Path:
     """Where objects are kept: $CDRMIX_EMULATION_CACHE, or a folder of this user's among the temporary files."""
     chosen = os.environ.get("CDRMIX_EMULATION_CACHE")
-    folder = Path(chosen) if chosen else Path(tempfile.gettempdir()) / f"cdrmix-emulation-{os.getuid()}"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as e:
-        wrong = f"no kernels can be kept in {folder} ({e.strerror})"
-        raise EmulationError(f"{wrong}: set CDRMIX_EMULATION_CACHE to a folder that can be written") from e
-    if folder.stat().st_uid != os.getuid():
-        raise EmulationError(f"{folder} belongs to another user: set CDRMIX_EMULATION_CACHE")
-    return folder
+    usual = Path(tempfile.gettempdir()).resolve() / f"cdrmix-emulation-{os.geteuid()}"
+    return private_folder(Path(chosen) if chosen else usual, "cdrmix-emulation")
 
 
 def compiler() -> tuple[str, ...]:
@@ -93,32 +90,31 @@ def machine_library() -> Path:
     """The emulated machine, for kernels to be linked against."""
     sources = sorted((HERE / "machine").glob("*.cpp"))
     key = hashlib.sha256(_own_sources() + _version(compiler()) + repr(FLAGS).encode()).hexdigest()[:24]
-    made = cache_folder() / f"machine-{key}.so"
-    if not made.exists():
-        with tempfile.TemporaryDirectory(dir=made.parent) as folder:
-            objects = [f"{folder}/{source.stem}.o" for source in sources]
-            commands = [
-                [*_command("-O3", "-ffp-contract=off", "-fno-math-errno", "-Wall"), "-c", str(source), "-o", to]
-                for source, to in zip(sources, objects, strict=True)
-            ]
-            _together([functools.partial(_run, c, None, s.name) for c, s in zip(commands, sources, strict=True)])
-            _run([*_command("-O3"), *objects, "-ldl", "-o", f"{folder}/machine.so"], None, "the emulated machine")
-            os.replace(f"{folder}/machine.so", made)
-    return made
+
+    def made(folder: Path) -> Path:
+        objects = [str(folder / f"{source.stem}.o") for source in sources]
+        commands = [
+            [*_command("-O3", "-ffp-contract=off", "-fno-math-errno", "-Wall"), "-c", str(source), "-o", to]
+            for source, to in zip(sources, objects, strict=True)
+        ]
+        _together([functools.partial(_run, c, None, s.name) for c, s in zip(commands, sources, strict=True)])
+        linked = folder / "machine.so"
+        _run([*_command("-O3"), *objects, "-ldl", "-o", str(linked)], None, "the emulated machine")
+        return linked
+
+    return library(cache_folder(), f"machine-{key}", made)
 
 
 def kernels(builds: Iterable[Build]) -> dict[Build, Path]:
     """The kernels' objects; missing ones are compiled, several at a time."""
-    made = {build: cache_folder() / f"kernel-{_key(build)}.so" for build in dict.fromkeys(builds)}
-    missing = {path: build for build, path in made.items() if not path.exists()}
-    _together([functools.partial(_compile, build, path) for path, build in missing.items()])
-    return made
+    wanted, folder = list(dict.fromkeys(builds)), cache_folder()
+    tasks = [functools.partial(library, folder, f"kernel-{_key(b)}", functools.partial(_compile, b)) for b in wanted]
+    return dict(zip(wanted, _together(tasks), strict=True))
 
 
-def _together(tasks: Sequence[functools.partial[None]]) -> None:
+def _together(tasks: Sequence[functools.partial[Made]]) -> list[Made]:
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for done in [pool.submit(task) for task in tasks]:
-            done.result()
+        return [done.result() for done in [pool.submit(task) for task in tasks]]
 
 
 def _command(*flags: str) -> list[str]:
@@ -131,18 +127,15 @@ def _run(command: Sequence[str], text: str | None, what: str) -> None:
         raise EmulationError(f"{what} does not compile:\n{done.stderr.strip()[-4000:]}")
 
 
-def _compile(build: Build, path: Path) -> None:
+def _compile(build: Build, place: Path) -> Path:
+    made = place / "kernel.so"
     folder = "" if build.inline else str(Path(build.source).resolve().parent)
     flags = [f"-I{include}" for include in dict.fromkeys((*build.include_paths, *filter(None, [folder])))]
     flags += [f"-ffile-prefix-map={HERE}=<api>"]  # later options win: kernels may lie anywhere
     flags += [f"-ffile-prefix-map={Path(folder).parent}/="] if folder else []
-    handle, made = tempfile.mkstemp(dir=path.parent, suffix=".so")
-    os.close(handle)
-    try:
-        _run([*_command(*KERNEL_FLAGS), *flags, "-x", "c++", "-", "-o", made], _wrapper(build), f"kernel {build.name}")
-        os.replace(made, path)
-    finally:
-        Path(made).unlink(missing_ok=True)
+    asks = [*_command(*KERNEL_FLAGS), *flags, "-x", "c++", "-", "-o", str(made)]
+    _run(asks, _wrapper(build), f"kernel {build.name}")
+    return made
 
 
 def _wrapper(build: Build) -> str:
