@@ -37,8 +37,9 @@ from cdrmix.train.lock import Lock
 from cdrmix.train.memory import keep_freed_memory, require_memory
 from cdrmix.train.optimiser import make_optimiser, overlap, rate, set_rate
 from cdrmix.train.progress import Bar, Metrics
+from cdrmix.train.sources import files_of
 from cdrmix.train.store import END, TokenStore, open_store
-from cdrmix.train.tokenizer import load_tokenizer
+from cdrmix.train.tokenizer import load_tokenizer, require_fit
 from cdrmix.weights import atomic
 
 BAD_STEPS = 20
@@ -94,12 +95,8 @@ class Trainer:
         at_once = config.batch // config.accumulate * self.context
         require_memory(at_once, model.vocab, "a larger `accumulate`, or a smaller `batch` or `context`")
         self._tokenizer = load_tokenizer(config.tokenizer)
-        size = self._tokenizer.get_vocab_size()
-        if size > model.vocab:
-            raise UserError(
-                f"the tokenizer has {size} tokens, {model.name} a vocabulary of {model.vocab}",
-                f"--set set.vocab={size}",
-            )
+        require_fit(self._tokenizer, model)
+        files_of([*config.data.train, *config.data.eval])  # missing ones are told before anything is written
         self._start = None if resume else self._weights(model)
         self._about = {"hash": lowered.program.hash, "config": config.model_dump(mode="json")}
         if config.out.exists() and not config.out.is_dir():

@@ -20,7 +20,7 @@ from cdrmix.train.loop import build_module
 from cdrmix.train.memory import require_memory
 from cdrmix.train.store import open_store
 from cdrmix.train.streamed import Streamed
-from cdrmix.train.tokenizer import load_tokenizer
+from cdrmix.train.tokenizer import load_tokenizer, require_fit
 
 
 def score_checkpoint(config: EvalConfig) -> Score:
@@ -40,6 +40,8 @@ def score_checkpoint(config: EvalConfig) -> Score:
     tokenizer = config.tokenizer or beside(weights, "tokenizer.json")
     if tokenizer is None:
         raise UserError(f"no tokenizer beside {weights}", "give `tokenizer` in the config")
+    loaded = load_tokenizer(tokenizer)
+    require_fit(loaded, model)
     with tempfile.TemporaryDirectory() as scratch:
         module: nn.Module
         if artefact is None:
@@ -47,5 +49,5 @@ def score_checkpoint(config: EvalConfig) -> Score:
             module.load_state_dict({n: torch.from_numpy(x) for n, x in read_weights(model, weights).items()})
         else:
             module = Streamed(artefact, config.rows)
-        store = open_store(Path(scratch) / "tokens", config.data, config.field, load_tokenizer(tokenizer), model.vocab)
+        store = open_store(Path(scratch) / "tokens", config.data, config.field, loaded, model.vocab)
         return evaluate(module, store, config.context, config.rows)

@@ -6,6 +6,7 @@ ASCII classes alone, so that the C program can do the same on bytes (`runtime/pr
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from typing import Literal
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from cdrmix.diagnose import UserError
+from cdrmix.ir.nodes import Model
 from cdrmix.runtime.pretokenizer import PATTERN, UNBOUNDED
 from cdrmix.runtime.tokens import visible_bytes
 from cdrmix.train.sources import documents
@@ -67,7 +69,45 @@ def load_tokenizer(source: Path | Literal["bytes"]) -> Tokenizer:
         raise UserError(f"{source} is not a tokenizer.json: {e}", "`cdrmix tokenizer train` makes one") from e
     if not tokenizer.get_vocab().keys() >= set(visible_bytes()):
         raise UserError(f"{source} is not byte-level: some text it cannot hold", "`cdrmix tokenizer train` makes one")
+    if size_of(tokenizer) > LARGEST:
+        raise UserError(f"{source} has the id {size_of(tokenizer) - 1}", f"ids go up to {LARGEST - 1:,}")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if _there_and_back(tokenizer, PROBE) != PROBE:
+        raise UserError(
+            f"{source} does not keep text: {PROBE!r} becomes {_there_and_back(tokenizer, PROBE)!r}",
+            "give one without a normalizer and without a prefix space; `cdrmix tokenizer train` makes one",
+        )
+    if _there_and_back(tokenizer, DECOMPOSED) != DECOMPOSED:
+        warnings.warn(
+            f"{source} composes characters (NFC): models see, and scores count, the text it makes", stacklevel=2
+        )
     return tokenizer
+
+
+PROBE = "Aa Ångström  é\t\r\n 日本😀\x00\x7f  \ufeff İß½ "
+DECOMPOSED = "e\u0301"
+
+
+def size_of(tokenizer: Tokenizer) -> int:
+    """One more than the largest id."""
+    return 1 + max(tokenizer.get_vocab().values())
+
+
+def require_fit(tokenizer: Tokenizer, model: Model) -> None:
+    """Refuse a tokenizer with ids that the model has no rows for."""
+    size = size_of(tokenizer)
+    if size > model.vocab:
+        raise UserError(
+            f"the tokenizer has {size} tokens, {model.name} a vocabulary of {model.vocab}", f"--set set.vocab={size}"
+        )
+
+
+def _there_and_back(tokenizer: Tokenizer, text: str) -> str:
+    """The text that the tokens of a text stand for."""
+    byte_of = {shown: byte for byte, shown in enumerate(visible_bytes())}
+    tokens = tokenizer.encode(text, add_special_tokens=False).tokens
+    return bytes(byte_of.get(c, 0x3F) for token in tokens for c in token).decode("utf-8", "replace")
 
 
 def _byte_level(tokenizer: Tokenizer, pattern: str) -> Tokenizer:
