@@ -147,7 +147,7 @@ def _start(expr: ast.Expr | None, axes: Sequence[AxisVar], indices: Sequence[Ind
             r.draft.fail("E0303", expr.span, message, "start from a param of its axes")
         what = "changes with the token" if found.varies else "is neither a constant nor a param"
         r.draft.fail("E0408", expr.span, f"state `{r.target}` starts from `{quote(expr)}`, which {what}",
-                     "start from a constant or a param")  # fmt: skip
+                     "start from a constant or a param; what the first token sets is chosen by `pos == 0`")  # fmt: skip
     return w.emit(found, tuple(slots) if found.shape else (), expr.span)
 
 

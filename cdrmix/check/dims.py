@@ -15,9 +15,9 @@ from cdrmix.check.frame import Frame, Names, factors
 from cdrmix.check.mentions import nodes
 from cdrmix.check.quote import quote
 from cdrmix.check.scope import Scope
-from cdrmix.check.statics import RUNTIME, evaluate
+from cdrmix.check.statics import RUNTIME, evaluate, import_of
 from cdrmix.check.values import CONTEXT, Failed, show, whole
-from cdrmix.diagnose import Span
+from cdrmix.diagnose import Span, did_you_mean
 from cdrmix.syntax import ast
 
 SHOWN_SIZES = 12
@@ -32,6 +32,11 @@ def axis_of(expr: ast.Expr, env: Names) -> AxisVar:
     frame = env.frame
     match expr:
         case ast.Name(id=name):
+            if frame.lacks(name, env.scope) and not env.is_open(name) and not import_of(name, env.scope, expr.span):
+                frame.broken.add(name)
+                near = did_you_mean(name, frame.all_names(env.scope))
+                frame.draft.fail("E0201", expr.span, f"no size `{name}` here", near or "give it to the op as an "
+                                 f"argument, `{name}: int`, or by a `dim`")  # fmt: skip
             size = size_of(expr, env)
             if not frame.own(name) and name in env.scope.lets:
                 let, _ = env.scope.lets[name]

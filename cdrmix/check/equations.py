@@ -16,11 +16,13 @@ from cdrmix.check.dims import axis_of, range_of
 from cdrmix.check.draft import Definition, Draft, Unit, Writing
 from cdrmix.check.expressions import check_number, is_function, meet
 from cdrmix.check.frame import Frame
+from cdrmix.check.index_forms import Letters
+from cdrmix.check.mentions import nodes as nodes_of
 from cdrmix.check.parts import Application
 from cdrmix.check.quote import quote
 from cdrmix.check.reading import Mode, Reading, finish, read, value
 from cdrmix.check.reductions import chosen
-from cdrmix.check.remedies import before_this_token
+from cdrmix.check.remedies import before_this_token, rows_of_top
 from cdrmix.check.scope import Scope
 from cdrmix.check.stores import not_at_start, not_in_init, own_axes
 from cdrmix.check.symbols import Local, Stored
@@ -87,6 +89,9 @@ def solve(local: Local, frame: Frame, mode: Mode = "body") -> None:
     finally:
         draft.solving.pop()
         if local.status == "busy":
+            for target in local.stmt.targets:  # `top` defines two names, or none
+                if (one := _sibling(target, local.stmt, frame)) is not None:
+                    one.status = "failed"
             local.status = "failed"
 
 
@@ -283,6 +288,7 @@ def _solve_tuple(local: Local, r: Reading) -> None:
                      "give it an equation of the op")  # fmt: skip
     indices = left_side(_longest(stmt.targets), r)
     inner = replace(r, indices=indices)
+    _check_rows(stmt, call, inner)
     k, source = chosen(items, call, inner)
     lead = tuple(v for v in indices.values() if v is not k)
     _check_tuple_left(stmt, [v.name for v in lead], k.name, r)
@@ -299,6 +305,24 @@ def _solve_tuple(local: Local, r: Reading) -> None:
             dtype: DType = "pick" if which else source.dtype
             one.value = stored(place, axes, dtype, True, source.shape[0] if which else None, stmt.span)
             one.unit, one.status = unit, "done"
+
+
+def _check_rows(stmt: ast.Equation, call: ast.Call, r: Reading) -> None:
+    """Report `top` of one place of an axis (E0306), or along two (E0313), and the form that chooses in each row."""
+    body = call.args[0].value if len(call.args) == 1 else None
+    if body is None:
+        return
+    items = [i for n in nodes_of(body) if isinstance(n, ast.Index) for i in n.items if isinstance(i, ast.Name)]
+    free = list(dict.fromkeys(i.id for i in items if i.id not in r.indices and r.frame.lacks(i.id, r.scope)))
+    if free:
+        rows = tuple(dict.fromkeys(i.id for i in items if i.id in r.indices or i.id in free))
+        r.draft.fail("E0306", call.span, f"`top` chooses along a whole axis, `{quote(body)}` is one place of it",
+                     rows_of_top(stmt, call, rows, body, Letters(r)))  # fmt: skip
+    shape = value(body, r).shape
+    if len(shape) > 1 and not any(a.root.window for a in shape):
+        names_ = tuple(name for _, name in Letters(r).over(shape))
+        r.draft.fail("E0313", call.span, f"`top` chooses along one axis, `{quote(body)}` is {names(shape)}",
+                     rows_of_top(stmt, call, names_, body, Letters(r)))  # fmt: skip
 
 
 def _reference(unit: Unit, name: str):  # type: ignore[no-untyped-def]

@@ -283,7 +283,8 @@ class Expander:
                 layer, writer = self._writers.get(name, (None, ""))
                 if layer is not None and layer == block.layer:
                     self._once("E0509", span, f"carry `{name}` is written twice in one layer, first by {writer}",
-                               "a layer writes a carry once: rename one of the two")  # fmt: skip
+                               "a layer writes a carry once: rename one of the two, or let each be a layer of its own, "
+                               "`repeat layer < 2*layers`")  # fmt: skip
                 self._writers[name] = (block.layer, op.op.name)
                 self.carried[name] = sizes
 

@@ -13,7 +13,7 @@ from cdrmix.check import stores, tensors
 from cdrmix.check.axes import AxisVar, is_one, made_one, names, unite
 from cdrmix.check.dims import axis_of
 from cdrmix.check.draft import Definition, Writing
-from cdrmix.check.index_forms import contraction, together
+from cdrmix.check.index_forms import contraction, shape_of, together
 from cdrmix.check.needs import Ring, in_turn, surely
 from cdrmix.check.quote import dims, quote
 from cdrmix.check.reading import Reading, read, value
@@ -22,7 +22,7 @@ from cdrmix.check.statics import evaluate, not_static
 from cdrmix.check.symbols import Stored
 from cdrmix.check.tensors import Slots, Value
 from cdrmix.check.values import CONTEXT, Failed, a_kind, kind_of, show
-from cdrmix.diagnose import Span
+from cdrmix.diagnose import Span, did_you_mean
 from cdrmix.ir.nodes import DType, Node, Ref
 from cdrmix.ir.ops import FUNCTIONS, OPS, REDUCTIONS
 from cdrmix.syntax import ast
@@ -137,6 +137,7 @@ def _(expr: ast.Unary, r: Reading) -> Value:
 
 @value.register
 def _(expr: ast.Binary, r: Reading) -> Value:
+    _check_turned(expr, r)
     spine = [expr]
     while isinstance(spine[-1].left, ast.Binary):
         spine.append(spine[-1].left)
@@ -323,6 +324,20 @@ def _sum(expr: ast.Binary, left: Value, right: Value, r: Reading) -> str:
     return contraction(expr, left.shape, right.shape, rows, r, shapes)
 
 
+def _check_turned(expr: ast.Binary, r: Reading) -> None:
+    """Report `W.T @ x` and the sum that it is (E0201)."""
+    match expr:
+        case ast.Binary(op="@", left=ast.Path(parts=(name, "T"), span=span)) if r.frame.own(name):
+            matrix, right = ast.Name(span, name), value(expr.right, r)
+            left = shape_of(matrix, r, {})
+            how = ""
+            if left is not None and len(left) == 2 and right.shape and is_one(left[0], right.shape[0]):
+                plain = ast.Binary(expr.span, "@", matrix, expr.right)
+                how = contraction(plain, (left[1], left[0]), right.shape, True, r, {id(expr.right): right.shape}, True)
+            r.draft.fail("E0201", expr.span, f"`{name}` has nothing behind a dot, no `T`", how or
+                         f"a transposed product is an equation: `y[j] = sum[i]({name}[i,j]*x[i])`")  # fmt: skip
+
+
 def _turned(expr: ast.Binary, left: Value, right: Value, r: Reading) -> Value:
     """A matrix whose first axis is the vector's; the product is read on as if it were turned."""
     text, (rows, columns) = quote(expr.left), left.shape
@@ -345,6 +360,7 @@ def _turned(expr: ast.Binary, left: Value, right: Value, r: Reading) -> Value:
 @value.register
 def _(expr: ast.Reshape, r: Reading) -> Value:
     base = value(expr.base, r)
+    _check_sizes(expr, base, r)
     axes = tuple(axis_of(d, r.env) for d in expr.type.dims)
     products = r.frame.products
     if not base.shape:
@@ -361,6 +377,22 @@ def _(expr: ast.Reshape, r: Reading) -> Value:
     return tensors.under_view(base, axes, expr.span)
 
 
+def _check_sizes(expr: ast.Reshape, base: Value, r: Reading) -> None:
+    """Report a size that nothing gives, and the `dim` that would (E0201)."""
+    dims_ = expr.type.dims
+    unknown = [d for d in dims_ if isinstance(d, ast.Name) and r.frame.lacks(d.id, r.scope)]
+    if not unknown or not all(a.root.name.replace("_", "").isalnum() for a in base.shape):
+        return
+    name, have = unknown[0].id, " * ".join(a.root.name for a in base.shape)
+    product = f"dim {have} = {' * '.join(map(quote, dims_))}" if len(base.shape) == 1 else f"dim {name} = {have}"
+    help = f"add `{product}`" if len(unknown) == 1 else f"add `{product}`, with one of them an argument: `{name}: int`"
+    if len(base.shape) > 1 and len(dims_) > 1:
+        help = f"give it to the op as an argument, `{name}: int`, or by a `dim`"
+    near = did_you_mean(name, r.frame.all_names(r.scope))
+    r.frame.broken.update(d.id for d in unknown)
+    r.draft.fail("E0201", unknown[0].span, f"no size `{name}` here", f"{help}; {near}" if near else help)
+
+
 def _explain_as(expr: ast.Reshape, base: Value, axes: tuple[AxisVar, ...], r: Reading) -> None:
     have, want = _count(base.shape), _count(axes)
     fits = [name for name, axis in r.frame.axes.items() if r.frame.products.same_elements(base.shape, (axis,))]
@@ -368,6 +400,8 @@ def _explain_as(expr: ast.Reshape, base: Value, axes: tuple[AxisVar, ...], r: Re
         help = f"did you mean `as [{fits[0]}]`?"
     elif _elements(base.shape) == _elements(axes):
         help = "one size is not one axis: declare the product with `dim`"
+        if len(base.shape) == 1 and all(a.root.name.isidentifier() for a in (*base.shape, *axes)):
+            help = f"add `dim {base.shape[0].root.name} = {' * '.join(a.root.name for a in axes)}`"
     else:
         help = "the elements must be the same"
     r.draft.fail("E0311", expr.span, f"`{quote(expr)}`: {names(base.shape)} has {have} elements, "

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, Protocol
 
 from cdrmix.check.axes import AxisVar, Products
 from cdrmix.check.draft import Draft
-from cdrmix.check.mentions import defined, whens
+from cdrmix.check.mentions import defined, mentioned, whens
 from cdrmix.check.modules import Lets, ModuleEnv
 from cdrmix.check.needs import Ring, in_turn, surely
 from cdrmix.check.other_languages import MODULES, in_general
@@ -208,6 +208,11 @@ class Frame:
         """Whether the body itself gives the name a meaning."""
         return name in self.symbols or name in self.statics or name in self.lets or self.formal(name) is not None
 
+    def lacks(self, name: str, scope: Scope) -> bool:
+        """Whether a name stands for nothing, and nothing has been said of it."""
+        told = name in self.broken or name in scope.broken or self.left_out(name) is not None
+        return not told and not self.visible(name, scope) and self.static(name) is None
+
     def left_out(self, name: str) -> ast.When | None:
         """The `when` that defines a name in a branch that is not taken."""
         return next((w for w in whens(self.decl.body) if any(name in defined(s) for s in (*w.body, *w.other))), None)
@@ -284,6 +289,10 @@ class Names:
                 self.frame.draft.fail("E0209", node.span, "`carried` takes the name of one carry", "as `carried(v0)`")
         return None
 
+    def is_open(self, name: str) -> bool:
+        """Whether a `dim` that is not solved yet would give the name its value."""
+        return any(name in mentioned(dim.value) or name == dim.name for dim, _ in self.frame.dims)
+
     def check_dims(self, node: ast.Name) -> None:
         """Report a name that a `dim` should have given a value."""
         for dim, _ in self.frame.dims:
@@ -306,15 +315,17 @@ class Names:
                              "define it in the other branch too, or read it inside that one")  # fmt: skip
         first, _, rest = name.partition(".")
         if rest and frame.own(first):
-            help = f"a transposed product is an equation: `y[j] = sum[i]({first}[i,j]*x[i])`" if rest == "T" else ""
+            help = in_general(rest) if rest != "T" else f"a product with it is `y[j] = sum[i]({first}[i,j]*x[i])`"
             frame.draft.fail("E0201", node.span, f"`{first}` has nothing behind a dot, no `{rest}`",
                              help or "only a model's settings come in groups")  # fmt: skip
         if rest and first in MODULES:
             help = in_general(node.parts[-1]) or "names have no module in front"  # type: ignore[union-attr]
             frame.draft.fail("E0201", node.span, f"no name `{first}` here", help)
         if first in frame.home.settings or first in settings or isinstance(node, ast.Path):
+            plain = name.rpartition(".")[2]
             frame.draft.fail("E0211", node.span, f"`{name}` is a model setting, ops do not see settings",
-                             "pass it as an argument")  # fmt: skip
+                             f"pass it as an argument: `{plain}: int` in the op, and "
+                             f"`{frame.decl.name}({plain}={name})` where it is used")  # fmt: skip
         if name in RUNTIME:
             not_static(node, frame.report)  # type: ignore[arg-type]  # a path was dealt with above
         unknown(node, frame.all_names(self.scope), frame.report, self.scope)

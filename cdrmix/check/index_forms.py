@@ -33,7 +33,7 @@ class Letters:
     """Names of indices that are free in an equation, named after their axes."""
 
     def __init__(self, r: Reading):
-        self.r, self.taken = r, set[str]()
+        self.r, self.taken = r, dict[str, None]()
 
     def over(self, axes: Sequence[AxisVar]) -> Over:
         """An index for each of the axes."""
@@ -57,7 +57,7 @@ class Letters:
         return not (name in self.taken or name in r.indices or r.frame.visible(name, r.scope))
 
     def _take(self, name: str) -> str:
-        self.taken.add(name)
+        self.taken[name] = None
         return name
 
 
@@ -201,9 +201,17 @@ def equation(
 
 
 def contraction(
-    expr: ast.Binary, left: Sequence[AxisVar], right: Sequence[AxisVar], first: bool, r: Reading, shapes: Shapes
+    expr: ast.Binary,
+    left: Sequence[AxisVar],
+    right: Sequence[AxisVar],
+    first: bool,
+    r: Reading,
+    shapes: Shapes,
+    turned: bool = False,
 ) -> str:
-    """`R @ k` for values that are no matrix and vector, as a sum: over the last axis of the right one, or its first."""
+    """`R @ k` for values that are no matrix and vector, as a sum: over the last axis of the right one, or its first.
+    `turned`: the left one is written with its two axes the other way round.
+    """
     letters = Letters(r)
     summed = right[0] if first else right[-1]
     index = letters.index(summed)
@@ -216,7 +224,7 @@ def contraction(
     for n, axis in enumerate(rest):
         same = n < at and is_one(left[n], axis) and not first
         theirs.append((axis, ours[n][1] if same else letters.index(axis)))
-    one = _at(expr.left, [name for _, name in ours], r, shapes)
+    one = _at(expr.left, [name for _, name in (reversed(ours) if turned else ours)], r, shapes)
     row = [name for _, name in theirs]
     two = _at(expr.right, [index, *row] if first else [*row, index], r, shapes)
     shared = {name for _, name in ours}

@@ -15,9 +15,10 @@ from cdrmix.check import stores, tensors
 from cdrmix.check.axes import names
 from cdrmix.check.draft import Writing
 from cdrmix.check.expressions import is_function, store
+from cdrmix.check.index_forms import Letters
 from cdrmix.check.quote import quote
 from cdrmix.check.reading import Reading, place, value
-from cdrmix.check.remedies import delay
+from cdrmix.check.remedies import compared, delay
 from cdrmix.check.symbols import Held, Local, Stored
 from cdrmix.check.tensors import Slots, Value
 from cdrmix.check.values import Failed
@@ -42,11 +43,11 @@ def _(expr: ast.Index, r: Reading) -> Value:
     if isinstance(base, ast.Call):
         inner = r.reaching({i.id for i in expr.items if isinstance(i, ast.Name)})
     found = value(base, inner)
-    items = [item_value(i, r) for i in expr.items]
+    items = [item_value(i, r, expr) for i in expr.items]
     return at_items(found, items, expr, r)
 
 
-def item_value(expr: ast.Expr, r: Reading) -> Value:
+def item_value(expr: ast.Expr, r: Reading, within: ast.Index | None = None) -> Value:
     """What stands in brackets: an index, arithmetic on indices, or a place chosen at run time."""
     if isinstance(expr, ast.Name) and expr.id in r.frame.broken and not r.frame.own(expr.id):
         raise Failed
@@ -63,7 +64,7 @@ def item_value(expr: ast.Expr, r: Reading) -> Value:
         r.draft.fail("E0306", expr.span, f"index `{expr.id}` is free on the right and not on the left", help)
     found = value(expr, r)
     symbol = r.frame.symbols.get(expr.id) if isinstance(expr, ast.Name) and expr.id not in r.indices else None
-    if found.into is None and found.bounds is None and isinstance(symbol, Stored | Local):
+    if found.into is None and found.bounds is None and isinstance(symbol, Stored | Local) and found.shape:
         r.draft.fail("E0207", expr.span, f"index `{symbol.name}` hides the value `{symbol.name}` defined at "
                      f"{symbol.span.line}:{symbol.span.col}", "use another letter for the index")  # fmt: skip
     if found.shape:
@@ -74,8 +75,10 @@ def item_value(expr: ast.Expr, r: Reading) -> Value:
     division = next((e for e in _parts(expr) if isinstance(e, ast.Binary) and e.op == "/"), None)
     if division is not None:
         r.draft.fail("E0314", division.span, f"`{quote(division)}` is not whole", "an index is floored by `//`")
-    r.draft.fail("E0316", expr.span, f"`{quote(expr)}` is not known before the program runs, so it cannot index",
-                 "only the picks of `top` and inputs of type `index[…]` choose a place at run time")  # fmt: skip
+    help = compared(within, expr, Letters(r)) if within is not None else ""
+    r.draft.fail("E0316", within.span if within is not None else expr.span, f"`{quote(expr)}` is computed while the "
+                 "program runs, so it cannot index: only the picks of `top` and inputs of type `index[…]` do",
+                 help)  # fmt: skip
 
 
 def _parts(expr: ast.Expr) -> list[ast.Expr]:

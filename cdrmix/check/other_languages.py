@@ -247,19 +247,19 @@ def as_op(name: str) -> str:
     form = next((f for f in forms().get(squashed(name), []) if f.formals == ("a",)), None)
     if form is None or form.left or indices(form):
         return in_general(name)
-    body = _renamed(form.body, "a", "x")
+    body = renamed(form.body, "a", "x")
     return f"add `op {name}(x: [D]) -> [D] {{ return {written(body)} }}`"
 
 
-def _renamed(node: Any, old: str, new: str) -> Any:
+def renamed(node: Any, old: str, new: str) -> Any:
     """The syntax with another name for a name."""
     match node:
         case ast.Name(id=name) if name == old:
             return replace(node, id=new)
         case ast.Syntax():
-            return replace(node, **{f.name: _renamed(getattr(node, f.name), old, new) for f in fields(node)})
+            return replace(node, **{f.name: renamed(getattr(node, f.name), old, new) for f in fields(node)})
         case tuple():
-            return tuple(_renamed(n, old, new) for n in node)
+            return tuple(renamed(n, old, new) for n in node)
     return node
 
 

@@ -15,8 +15,9 @@ from typing import Literal
 from cdrmix.check.axes import AxisVar, IndexVar, is_one, made_one, names, unite
 from cdrmix.check.draft import Draft
 from cdrmix.check.frame import Frame, Names
+from cdrmix.check.mentions import nodes
 from cdrmix.check.scope import Scope
-from cdrmix.check.symbols import Symbol
+from cdrmix.check.symbols import Stored, Symbol
 from cdrmix.check.tensors import Value
 from cdrmix.check.values import Failed
 from cdrmix.check.waiting import Split, Waiting
@@ -103,8 +104,17 @@ class Reading:
                 self.draft.fail("E0409", span, f"`{var.name}` runs over {a} ({had.size} tokens) and {b} ({now.size})",
                                 "give both histories one window")  # fmt: skip
             both = f"{_named(had)} ({var.where}) and over {_named(now)} ({where})"
-            help = f"one index, one axis{_one_size(had, now) or _first_places(var, had, now)}"
+            help = f"one index, one axis{_one_size(had, now) or _first_places(var, had, now) or self._axes(var, where)}"
             self.draft.fail("E0305", span, f"index `{var.name}` runs over {both}", help)
+
+    def _axes(self, var: IndexVar, where: str) -> str:
+        """The axes of both tensors, where their text declares them."""
+        said = []
+        for base in dict.fromkeys((var.where.split("[")[0], where.split("[")[0])):
+            symbol = self.frame.symbols.get(base.rstrip("'"))
+            if isinstance(symbol, Stored) and symbol.indices is not None:
+                said.append(f"`{base}` is {names([v.axis for v in symbol.indices if v.axis is not None])}")
+        return f"; {' and '.join(said)}" if said else ""
 
 
 _NONE: frozenset[str] = frozenset()
@@ -125,7 +135,11 @@ def _one_size(a: AxisVar, b: AxisVar) -> str:
 
 def _first_places(var: IndexVar, had: AxisVar, now: AxisVar) -> str:
     """How to read a part of a longer axis: arithmetic on an index is checked by its range, not by its axis."""
-    fits = had.size < now.size and not had.window and not now.window
+    if had.window or now.window:
+        return ""
+    if had.size > now.size and var.axis is not None and "<" in var.where:
+        return f"; where a choice takes another branch, write `min({var.name}, {now.size - 1})`"
+    fits = had.size < now.size
     return f"; `0 + {var.name}` reads the first {had.size} places of {now.name}" if fits else ""
 
 
@@ -161,6 +175,10 @@ def finish(r: Reading) -> None:
     for var in waiting.indices:
         if var.axis is None:
             at = var.where or r.target  # a reduction binds it, or the left side
+            if (history := _aged(var.name, r)) is not None:
+                r.draft.fail("E0307", var.span, f"index `{var.name}` has no range: an age has it from a history",
+                             f"write this where `{history}[{var.name}, …]` is read, in that equation; a range of its "
+                             f"own would make `{var.name}` no age")  # fmt: skip
             r.draft.fail("E0307", var.span, f"index `{var.name}` has no range",
                          f"declare it where it stands: `{at}[{var.name} < …]`" if at else
                          f"declare it: `{var.name} < …`")  # fmt: skip
@@ -169,6 +187,17 @@ def finish(r: Reading) -> None:
             waiting.outer.checks.append((item, check))
         else:
             check()
+
+
+def _aged(name: str, r: Reading) -> str | None:
+    """The history that is read at an age of that name elsewhere in the op."""
+    for node in nodes(*r.frame.decl.body):
+        match node:
+            case ast.Index(base=ast.Name(id=base), items=(ast.Name(id=first), *_)) if first == name:
+                symbol = r.frame.symbols.get(base)
+                if isinstance(symbol, Stored) and symbol.kind == "history":
+                    return base
+    return None
 
 
 def _narrow(split: Split, r: Reading) -> bool:
@@ -225,7 +254,9 @@ def check_bounds(item: Value, axis: AxisVar, text: str, where: str, r: Reading) 
     if high >= axis.size:
         reach = axis.root.name if high == axis.size and not axis.root.name.isdigit() else str(high)
         r.draft.fail("E0312", item.span, f"index `{text}` reaches {reach}, past the end of {base}: "
-                     f"{names([axis])} has {axis.size} places", "the last place is the size less one")  # fmt: skip
+                     f"{names([axis])} has {axis.size} places", f"the last place is {axis.size - 1}; where a choice "
+                     f"takes another branch beyond it, write `min({text}, {axis.size - 1})`")  # fmt: skip
     if low < 0:
         r.draft.fail("E0312", item.span, f"index `{text}` reaches {low}, before the start of {base}",
-                     "the first place is 0")  # fmt: skip
+                     "the first place is 0; where a choice takes another branch before it, write "
+                     f"`max({text}, 0)`")  # fmt: skip

@@ -14,9 +14,11 @@ from cdrmix.check.axes import AxisVar, IndexVar, names
 from cdrmix.check.dims import axis_of, range_of
 from cdrmix.check.draft import TOKENS, Writing
 from cdrmix.check.expressions import OPERATORS, apply, check_number, known, literal, store, values
-from cdrmix.check.other_languages import knows
-from cdrmix.check.quote import quote
+from cdrmix.check.index_forms import Letters
+from cdrmix.check.other_languages import knows, renamed
+from cdrmix.check.quote import quote, written
 from cdrmix.check.reading import Reading, value
+from cdrmix.check.symbols import Local
 from cdrmix.check.tensors import Slots, Value
 from cdrmix.check.translation import translated
 from cdrmix.ir import build
@@ -91,8 +93,10 @@ def call_bracketed(name: str, items: Sequence[ast.Expr], expr: ast.Call, r: Read
     """A function of the language with brackets."""
     body = _one(name, _positional(name, expr, r), expr, r)
     if name == "top":
-        r.draft.fail("E0319", expr.span, "`top` gives two values, the largest and their places",
-                     "write `gate, pick = top[k < n](p)`")  # fmt: skip
+        local = r.frame.symbols.get(r.target)
+        whole = isinstance(local, Local) and local.stmt.value is expr and local.target.items is None
+        help = f"write `{r.target}, _ = {written(expr)}`" if whole else "give them an equation: `gate, pick = …`"
+        r.draft.fail("E0319", expr.span, "`top` gives two values, the largest and their places", help)
     if name == "softmax":
         return _softmax(items, body, expr, r)
     if name not in REDUCTIONS:
@@ -137,7 +141,7 @@ def _softmax(items: Sequence[ast.Expr], text: ast.Expr, expr: ast.Call, r: Readi
     """`softmax[t](s[t])`: `t` stays free."""
     item = items[0]
     if len(items) != 1 or not isinstance(item, ast.Name):
-        r.draft.fail("E0209", expr.span, "`softmax` runs along one index", "as `softmax[t](…)`")
+        r.draft.fail("E0209", expr.span, "`softmax` runs along one index", _softmax_of_several(items, text, r))
     if item.id not in r.indices:
         left = f"{r.target or 'p'}[{item.id}]"
         r.draft.fail("E0306", item.span, f"index `{item.id}` of `softmax[{item.id}]` is bound nowhere",
@@ -156,6 +160,17 @@ def _softmax(items: Sequence[ast.Expr], text: ast.Expr, expr: ast.Call, r: Readi
         return build.softmax(node.arg, body.emit(w, slots), expr.span)
 
     return Value(body.shape, tensors.dtype_of("softmax", [body]), emit, expr.span, body.free, body.varies)
+
+
+def _softmax_of_several(items: Sequence[ast.Expr], text: ast.Expr, r: Reading) -> str:
+    """`softmax[h, n](s[h, n])`, by what it is."""
+    letters, body = Letters(r), text
+    for item in items:
+        if not isinstance(item, ast.Name):
+            return "as `softmax[t](…)`"
+        body = renamed(body, item.id, letters.index(AxisVar(item.id, 0)))
+    over = ", ".join(letters.taken)
+    return f"write `exp({written(text)} - logsumexp[{over}]({written(body)}))`"
 
 
 def chosen(items: Sequence[ast.Expr], expr: ast.Call, r: Reading) -> tuple[IndexVar, Value]:
@@ -182,7 +197,13 @@ def chosen(items: Sequence[ast.Expr], expr: ast.Call, r: Reading) -> tuple[Index
 def _check_enough(var: IndexVar, axis: AxisVar, item: ast.Expr, r: Reading) -> None:
     assert var.axis is not None
     if axis.root.window is not None:
-        r.draft.fail("E0406", item.span, "`top` cannot choose among the tokens of a history", "reduce over them")
+        r.draft.fail(
+            "E0406",
+            item.span,
+            "`top` cannot choose among the tokens of a history",
+            "`softmax[t]` weighs them all; to choose a few, keep the candidates in the slots of a state, "
+            "`state slots: [M, D]`, and choose among those",
+        )
     if var.axis.size > axis.size:
         r.draft.fail("E0312", item.span, f"`top[{quote(item)}]` chooses {var.axis.size} of {names([axis])}, which has "
                      f"{axis.size} places", "choose as many as there are at most")  # fmt: skip

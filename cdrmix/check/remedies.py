@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cdrmix.check.axes import AxisVar
+from cdrmix.check.mentions import mentioned
 from cdrmix.check.quote import written
 from cdrmix.syntax import ast
 
 if TYPE_CHECKING:
     from cdrmix.check.frame import Frame
+    from cdrmix.check.index_forms import Letters
 
 NO_RECURSION = (
     "an op cannot call itself: write each round out, `y1 = f(x)`, `y2 = f(y1)`; the layers of a model are repeated in "
@@ -68,6 +71,31 @@ def delay(read: ast.Index, history: ast.History, age: int, shape: str, frame: Fr
     states = [f"`state {name}: {shape}`" for name in names]
     steps = [f"`{name}' = {value}`" for name, value in zip(names, (now, *names), strict=False)]
     return f"add {', '.join((*states, *steps))} and write `{names[-1]}{rest}`"
+
+
+def compared(read: ast.Index, place: ast.Expr, letters: Letters) -> str:
+    """`E[at, i]` with a computed `at`: a sum over all places, of which one counts."""
+    p = letters.index(AxisVar("p", 0))
+    items = ", ".join(p if item is place else written(item) for item in read.items)
+    return f"a computed place is compared: write `sum[{p}]({written(read.base)}[{items}]*({p} == {written(place)}))`"
+
+
+def rows_of_top(stmt: ast.Equation, call: ast.Call, rows: Sequence[str], body: ast.Expr, letters: Letters) -> str:
+    """`top` in each row: its body without the index along which it chooses."""
+    k = call.base.items[0].left.id  # type: ignore[attr-defined]  # `top[k < n]`
+    lead, last = rows[:-1], rows[-1]
+    items = f"[{', '.join((*lead, k))}]" if lead else ""
+    left = ", ".join(t.name if t.name == "_" else f"{t.name}{items}" for t in stmt.targets)
+    head = written(call.base)
+    plain = body.base if isinstance(body, ast.Index) else body
+    if isinstance(plain, ast.Name):
+        row = f"{plain.id}[{', '.join(lead)}]" if lead else plain.id
+        return f"write `{left} = {head}({row})`"
+    new = letters.equation()
+    over = f"[{', '.join(rows)}]" if last in mentioned(body) else ""
+    whole = f"{new}{over} = {written(body)}"
+    row = f"{new}[{', '.join(lead)}]" if lead else new
+    return f"add `{whole}` and write `{left} = {head}({row})`"
 
 
 def before_this_token(first: str, other: str) -> str:

@@ -71,7 +71,7 @@ def own_axes(symbol: Stored) -> tuple[AxisVar, ...]:
 def not_at_start(name: str, span: Span, r: Reading) -> NoReturn:
     """Report a state that starts from what the token decides (E0408)."""
     r.draft.fail("E0408", span, f"state `{r.target}` starts from `{name}`, which changes with the token",
-                 "start from a constant or a param")  # fmt: skip
+                 "start from a constant or a param; what the first token sets is chosen by `pos == 0`")  # fmt: skip
 
 
 def not_in_init(name: str, span: Span, r: Reading) -> NoReturn:
@@ -86,5 +86,8 @@ def _check_carried(symbol: Stored, span: Span, r: Reading) -> None:
         where = f"in layer.{layer}" if layer is not None else "here"
         if layer is not None:
             r.frame.placed("layer", span)  # the message names the layer, so the cell is this layer's
-        r.draft.error("E0503", span, f"carry `{symbol.name}` is read {where} and nothing above writes it",
-                      f"guard with `when carried({symbol.name})`")  # fmt: skip
+        name = symbol.name
+        help = f"guard with `when carried({name})`"
+        if name not in r.frame.following:
+            help = f"write `{name}' = …` in a layer above; `when carried({name})` chooses where none is above"
+        r.draft.error("E0503", span, f"carry `{name}` is read {where} and nothing above writes it", help)

@@ -191,7 +191,10 @@ def _keyword(p: Place) -> Diagnostic | None:
     if word == "else" and "NAME" not in p.accepts:
         return p.error("E0110", "this `else` has no `if` or `when` right before it", "mend what it follows")
     if begins and word in _HOME and word not in kinds and names_something:
-        return p.error("E0110", f"`{word}` cannot stand in {where}", f"it stands in {_HOME[word]}")
+        help = f"it stands in {_HOME[word]}"
+        if word == "tie" and p.block == "model":
+            help += "; a model that extends another writes its whole stack anew, with the `tie` in it"
+        return p.error("E0110", f"`{word}` cannot stand in {where}", help)
     if "NAME" in p.accepts:
         return p.error("E0102", f"`{word}` is a keyword", f"rename it, for instance `{word}_k`")
     return None
@@ -271,6 +274,10 @@ def _lacks(p: Place) -> Diagnostic | None:
     if p.block == "use" and p.token == "}":
         return p.error("E0110", "`use` takes at least one name", "name what this file needs from the other")
     if "LSQB" in p.accepts and "F32" in p.accepts:
+        if p.token == "index" and p.first in OF_DECLARATIONS:
+            name = p.tokens[p.start + 1]
+            help = f"a place is kept as a number, `{name}: []`, and is compared: `sum[v](E[v,i]*(v == {name}))`"
+            return p.error("E0110", f"a {p.first} holds numbers, no `index`", help)
         near = did_you_mean(str(p.token), ("int", "float", "bool", "string")) if "INT" in p.accepts else ""
         kinds = "; or `int`, `float`, `bool`, `string`, `op`, `index[n]`" if "INT" in p.accepts else ""
         help = near or f"write `[D]`, `[H, N]`, or `[]` for one number{kinds}"

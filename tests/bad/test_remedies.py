@@ -30,7 +30,7 @@ def mended(text: str, d: Diagnostic) -> str:
     if put:
         assert d.span.line == d.span.end_line, "the remedy is for one line"
         line = lines[d.span.line - 1]
-        whole = re.match(r"[\w']+(\[[^\]]*\])? = ", put[1])
+        whole = re.match(r"[\w']+(\[[^\]]*\])?(, [\w']+(\[[^\]]*\])?)* = ", put[1])
         start = len(line) - len(line.lstrip()) if whole else d.span.col - 1
         lines[d.span.line - 1] = line[:start] + put[1] + line[d.span.end_col - 1 :]
     for new in reversed(re.findall(r"`([^`]+)`", added[1]) if added else []):

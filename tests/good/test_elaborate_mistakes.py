@@ -58,7 +58,7 @@ CASES = [
     ("E0314", "i / 2", "y[i] = x[i / 2]; return y"),
     ("E0315", "x @ x", "return x*(x @ x)"),
     ("E0316", "p[k]", "param w: [E] ~ 1; g, p = top[k < 2](x); return x*sum[k](w[p[k]])"),
-    ("E0316", "pos", "return x*x[pos]"),
+    ("E0316", "x[pos]", "return x*x[pos]"),
     ("E0317", "E - 8", "param w: [E - 8] ~ 1; return x*w[0]"),
     ("E0318", "2*x", "dim D = A * 4; aux l = mean[tokens](sum[a,n](((2*x) as [A, 4])[a,n])); return x"),
     ("E0319", "a, b = x", "a, b = x; return a + b"),
