@@ -58,7 +58,8 @@ def from_directory(
         done.shards.append(path)
     if not done.shards:
         kinds = ", ".join(only) if only else f"{' '.join(sorted(TEXT)[:8])} … and .jsonl"
-        raise UserError(f"{tree} holds no text to keep", f"what is kept: {kinds}; --only names other suffixes")
+        lost = "".join(f"\n  {path}: {why}" for path, why in done.skipped[:5])
+        raise UserError(f"{tree} holds no text to keep{lost}", f"what is kept: {kinds}; --only names other suffixes")
     return done
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import warnings
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -63,13 +64,21 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
 
 
 def _inside(folder: Path) -> Iterator[Path]:
+    others: Counter[str] = Counter()
     for path, trouble in walk(folder):
         if trouble == LINK:
-            warnings.warn(f"{path} is {LINK}", stacklevel=4)
+            warnings.warn(f"{path} is {LINK}", stacklevel=1)  # said once, whoever asks
         elif trouble:
             raise UserError(f"{path} cannot be read: {trouble}", "make it readable, or leave it out of the data")
         elif path.suffix.lower() in TEXT | JSONL:
             yield path
+        else:
+            others[path.suffix.lower() or path.name] += 1
+    if others:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in others.most_common(3)) + (" …" if len(others) > 3 else "")
+        warnings.warn(
+            f"{folder} holds files that are passed over, being no text by their names: {kinds}", stacklevel=1
+        )  # said once, whoever asks
 
 
 LINK = "a link to a folder, which is not followed"
@@ -125,7 +134,7 @@ def read(file: Path, field: str) -> Iterator[Document]:
     if word and form == "text":
         raise UserError(f"{file} {word}", FIELD if field in word else "write one record a line, as .jsonl")
     if word:
-        warnings.warn(f"{file} {word}", stacklevel=3)
+        warnings.warn(f"{file} {word}", stacklevel=1)
     yield from _lines(file, field) if form == "lines" else _whole(file)
 
 

@@ -158,6 +158,17 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         list(documents([tmp_path / "pipe"]))
 
 
+def test_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.jsonl.gz", "c.GZ", "README", "d.parquet", "e.png"):
+        (tmp_path / name).write_text("text")
+    with pytest.warns(UserWarning, match=r"passed over, being no text by their names: 2 \.gz, 1 \S+, 1 \S+ …"):
+        assert len(list(documents([tmp_path]))) == 1
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "latin.txt").write_bytes(b"\xe9")
+    with pytest.raises(UserError, match=r"no text to keep\n .*latin.txt: not UTF-8 at byte 0"):
+        from_directory(tmp_path / "tree", tmp_path / "out")
+
+
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     """Their text is kept, and every file written of them is UTF-8."""
     tree = Path(os.fsdecode(os.fsencode(tmp_path / "tree") + b"\xff"))
