@@ -197,7 +197,7 @@ def render(d: Diagnostic, source: str | None = None, sources: Mapping[str, str] 
 def _use(place: Span, source: str) -> str:
     """A use of an op: an option as it was given, or a place and the text there."""
     line = source.split("\n")[place.line - 1].rstrip() if source else ""
-    if place.file.startswith("--"):
+    if source.startswith(f"{place.file}="):
         return line
     text = line[place.col - 1 : place.end_col - 1 if place.end_line == place.line else None]
     return f"{place}: {text if len(text) <= WIDTH // 2 else text[: WIDTH // 2 - 1] + '…'}" if text else str(place)

@@ -58,7 +58,7 @@ class Catalogue:
         front = posixpath.dirname(importer) or "."
         if not importer.startswith(IN_LIBRARY):
             for file, text in self.texts.items():
-                if file not in ("", importer) and not file.startswith((IN_LIBRARY, "--")):
+                if file not in ("", importer) and not file.startswith(IN_LIBRARY) and not text.startswith(f"{file}="):
                     yield posixpath.relpath(file, front), _DEFINED.findall(text)
             if self.library is not None and importer in self.paths:
                 yield from self._folder(Path(self.paths[importer]).parent)

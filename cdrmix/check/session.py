@@ -23,12 +23,19 @@ from cdrmix.ir.nodes import Cell, Model
 from cdrmix.syntax import ast
 
 
-def load(path: str | Path, overrides: Mapping[str, str] | None = None, model: str | None = None) -> Model:
-    """The model of a file: the last one in it, or the one named."""
+def load(
+    path: str | Path,
+    overrides: Mapping[str, str] | None = None,
+    model: str | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Model:
+    """The model of a file: the last one in it, or the one named.  `options` say how overrides were given, for messages:
+    by `--set` otherwise.
+    """
     session = Session()
     with session.errors():
         file = session.loader.root(Path(path))
-        return session.model(file, overrides or {}, model)
+        return session.model(file, overrides or {}, model, options)
 
 
 def load_text(
@@ -87,7 +94,13 @@ class Session:
         except CompileError as error:
             raise CompileError(error.diagnostics, self.loader.texts, self.loader.paths) from None
 
-    def model(self, file: File | None, overrides: Mapping[str, str], name: str | None) -> Model:
+    def model(
+        self,
+        file: File | None,
+        overrides: Mapping[str, str],
+        name: str | None,
+        options: Mapping[str, str] | None = None,
+    ) -> Model:
         """The model of a file that was read."""
         if file is None:
             self.stop()
@@ -99,7 +112,7 @@ class Session:
         for part, where in models:
             settings.add(part, where)
         for key, value in overrides.items():
-            settings.override(key, value)
+            settings.override(key, value, (options or {}).get(key, ""))
         settings.check_names()
         settings.check_read([part for part, _ in models])
         if settings.stack is None:

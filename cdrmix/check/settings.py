@@ -127,10 +127,10 @@ class Settings:
                 if scope is not entry.scope:
                     self._check_ops(entry.name, entry.first.span, scope)
 
-    def override(self, name: str, text: str) -> None:
-        """Apply `--set name=text`."""
-        option = f"--set {plain(name)}"
-        span = Span(option, 1, 7, 1, len(option) + 1)
+    def override(self, name: str, text: str, option: str = "") -> None:
+        """Apply `--set name=text`, or what `option` says it was given by."""
+        option = option or f"--set {plain(name)}"
+        span = Span(option, 1, len(option) - len(plain(name)) + 1, 1, len(option) + 1)
         if name in self.groups or name not in self.entries:
             self.texts[option] = option + "="
             self._no_setting(name, option, span)
@@ -138,7 +138,7 @@ class Settings:
         value = given_value(option, text, self.texts, self.report)
         if value is not None:
             old = self.entries[name]
-            self.entries[name] = Entry(name, value, span, old.first.scope, "set on the command line", old)
+            self.entries[name] = Entry(name, value, span, old.first.scope, f"set by {option}", old)
 
     def _no_setting(self, name: str, option: str, span: Span) -> None:
         if name in self.groups:
@@ -198,8 +198,10 @@ class Settings:
             return float(value)  # type: ignore[arg-type]
         first = entry.first
         help = f"give {a_kind(wanted)}, or change the kind in {first.span.file}:{first.span.line}"
-        if wanted == "string" and entry.where == "set on the command line":
+        if wanted == "string" and entry.span.file.startswith("--set"):
             help = f"a string has quotes, also on the command line: --set '{entry.name}=\"…\"'"
+        elif wanted == "string" and entry.span.file.endswith(f"set.{entry.name}"):
+            help = f"a string has quotes of its own in YAML: {entry.name}: '\"…\"'"
         wrong = f"`{entry.name}` is {a_kind(wanted)} in {first.span.file}, {show(value)} is {a_kind(found)}"
         fail(self.report, "E0703", entry.value.span, wrong, help)
 

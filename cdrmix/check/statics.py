@@ -133,7 +133,7 @@ def _import(file: str, true: str, name: str, scope: Scope, at: Span) -> str:
     line = f'`use "{file}" {{ {true} }}`'
     if at.file == scope.file:
         return f"add the line {line}" + ("" if true == name else f", and write `{true}`")
-    setting = at.file.split()[-1]
+    setting = at.file.split()[-1].removeprefix("set.")
     where = f"a name in {at.file} is one of {scope.file}, where `{setting}` is declared: "
     if file.startswith("..") or "/" not in file:
         own = posixpath.normpath(posixpath.join(posixpath.dirname(scope.file), file))

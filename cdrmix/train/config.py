@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from cdrmix.diagnose import UserError, did_you_mean
 
@@ -60,7 +60,17 @@ class OptimConfig(_Strict):
     clip: float = Field(1.0, gt=0)
 
 
-class TrainConfig(_Strict):
+class _OfSpec(_Strict):
+    """A config with a spec; `options` say how each setting of the spec was given, for messages."""
+
+    _options: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, str]:
+        return self._options
+
+
+class TrainConfig(_OfSpec):
     """One training run.  `batch` sequences of `context` tokens make a step, in `accumulate` equal parts.
 
     `checkpoint` holds the weights to start from.  With `carry_state` the sequences are lanes through documents, and a
@@ -104,7 +114,7 @@ class TrainConfig(_Strict):
         return value if value == "bytes" else Path(value) if isinstance(value, str) else value
 
 
-class EvalConfig(_Strict):
+class EvalConfig(_OfSpec):
     """One evaluation: a checkpoint's bits per byte on held-out text, `context` tokens at a time in `rows` lanes."""
 
     spec: Path
@@ -138,7 +148,7 @@ for _first, _rules in _Loader.yaml_implicit_resolvers.items():
 Config = TypeVar("Config", TrainConfig, EvalConfig)
 
 
-def read_config(kind: type[Config], path: Path, overrides: Iterable[str] = ()) -> Config:
+def read_config(kind: type[Config], path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config file and apply `key=value` overrides (dotted keys, YAML values).  Raises `UserError`."""
     if path.suffix == ".cdr":
         raise UserError(f"{path} is a spec, not a config", "a config names it as its `spec`; see configs/")
@@ -155,7 +165,12 @@ def read_config(kind: type[Config], path: Path, overrides: Iterable[str] = ()) -
     if wrong := list(_odd(data, "", set())):
         raise UserError(f"{path}:\n" + "\n".join(wrong), "docs/training.md lists every key")
     try:
-        return kind.model_validate(data)
+        config = kind.model_validate(data)
+        given = {text.partition("=")[0].strip() for text in overrides}
+        config._options = {
+            name: f"--set set.{name}" if f"set.{name}" in given else f"{path}: set.{name}" for name in config.set
+        }
+        return config
     except ValidationError as e:
         raise UserError(
             f"{path}:\n" + "\n".join(_explain(kind, x) for x in e.errors()), "docs/training.md lists every key"

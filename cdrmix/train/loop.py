@@ -86,7 +86,7 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         keep_freed_memory()
-        model = load(config.spec, config.set)
+        model = load(config.spec, config.set, options=config.options)
         lowered = lower(model)
         self.notes = lowered.notes
         if short := overlap(config.optim, config.steps):

@@ -27,7 +27,7 @@ def score_checkpoint(config: EvalConfig) -> Score:
     """Load the checkpoint into the spec's module, or the artefact into sessions, and score the data."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    model = load(config.spec, config.set)
+    model = load(config.spec, config.set, options=config.options)
     require_memory(config.rows * config.context, model.vocab, "a smaller `rows` or `context`")
     artefact = config.checkpoint if (config.checkpoint / MANIFEST).is_file() else None
     weights = find_weights(config.checkpoint)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cdrmix.diagnose import UserError
+from cdrmix.check import load
+from cdrmix.diagnose import CompileError, UserError, explain
 from cdrmix.train.config import OptimConfig, TrainConfig, read_config
 from cdrmix.train.optimiser import rate
 
@@ -75,3 +76,18 @@ def test_schedules() -> None:
     assert rate(cosine, 10, 101) == 1 and rate(cosine, 55, 101) == pytest.approx(0.55)
     assert rate(cosine, 100, 101) == pytest.approx(0.1)
     assert rate(wsd, 74, 100) == 1 and rate(wsd, 87, 100) == pytest.approx(0.48) and rate(wsd, 99, 100) == 0
+
+
+def test_a_mistake_in_a_setting_of_the_spec_names_the_config_and_the_key(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "spec: tiny.cdr\nset: {d_modle: 64, mixer: 'rwkv7(N=24)', context: x}\ndata: {train: a}\nout: b\nsteps: 2\n"
+    )
+    config = read_config(TrainConfig, path, ["set.layres=3"])
+    with pytest.raises(CompileError) as error:
+        load(config.spec, config.set, options=config.options)
+    said = explain(error.value)
+    assert f"error[E0702]: {path}: set.d_modle: no such setting" in said and "did you mean `d_model`?" in said
+    assert "error[E0702]: --set set.layres: no such setting" in said and "did you mean `layers`?" in said
+    assert f"--> {path}: set.context:1:" in said
+    assert f"= used: {path}: set.mixer=rwkv7(N=24)" in said and "128 divides by 1, 2, 4, 8" in said
