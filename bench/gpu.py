@@ -39,6 +39,7 @@ class Sampling(ctypes.Structure):
         ("top_p", ctypes.c_double),
         ("top_k", ctypes.c_int32),
         ("random", ctypes.c_uint64),
+        ("known", ctypes.c_void_p),
     ]
 
 

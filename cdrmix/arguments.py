@@ -6,6 +6,9 @@ Input: none.  Output: the parser; parsed arguments hold `run`, the function of `
 from __future__ import annotations
 
 import argparse
+import math
+import os
+import re
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -50,6 +53,45 @@ def _utf8(text: str) -> str:
     except UnicodeEncodeError as e:
         raise argparse.ArgumentTypeError("not UTF-8") from e
     return text
+
+
+def _whole(most: int, least: int = 0) -> Callable[[str], int]:
+    """The type of an option that is a plain decimal number in a range, as `cdrmix-run` reads it."""
+
+    def number(text: str) -> int:
+        if not re.fullmatch(r"\+?[0-9]+", text) or len(text) > 40 or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"`{text}`: give a whole number from {least} to {most}")
+        return int(text)
+
+    return number
+
+
+def _real(text: str, fits: Callable[[float], bool], want: str) -> float:
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) or not fits(float(text)):
+        raise argparse.ArgumentTypeError(f"`{text}`: give {want}")
+    return float(text)
+
+
+def _nonnegative(text: str) -> float:
+    """The type of an option that is a finite number from 0 on."""
+    return _real(text, lambda x: 0 <= x < math.inf, "a finite number from 0 on")
+
+
+def _positive(text: str) -> float:
+    """The type of an option that is a finite number above 0."""
+    return _real(text, lambda x: 0 < x < math.inf, "a finite number above 0")
+
+
+def _share(text: str) -> float:
+    """The type of an option that is a probability above 0."""
+    return _real(text, lambda x: 0 < x <= 1, "a number above 0, at most 1")
+
+
+def _text(text: str) -> bytes:
+    """The type of an option that is some text, as it was typed, UTF-8 or not."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text: give at least a character")
+    return os.fsencode(text)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -175,18 +217,36 @@ def make_parser() -> argparse.ArgumentParser:
         'cdrmix generate build/tiny --prompt "def " -n 200 --temperature 0.8',
     )
     artefact(p)
-    p.add_argument("--prompt", required=True, help="the text to continue")
-    p.add_argument("-n", "--count", type=_at_least(0), default=200, help="tokens to make at most (%(default)s)")
-    p.add_argument("--temperature", type=float, default=0.8, help="0 always takes the likeliest (%(default)s)")
+    p.add_argument("--prompt", required=True, help="the text to continue; - reads it from the standard input")
     p.add_argument(
-        "--top-p", type=float, default=0.95, help="keep the likeliest tokens of this probability (%(default)s)"
+        "-n", "--count", type=_whole((1 << 31) - 1), default=200, help="tokens to make at most (%(default)s)"
     )
-    p.add_argument("--top-k", type=int, default=0, help="keep so many of the likeliest tokens; 0: all (%(default)s)")
+    p.add_argument("--temperature", type=_nonnegative, default=0.8, help="0 always takes the likeliest (%(default)s)")
     p.add_argument(
-        "--repetition-penalty", type=float, default=1.0, help="above 1: tokens seen before get rarer (%(default)s)"
+        "--top-p", type=_share, default=0.95, help="keep the likeliest tokens of this probability (%(default)s)"
     )
-    p.add_argument("--seed", type=_at_least(0), default=0, help="of the random choice (%(default)s)")
-    p.add_argument("--load-state", type=Path, metavar="FILE", help="begin from a saved state instead of a new document")
+    p.add_argument(
+        "--top-k",
+        type=_whole((1 << 31) - 1),
+        default=0,
+        help="keep so many of the likeliest tokens; 0: all (%(default)s)",
+    )
+    p.add_argument(
+        "--repetition-penalty",
+        type=_positive,
+        default=1.0,
+        help="above 1: what is among the latest 64 tokens gets rarer (%(default)s)",
+    )
+    p.add_argument("--seed", type=_whole((1 << 64) - 1), default=0, help="of the random choice (%(default)s)")
+    p.add_argument(
+        "--stop", type=_text, action="append", default=[], metavar="TEXT", help="end before this text; repeatable"
+    )
+    p.add_argument(
+        "--special", action="store_true", help="special tokens in the prompt, such as <|endoftext|>, are such"
+    )
+    p.add_argument(
+        "--load-state", type=Path, metavar="FILE", help="go on from a saved state instead of beginning a new document"
+    )
     p.add_argument("--save-state", type=Path, metavar="FILE", help="write the state at the end")
 
     p = command("train", "Train a model.", "cdrmix train configs/train-tiny.yaml --set steps=200")
@@ -222,6 +282,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     p.add_argument("tokenizer", help="a tokenizer.json, or `bytes`")
     p.add_argument("text")
+    p.add_argument("--special", action="store_true", help="special tokens in the text, such as <|endoftext|>, are such")
 
     p = todo.add_parser("data", help="Collect and divide text.")
     sub = p.add_subparsers(dest="what", metavar="WHAT", required=True)

@@ -134,19 +134,17 @@ def run_verify(a: Namespace) -> int:
 
 def run_generate(a: Namespace) -> None:
     """`cdrmix generate`: print the continuation as it comes."""
-    from cdrmix.runtime.sampling import Sampler, Sampling, generate
+    from cdrmix.runtime.generation import Writer
+    from cdrmix.runtime.sampling import Sampling
     from cdrmix.runtime.session import Session, read_manifest
-    from cdrmix.runtime.tokens import StreamDecoder, Tokenizer
+    from cdrmix.runtime.tokens import Tokenizer
 
     path = a.artefact / "tokenizer.json"
     if path.name not in read_manifest(a.artefact)["files"]:
         raise UserError(
             f"{a.artefact} has no tokenizer", "compile it with --tokenizer FILE or bytes, or from a checkpoint"
         )
-    try:
-        sampler = Sampler(Sampling(a.temperature, a.top_p, a.top_k, a.repetition_penalty, a.seed))
-    except ValueError as e:
-        raise UserError(str(e), "see cdrmix generate --help") from e
+    how = Sampling(a.temperature, a.top_p, a.top_k, a.repetition_penalty, a.seed)
     with doing("opening the artefact"):
         session = Session.open(a.artefact)
     with session:
@@ -156,20 +154,27 @@ def run_generate(a: Namespace) -> None:
                 f"{path} has {tokenizer.vocab_size} tokens, the model {session.vocab}",
                 "compile the spec again with the tokenizer it was trained with",
             )
-        text = os.fsencode(a.prompt)  # as it was typed, UTF-8 or not
-        prompt = tokenizer.encode(text)
         if a.load_state:
             session.load(a.load_state)
-        elif tokenizer.eot is not None:
-            prompt = [tokenizer.eot, *prompt]  # a document begins with the token that ends the one before
-        tokens = generate(session, prompt, a.count, sampler, stop=tokenizer.eot)
-        print(text.decode(errors="replace"), end="", flush=True)
-        decoder = StreamDecoder()
-        for token in tokens:
-            print(decoder.push(tokenizer.decode([token])), end="", flush=True)
-        print(decoder.flush())
+        writer = Writer(session, tokenizer, how)
+        decoder = writer.decoder()
+        prompt = _prompt(a.prompt)
+        writer.read(prompt, a.special)
+        print(decoder.push(prompt), end="", flush=True)
+        for piece in writer.write(a.count, a.stop):
+            print(decoder.push(piece), end="", flush=True)
+        print("" if a.save_state else decoder.flush())  # what is not yet a character goes on with the state
         if a.save_state:
             session.save(a.save_state)
+
+
+def _prompt(text: str) -> bytes:
+    """The bytes as they were typed, UTF-8 or not, or the standard input's for -."""
+    if text != "-":
+        return os.fsencode(text)
+    if sys.stdin is None:
+        raise UserError("the standard input is closed", "give the prompt as text, or open it")
+    return sys.stdin.buffer.read()
 
 
 def run_train(a: Namespace) -> None:
@@ -232,7 +237,7 @@ def run_tokenizer_encode(a: Namespace) -> None:
     from cdrmix.train.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer("bytes" if a.tokenizer == "bytes" else Path(a.tokenizer))
-    tokenizer.encode_special_tokens = True
+    tokenizer.encode_special_tokens = not a.special  # as training reads text
     try:
         a.text.encode()
     except UnicodeEncodeError as e:

@@ -152,6 +152,10 @@ class Session:
         """Another stream that begins where this one stands."""
         return Session(self._engine, self.manifest, self._opened().copy(self._state), self.tokens)
 
+    def rewind(self, to: Session) -> None:
+        """Go back to where a fork of this session stands."""
+        self._state, self.tokens = self._opened().copy(to._state), to.tokens
+
     def state(self) -> dict[str, np.ndarray]:
         """The state by path: the manifest's layout, plus a history's `.count` and `pos`."""
         return self._opened().read(self._state)

@@ -43,8 +43,10 @@ class Tokenizer:
         tokens: Mapping[int, bytes],
         merges: Sequence[tuple[bytes, bytes]],
         special: Mapping[bytes, int],
+        added: Mapping[bytes, int],
         pattern: str = PATTERN,
     ):
+        """`added`: tokens that are found in every text before it is cut in pieces, `special` ones when asked for."""
         self._pattern = pattern
         by_bytes = {token: i for i, token in tokens.items()}
         self._bytes = [by_bytes.get(bytes([b]), -1) for b in range(256)]
@@ -56,14 +58,12 @@ class Tokenizer:
                 self._merges[by_bytes[left], by_bytes[right]] = rank, by_bytes[left + right]
             except KeyError as e:
                 raise TokenizerError(f"merge {rank} makes or takes a token that is not in the vocabulary") from e
-        self._tokens = {**tokens, **{i: text for text, i in special.items()}}
-        self._special = dict(special)
-        # the longest of the special tokens that begin at one place wins
-        longest_first = sorted(special, key=lambda text: (-len(text), text))
-        self._cut = re.compile(b"(" + b"|".join(map(re.escape, longest_first)) + b")") if special else None
+        self._added = {**added, **special}
+        self._tokens = {**tokens, **{i: text for text, i in self._added.items()}}
+        self._cuts = {False: _cut(added), True: _cut(self._added)}
         self._cache: dict[bytes, list[int]] = {}
         self.vocab_size: int = max(self._tokens) + 1
-        self.eot: int | None = special.get(END_OF_TEXT.encode())
+        self.eot: int | None = self._added.get(END_OF_TEXT.encode())
         """The id of the end-of-text token, if there is one."""
 
     @classmethod
@@ -77,15 +77,21 @@ class Tokenizer:
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
             raise TokenizerError(f"{path} is not a tokenizer.json: {e}") from e
 
-    def encode(self, text: bytes | str) -> list[int]:
-        """The ids of a text.  A special token's own text becomes its id."""
+    def encode(self, text: bytes | str, special: bool = False) -> list[int]:
+        """The ids of a text.  A special token's own text is text as any other, unless `special` is set."""
         data = text.encode("utf-8") if isinstance(text, str) else bytes(text)
-        if self._cut is None:
+        cut = self._cuts[special]
+        if cut is None:
             return self._encode(data)
         ids: list[int] = []
-        for at, stretch in enumerate(self._cut.split(data)):
-            ids += [self._special[stretch]] if at % 2 else self._encode(stretch)
+        for at, stretch in enumerate(cut.split(data)):
+            ids += [self._added[stretch]] if at % 2 else self._encode(stretch)
         return ids
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids that have a text."""
+        return sorted(self._tokens)
 
     def decode(self, ids: Iterable[int]) -> bytes:
         """The bytes of some ids; nothing for an id the vocabulary skips."""
@@ -148,6 +154,12 @@ def merge(ids: list[int], merges: Mapping[tuple[int, int], tuple[int, int]]) -> 
     return [i for i in ids if i >= 0]
 
 
+def _cut(tokens: Iterable[bytes]) -> re.Pattern[bytes] | None:
+    """What parts a text at some tokens; the longest of those that begin at one place wins."""
+    longest_first = sorted(tokens, key=lambda text: (-len(text), text))
+    return re.compile(b"(" + b"|".join(map(re.escape, longest_first)) + b")") if longest_first else None
+
+
 class StreamDecoder:
     """Bytes as they come to text: a character is held back until it is whole, invalid bytes become U+FFFD."""
 
@@ -166,7 +178,7 @@ class StreamDecoder:
 
 
 # --- tokenizer.json ------------------------------------------------------------------------------------------------
-_Parts = tuple[dict[int, bytes], list[tuple[bytes, bytes]], dict[bytes, int], str]
+_Parts = tuple[dict[int, bytes], list[tuple[bytes, bytes]], dict[bytes, int], dict[bytes, int], str]
 
 
 def _parse(data: Mapping[str, Any]) -> _Parts:
@@ -193,16 +205,21 @@ def _parse(data: Mapping[str, Any]) -> _Parts:
             raise TokenizerError(f"the token {token!r} is not byte-level") from e
 
     special: dict[bytes, int] = {}
-    for added in data.get("added_tokens") or []:
+    added: dict[bytes, int] = {}
+    for token in data.get("added_tokens") or []:
         for option in ("single_word", "lstrip", "rstrip"):
-            _refuse(bool(added.get(option)), f"the added token {added['content']!r} has `{option}`")
-        _refuse(not added["content"], "an added token is empty")
-        special[added["content"].encode("utf-8")] = _id(added["id"])
-    names = {text.decode("utf-8") for text in special}
+            _refuse(bool(token.get(option)), f"the added token {token['content']!r} has `{option}`")
+        _refuse(not token["content"], "an added token is empty")
+        text = token["content"].encode("utf-8")
+        _refuse(text in special or text in added, f"the added token {token['content']!r} is there twice")
+        (special if token.get("special", True) else added)[text] = _id(token["id"])
+    names = {text.decode("utf-8") for text in (*special, *added)}
     tokens = {_id(i): to_bytes(token) for token, i in model["vocab"].items() if token not in names}
+    _refuse(b"" in tokens.values(), "a token is empty")
     _refuse(len(tokens) < len(model["vocab"].keys() - names), "two tokens have one id")
-    _refuse(len({*tokens, *special.values()}) < len(tokens) + len(special), "two tokens have one id")
-    return tokens, [(to_bytes(a), to_bytes(b)) for a, b in merges], special, pattern
+    count = len(tokens) + len(special) + len(added)
+    _refuse(len({*tokens, *special.values(), *added.values()}) < count, "two tokens have one id")
+    return tokens, [(to_bytes(a), to_bytes(b)) for a, b in merges], special, added, pattern
 
 
 def _refuse(wrong: bool, why: str) -> None:

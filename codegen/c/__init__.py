@@ -26,11 +26,14 @@ from cdrmix.ir.nodes import Model
 
 __all__ = ["OPS", "emit", "needs", "runtime_files", "tools"]
 
-PUBLIC = {"model.h": ("model.h", "errors.h"), "tokenizer.h": ("tokenizer.h", "errors.h", "utf8.h", "sample.h")}
+PUBLIC = {
+    "model.h": ("model.h", "errors.h"),
+    "tokenizer.h": ("tokenizer.h", "errors.h", "utf8.h", "sample.h", "stop.h"),
+}
 """The headers of an artefact, and the headers each is made of."""
 
 ENGINE = ("model.c", "weights.c", "listed.c", "checksum.c", "saved.c", "output.c", "json.c", "errors.c")
-TEXT = ("tokenizer.c", "tokenizer_file.c", "utf8.c", "sample.c")
+TEXT = ("tokenizer.c", "tokenizer_file.c", "utf8.c", "sample.c", "stop.c")
 
 
 def needs(target: str) -> list[Need]:
@@ -51,7 +54,7 @@ def runtime_files() -> dict[str, bytes]:
     found = {
         "tokenizer.h": join(PUBLIC["tokenizer.h"], texts),
         "tokenizer.c": join(TEXT, texts, PUBLIC),
-        "main.c": join(["main.c"], texts, PUBLIC),
+        "main.c": join(("options.c", "main.c"), texts, PUBLIC),
         "Makefile": files("cdrmix.runtime.c").joinpath("artefact.mk").read_text(encoding="utf-8"),
     }
     return {name: text.encode() for name, text in found.items()}

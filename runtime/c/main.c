@@ -1,44 +1,20 @@
-/* cdrmix-run: continues a prompt, printing text as it comes. */
+/* cdrmix-run: continues a prompt, printing text as it comes.  The twin of runtime/generation.py. */
+#define _POSIX_C_SOURCE 200809L
 #include "model.h"
+#include "options.h"
 #include "sample.h"
+#include "stop.h"
 #include "tokenizer.h"
 #include "utf8.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-/* On a GPU the choice among so many is made there, and no logits come back. */
-#if defined(CDR_ON_DEVICE)
-#define TOP_K 64
-#define TOP_K_TEXT "64"
-#else
-#define TOP_K 0
-#define TOP_K_TEXT "0"
-#endif
-
-static const char usage[] =
-  "cdrmix-run [options] PROMPT\n"
-  "Prints PROMPT and what the model of an artefact writes after it.\n"
-  "  -n COUNT        tokens to write (200)\n"
-  "  -t TEMPERATURE  0 takes the likeliest token (0.8)\n"
-  "  -p TOP_P        keep the likeliest tokens of this probability (0.95)\n"
-  "  -k TOP_K        keep so many of the likeliest tokens; 0 all (" TOP_K_TEXT ")\n"
-  "  -s SEED         of the random choice (0)\n"
-  "  -m DIR          the artefact's folder (.)\n"
-  "  -l FILE         begin with a saved state\n"
-  "  -o FILE         save the state at the end\n"
-  "  --logits ID...  print the logits after these token ids, one a line\n"
-  "A PROMPT of - is read from the standard input.\n";
-
-typedef struct {
-  const char *folder, *load, *save, *prompt;
-  long count;
-  cdr_sampling how;
-  char **ids;
-  int id_count;
-} options;
+enum { DONE, FAILED, MISUSED };
 
 typedef struct {
   cdr_model *model;
@@ -47,76 +23,25 @@ typedef struct {
   float *logits;
 } session;
 
+/* What writing goes through.  `before` is the state before the token in which a stop text may begin, `since` the tokens
+   from that one on, `begun` the bytes of text before it. */
+typedef struct {
+  session *s;
+  const cdr_options *o;
+  cdr_sampling how;
+  cdr_stops stops;
+  cdr_utf8 u;
+  cdr_candidate *room;
+  unsigned char *known, *sure;
+  void *before;
+  int32_t *since;
+  size_t since_count, begun, written;
+} writer;
+
 static int fail(const char *what, const char *why)
 {
   fprintf(stderr, "cdrmix-run: %s: %s\n", what, why);
-  return 1;
-}
-
-/* --- options --------------------------------------------------------------------------------------------------- */
-static int real(const char *text, double low, double high, double *value)
-{
-  char *end;
-  *value = strtod(text, &end);
-  return end != text && !*end && *value >= low && *value <= high;
-}
-
-static int whole(const char *text, long low, long high, long *value)
-{
-  char *end;
-  errno = 0;
-  *value = strtol(text, &end, 10);
-  return end != text && !*end && !errno && *value >= low && *value <= high;
-}
-
-static int set(options *o, char letter, const char *value)
-{
-  long n = 0;
-  int good = 1;
-  switch (letter) {
-  case 'n':
-    return whole(value, 0, 1L << 30, &o->count);
-  case 't':
-    return real(value, 0, 1e6, &o->how.temperature);
-  case 'p':
-    return real(value, 0, 1, &o->how.top_p);
-  case 'k':
-    good = whole(value, 0, 1L << 30, &n);
-    o->how.top_k = (int32_t)n;
-    return good;
-  case 's':
-    good = whole(value, 0, 2147483647L, &n);
-    o->how.random = (uint64_t)n;
-    return good;
-  case 'm':
-    return o->folder = value, 1;
-  case 'l':
-    return o->load = value, 1;
-  case 'o':
-    return o->save = value, 1;
-  default:
-    return 0;
-  }
-}
-
-static int parse(options *o, int argc, char **argv)
-{
-  for (int i = 1; i < argc; i++) {
-    const char *a = argv[i];
-    if (strcmp(a, "--logits") == 0) {
-      o->ids = argv + i + 1;
-      o->id_count = argc - i - 1;
-      return o->id_count > 0;
-    }
-    if (a[0] == '-' && a[1] && !a[2]) {
-      if (i + 1 == argc || !set(o, a[1], argv[++i])) return 0;
-    } else if (o->prompt || (a[0] == '-' && a[1])) {
-      return 0;
-    } else {
-      o->prompt = a;
-    }
-  }
-  return o->prompt != NULL;
+  return FAILED;
 }
 
 /* --- input and output ------------------------------------------------------------------------------------------ */
@@ -135,85 +60,219 @@ static char *read_all(FILE *f, size_t *size)
   return text;
 }
 
-static void print_token(const cdr_tokenizer *t, int32_t id, cdr_utf8 *u)
+static int flush(void) { return fflush(stdout) == 0 && !ferror(stdout) ? CDR_OK : CDR_CANNOT_WRITE; }
+
+/* The characters that are whole after some more bytes of the text. */
+static int show(writer *w, const void *text, size_t size)
 {
-  size_t size;
-  const unsigned char *bytes = cdr_token_bytes(t, id, &size);
+  const unsigned char *bytes = text;
   char out[8];
-  for (size_t i = 0; i < size; i++) fwrite(out, 1, cdr_utf8_push(u, bytes[i], out), stdout);
-  fflush(stdout);
+  for (size_t i = 0; i < size; i++) fwrite(out, 1, cdr_utf8_push(&w->u, bytes[i], out), stdout);
+  return flush();
 }
 
-/* Prints the prompt and gives its ids.  A new document begins with the token that ends the one before. */
-static int32_t *prompt_ids(const session *s, const options *o, size_t *count)
+/* Holds what a loaded text has of a character that is not whole yet. */
+static void begin_text(writer *w)
 {
-  size_t size = strlen(o->prompt), first = 0;
-  char *text = strcmp(o->prompt, "-") == 0 ? read_all(stdin, &size) : NULL;
-  const char *from = text ? text : o->prompt;
-  int32_t *ids = malloc((size + 1) * sizeof *ids), eot = cdr_tokenizer_eot(s->tokenizer);
-  if (ids) {
-    if (!o->load && eot >= 0) ids[first++] = eot;
-    if (cdr_encode(s->tokenizer, from, size, ids + first, count) != CDR_OK) *count = 0;
-    *count += first;
-    if (*count == 0) ids[(*count)++] = eot >= 0 ? eot : 0; /* nothing to go by */
-    fwrite(from, 1, size, stdout);
+  int32_t latest[CDR_LATEST];
+  int count = cdr_state_latest(w->s->model, w->s->state, latest);
+  char out[8];
+  size_t size;
+  for (int i = 0; i < count; i++) {
+    const unsigned char *bytes = cdr_token_bytes(w->s->tokenizer, latest[i], &size);
+    for (size_t k = 0; k < size; k++) cdr_utf8_push(&w->u, bytes[k], out);
   }
-  free(text);
-  return ids;
 }
 
-/* --- running --------------------------------------------------------------------------------------------------- */
-/* Reads a token and chooses the next one. */
-static int choose(session *s, options *o, cdr_candidate *room, int32_t token, int32_t *chosen)
+/* The rest of it goes on with the state, where that is saved. */
+static int end_text(writer *w)
 {
+  char rest[8];
+  if (!w->o->save) fwrite(rest, 1, cdr_utf8_flush(&w->u, rest), stdout);
+  putchar('\n');
+  return flush();
+}
+
+/* --- reading --------------------------------------------------------------------------------------------------- */
+/* Reads a text.  A new document begins with the token that ends the one before; with `special`, inside a text, too. */
+static int read_text(session *s, const void *text, size_t size, int special)
+{
+  size_t count = 0, first = 0;
+  int32_t *ids = malloc((size + 1) * sizeof *ids), eot = cdr_tokenizer_eot(s->tokenizer);
+  if (!ids) return CDR_NO_MEMORY;
+  if (cdr_state_tokens(s->model, s->state) == 0 && eot >= 0) ids[first++] = eot;
+  int code = (special ? cdr_encode_special : cdr_encode)(s->tokenizer, text, size, ids + first, &count);
+  count += first;
+  first = 0;
+  for (size_t i = 0; special && i < count; i++)
+    if (ids[i] == eot) first = i;
+  if (code == CDR_OK && special && count && ids[first] == eot) code = cdr_state_init(s->model, s->state);
+  if (code == CDR_OK) code = cdr_prefill(s->model, s->state, ids + first, count - first, s->logits);
+  free(ids);
+  return code;
+}
+
+static int read_prompt(writer *w)
+{
+  size_t size = strlen(w->o->prompt);
+  int piped = strcmp(w->o->prompt, "-") == 0;
+  char *text = piped ? read_all(stdin, &size) : NULL;
+  int code = piped && !text ? CDR_NO_MEMORY : piped && ferror(stdin) ? CDR_CANNOT_READ : CDR_OK;
+  if (code == CDR_OK) code = read_text(w->s, text ? text : w->o->prompt, size, w->o->special);
+  if (code == CDR_OK) code = show(w, text ? text : w->o->prompt, size);
+  free(text);
+  return code;
+}
+
+/* --- writing --------------------------------------------------------------------------------------------------- */
+/* Reads a token, unless it is -1, and chooses the next one. */
+static int choose(writer *w, int32_t token, int32_t *chosen)
+{
+  session *s = w->s;
 #if defined(CDR_ON_DEVICE)
-  (void)room;
-  return cdr_generate(s->model, s->state, token, 1, &o->how, chosen);
+  return cdr_generate(s->model, s->state, token, 1, &w->how, chosen);
 #else
-  int code = cdr_step(s->model, s->state, token, s->logits);
-  if (code == CDR_OK) *chosen = cdr_sample(&o->how, s->logits, cdr_vocab(s->model), room);
+  int code = cdr_prefill(s->model, s->state, &token, token >= 0, s->logits);
+  if (code == CDR_OK) *chosen = cdr_sample(&w->how, s->logits, cdr_vocab(s->model), w->room);
   return code == CDR_OK && *chosen < 0 ? CDR_NOT_FINITE : code;
 #endif
 }
 
-static int generate(session *s, options *o)
+/* Back to the state that `from` is, and over the `size` bytes of text that followed it. */
+static int rewind_to(writer *w, const void *from, const int32_t *tokens, size_t count, size_t size)
 {
-  size_t count = 0;
-  int32_t *ids = prompt_ids(s, o, &count), token = 0, chosen = 0;
-  cdr_candidate *room = malloc((size_t)cdr_vocab(s->model) * sizeof *room);
-  cdr_utf8 u = {{0}, 0, 0};
-  char rest[8];
-  long n = 0;
-  int code = ids && room ? CDR_OK : CDR_NO_MEMORY;
-  if (code == CDR_OK && count > 1) code = cdr_prefill(s->model, s->state, ids, count - 1, NULL);
-  if (code == CDR_OK) token = ids[count - 1];
-  o->how.random = cdr_random_at(o->how.random, cdr_state_tokens(s->model, s->state) + 1);
-  for (; code == CDR_OK && n < o->count; n++, token = chosen) {
-    code = choose(s, o, room, token, &chosen);
-    if (code != CDR_OK || chosen == cdr_tokenizer_eot(s->tokenizer)) break;
-    print_token(s->tokenizer, chosen, &u);
+  session *s = w->s;
+  size_t length;
+  int code = from == s->state ? CDR_OK : cdr_state_fork(s->model, from, s->state);
+  for (size_t i = 0; i < count && code == CDR_OK; i++, size -= length) {
+    const unsigned char *text = cdr_token_bytes(s->tokenizer, tokens[i], &length);
+    if (length > size) return size ? read_text(s, text, size, 0) : code; /* the stop text begins inside a token */
+    code = cdr_step(s->model, s->state, tokens[i], s->logits);
   }
-  if (code == CDR_OK && n == o->count) code = cdr_step(s->model, s->state, token, NULL); /* the last one is read, too */
-  fwrite(rest, 1, cdr_utf8_flush(&u, rest), stdout);
-  putchar('\n');
-  free(ids);
-  free(room);
   return code;
 }
 
-static int print_logits(session *s, const options *o)
+/* Shows the text of a token that was chosen and not yet read. */
+static int take(writer *w, int32_t token)
+{
+  size_t size, read = w->written + w->stops.size;
+  const unsigned char *text = cdr_token_bytes(w->s->tokenizer, token, &size);
+  int code = CDR_OK;
+  for (size_t i = 0; i < size && !w->stops.found && code == CDR_OK; i++) {
+    size_t sure = cdr_stop_push(&w->stops, text[i], w->sure);
+    w->written += sure;
+    code = show(w, w->sure, sure);
+  }
+  if (code != CDR_OK || w->stops.count == 0 || !w->o->save) return code;
+  if (w->stops.found) {
+    int inside = w->since_count == 0;
+    w->since[w->since_count++] = token;
+    return rewind_to(w, inside ? w->s->state : w->before, w->since, w->since_count,
+                     w->written - (inside ? read : w->begun));
+  }
+  if (w->stops.size <= size) w->since_count = 0;
+  if (w->stops.size == 0) return code;
+  if (w->since_count == 0) {
+    code = cdr_state_fork(w->s->model, w->s->state, w->before);
+    w->begun = read;
+  }
+  w->since[w->since_count++] = token;
+  return code;
+}
+
+static int write_text(writer *w)
+{
+  session *s = w->s;
+  int32_t token = -1, chosen = -1;
+  int code = CDR_OK, ended = 0;
+  w->how.random = cdr_random_at(w->o->seed, cdr_state_tokens(s->model, s->state));
+  for (uint64_t n = 0; n < w->o->count && !ended && code == CDR_OK; n++) {
+    code = choose(w, token, &chosen);
+    token = -1;
+    ended = chosen == cdr_tokenizer_eot(s->tokenizer);
+    if (code != CDR_OK || ended) break;
+    code = take(w, chosen);
+    ended = w->stops.found;
+    token = ended ? -1 : chosen;
+  }
+  if (code == CDR_OK && !w->stops.found) code = show(w, w->stops.held, w->stops.size);
+  /* the last one is read, too */
+  return code == CDR_OK && token >= 0 ? cdr_step(s->model, s->state, token, s->logits) : code;
+}
+
+/* The tokens that have a text are chosen from; NULL where all have one. */
+static void find_known(writer *w)
+{
+  size_t size;
+  int all = 1;
+  for (int32_t id = 0; id < cdr_vocab(w->s->model); id++) {
+    cdr_token_bytes(w->s->tokenizer, id, &size);
+    w->known[id] = size > 0;
+    all &= size > 0;
+  }
+  w->how.known = all ? NULL : w->known;
+}
+
+static int generate(session *s, const cdr_options *o)
+{
+  size_t vocab = (size_t)cdr_vocab(s->model), longest = o->stops.longest + 1;
+  writer w = {0};
+  w.s = s;
+  w.o = o;
+  w.how = o->how;
+  w.stops = o->stops;
+  w.room = malloc(vocab * sizeof *w.room);
+  w.known = malloc(vocab);
+  w.sure = malloc(longest);
+  w.stops.held = malloc(longest);
+  w.since = malloc((longest + 1) * sizeof *w.since);
+  w.before = calloc(1, cdr_state_size(s->model));
+  int code = w.room && w.known && w.sure && w.stops.held && w.since && w.before ? CDR_OK : CDR_NO_MEMORY;
+  if (code == CDR_OK) {
+    find_known(&w);
+    begin_text(&w);
+    code = read_prompt(&w);
+  }
+  if (code == CDR_OK) code = write_text(&w);
+  if (code == CDR_OK) code = end_text(&w);
+  if (w.before) cdr_state_free(s->model, w.before);
+  free(w.room);
+  free(w.known);
+  free(w.sure);
+  free(w.stops.held);
+  free(w.since);
+  free(w.before);
+  return code;
+}
+
+static int print_logits(session *s, const cdr_options *o)
 {
   int code = CDR_OK;
   for (int i = 0; i < o->id_count && code == CDR_OK; i++) {
-    long id;
-    if (!whole(o->ids[i], 0, 2147483647L, &id)) return CDR_TOKEN;
+    uint64_t id;
+    if (!cdr_whole(o->ids[i], INT32_MAX, &id)) return CDR_TOKEN;
     code = cdr_step(s->model, s->state, (int32_t)id, s->logits);
   }
   for (int32_t i = 0; i < cdr_vocab(s->model) && code == CDR_OK; i++) printf("%.9g\n", (double)s->logits[i]);
-  return code;
+  return code == CDR_OK ? flush() : code;
 }
 
-static int run(session *s, options *o)
+/* --- the program ----------------------------------------------------------------------------------------------- */
+static int ended(const cdr_options *o, int code)
+{
+  switch (code & 0xff) {
+  case CDR_OK:
+    return DONE;
+  case CDR_CANNOT_WRITE:
+    return fail("the standard output", strerror(errno));
+  case CDR_CANNOT_READ:
+    return fail("the standard input", strerror(errno));
+  default:
+    return fail(o->folder, cdr_error_text(code));
+  }
+}
+
+static int run(session *s, const cdr_options *o)
 {
   char path[4096];
   int code;
@@ -221,7 +280,7 @@ static int run(session *s, options *o)
   if (strlen(o->folder) + 32 > sizeof path) return fail(o->folder, "the path is too long");
   sprintf(path, "%s/weights.safetensors", o->folder);
   if ((code = cdr_open(&s->model, path)) != CDR_OK) return fail(path, cdr_error_text(code));
-  s->state = malloc(cdr_state_size(s->model));
+  s->state = calloc(1, cdr_state_size(s->model));
   s->logits = malloc((size_t)cdr_vocab(s->model) * sizeof *s->logits);
   if (!s->state || !s->logits) return fail(o->folder, "out of memory");
   code = cdr_state_init(s->model, s->state);
@@ -238,23 +297,35 @@ static int run(session *s, options *o)
     if (cdr_tokenizer_vocab(s->tokenizer) > cdr_vocab(s->model)) return fail(path, "it has more tokens than the model");
     code = generate(s, o);
   }
-  if (code != CDR_OK) return fail(o->folder, cdr_error_text(code));
+  if (code != CDR_OK) return ended(o, code);
   if (o->save && (code = cdr_state_save(s->model, s->state, o->save)) != CDR_OK)
     return fail(o->save, cdr_error_text(code));
-  return 0;
+  return DONE;
+}
+
+/* Nothing that is opened takes the number of a standard stream that is closed. */
+static int guard_streams(void)
+{
+  int closed = fcntl(STDOUT_FILENO, F_GETFD) < 0;
+  for (int fd = 0; fd < 3; fd++)
+    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) != fd) return 0;
+  return !closed;
 }
 
 int main(int argc, char **argv)
 {
-  options o = {".", NULL, NULL, NULL, 200, {0.8, 0.95, TOP_K, 0, NULL}, NULL, 0};
+  cdr_options o;
   session s = {NULL, NULL, NULL, NULL};
+  if (!guard_streams()) return fail("the standard output", strerror(EBADF));
   if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-    fputs(usage, stdout);
-    return 0;
+    fputs(cdr_usage, stdout);
+    return flush() == CDR_OK ? DONE : fail("the standard output", strerror(errno));
   }
-  if (!parse(&o, argc, argv)) {
-    fputs(usage, stderr);
-    return 2;
+  const char **texts = malloc((size_t)(argc + 1) * sizeof *texts);
+  if (!texts || !cdr_options_read(&o, argc, argv, texts)) {
+    free(texts);
+    fputs(cdr_usage, stderr);
+    return MISUSED;
   }
   int status = run(&s, &o);
   cdr_tokenizer_close(s.tokenizer);
@@ -262,5 +333,6 @@ int main(int argc, char **argv)
   cdr_close(s.model);
   free(s.state);
   free(s.logits);
+  free(texts);
   return status;
 }

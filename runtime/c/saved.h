@@ -17,7 +17,9 @@ typedef struct {
   int32_t head, count;
 } cdr_ring;
 
-enum { CDR_LATEST = 64 };
+#ifndef CDR_LATEST
+#define CDR_LATEST 64 /* as in model.h */
+#endif
 
 /* The buffer begins with this.  `mark` tells a buffer of this model from anything else.  `logits` is where those after
    the last token lie, in bytes from the buffer's start; 0: nobody asked for them.  Token n is latest[n % CDR_LATEST]. */

@@ -13,6 +13,7 @@ void cdr_tokenizer_close(cdr_tokenizer *t)
   free(t->bytes);
   free(t->start);
   free(t->size);
+  free(t->added);
   free(t->special);
   free(t->merges);
   free(t);
@@ -152,22 +153,23 @@ static size_t merge_piece(const cdr_tokenizer *t, workspace *w, const unsigned c
 }
 
 /* --- texts ----------------------------------------------------------------------------------------------------- */
-/* The special token that begins here, the longest one; -1: none. */
-static int32_t special_at(const cdr_tokenizer *t, const unsigned char *text, size_t size)
+/* The added token that begins here, the longest one; -1: none. */
+static int32_t added_at(const cdr_tokenizer *t, int special, const unsigned char *text, size_t size)
 {
   if (!t->begins[text[0]]) return -1;
-  for (size_t i = 0; i < t->special_count; i++) {
-    int32_t id = t->special[i];
+  for (size_t i = 0; i < t->added_count; i++) {
+    int32_t id = t->added[i];
+    if (t->special[id] && !special) continue;
     if (t->size[id] <= size && memcmp(t->bytes + t->start[id], text, t->size[id]) == 0) return id;
   }
   return -1;
 }
 
-/* The length of the text up to the next special token. */
-static size_t ordinary(const cdr_tokenizer *t, const unsigned char *text, size_t size)
+/* The length of the text up to the next added token. */
+static size_t ordinary(const cdr_tokenizer *t, int special, const unsigned char *text, size_t size)
 {
   size_t at = 0;
-  while (at < size && special_at(t, text + at, size - at) < 0) at++;
+  while (at < size && added_at(t, special, text + at, size - at) < 0) at++;
   return at;
 }
 
@@ -184,27 +186,27 @@ static int make_workspace(workspace *w, size_t longest)
   return CDR_OK;
 }
 
-static size_t longest_piece(const cdr_tokenizer *t, const unsigned char *at, const unsigned char *end)
+static size_t longest_piece(const cdr_tokenizer *t, int special, const unsigned char *at, const unsigned char *end)
 {
   size_t longest = 0, piece;
   while (at < end) {
-    for (const unsigned char *stop = at + ordinary(t, at, (size_t)(end - at)); at < stop; at += piece) {
+    for (const unsigned char *stop = at + ordinary(t, special, at, (size_t)(end - at)); at < stop; at += piece) {
       piece = cdr_piece(at, (size_t)(stop - at), t->longest);
       if (piece > longest) longest = piece;
     }
-    if (at < end) at += t->size[special_at(t, at, (size_t)(end - at))];
+    if (at < end) at += t->size[added_at(t, special, at, (size_t)(end - at))];
   }
   return longest;
 }
 
-int cdr_encode(const cdr_tokenizer *t, const void *text, size_t size, int32_t *ids, size_t *count)
+static int encode(const cdr_tokenizer *t, int special, const void *text, size_t size, int32_t *ids, size_t *count)
 {
   const unsigned char *at = text, *end = at + size;
   workspace w = {NULL, NULL, NULL, NULL, 0};
   *count = 0;
-  if (t->merge_count && make_workspace(&w, longest_piece(t, at, end)) != CDR_OK) return CDR_NO_MEMORY;
+  if (t->merge_count && make_workspace(&w, longest_piece(t, special, at, end)) != CDR_OK) return CDR_NO_MEMORY;
   while (at < end) {
-    const unsigned char *stop = at + ordinary(t, at, (size_t)(end - at));
+    const unsigned char *stop = at + ordinary(t, special, at, (size_t)(end - at));
     while (at < stop && !t->merge_count) ids[(*count)++] = t->byte[*at++];
     while (at < stop) {
       size_t piece = cdr_piece(at, (size_t)(stop - at), t->longest);
@@ -212,11 +214,21 @@ int cdr_encode(const cdr_tokenizer *t, const void *text, size_t size, int32_t *i
       at += piece;
     }
     if (at < end) {
-      int32_t id = special_at(t, at, (size_t)(end - at));
+      int32_t id = added_at(t, special, at, (size_t)(end - at));
       ids[(*count)++] = id;
       at += t->size[id];
     }
   }
   free(w.ids);
   return CDR_OK;
+}
+
+int cdr_encode(const cdr_tokenizer *t, const void *text, size_t size, int32_t *ids, size_t *count)
+{
+  return encode(t, 0, text, size, ids, count);
+}
+
+int cdr_encode_special(const cdr_tokenizer *t, const void *text, size_t size, int32_t *ids, size_t *count)
+{
+  return encode(t, 1, text, size, ids, count);
 }

@@ -16,8 +16,9 @@ int32_t cdr_tokenizer_vocab(const cdr_tokenizer *t);
 int32_t cdr_tokenizer_eot(const cdr_tokenizer *t);
 
 /* Writes the ids of `text` and their number.  `ids` has room for `size` of them: a text never has more ids than bytes.
-   0 or CDR_NO_MEMORY. */
+   A special token's own text is text as any other to the first, and its id to the second.  0 or CDR_NO_MEMORY. */
 int cdr_encode(const cdr_tokenizer *t, const void *text, size_t size, int32_t *ids, size_t *count);
+int cdr_encode_special(const cdr_tokenizer *t, const void *text, size_t size, int32_t *ids, size_t *count);
 
 /* The bytes of a token, not ended by 0; none for an id that is not a token's. */
 const unsigned char *cdr_token_bytes(const cdr_tokenizer *t, int32_t id, size_t *size);

@@ -32,6 +32,7 @@ typedef struct {
   char *text;     /* one decoded string */
   size_t room;
   int byte_of[SHOWN];
+  int special; /* whether the added token of now is */
 } loader;
 
 /* The character that stands for each byte in a byte-level vocabulary (Radford et al. 2019, GPT-2's encoder). */
@@ -131,6 +132,7 @@ static int walk_added(loader *l, int (*each)(loader *, uint64_t, size_t))
       if (is_set(j, options[i])) return CDR_TOKENIZER_KIND;
     if (cdr_json_find(j, "id", &value) != 1 || !cdr_json_whole(&value, &id) || id >= LARGEST_ID) return CDR_TOKENIZER_JSON;
     if (cdr_json_find(j, "content", &value) != 1 || !cdr_json_string(&value, &content)) return CDR_TOKENIZER_JSON;
+    l->special = cdr_json_find(j, "special", &value) != 1 || is_set(j, "special");
     if ((code = decode(l, content, &size)) != CDR_OK || (code = each(l, id, size)) != CDR_OK) return code;
     if (!cdr_json_skip(&j)) return CDR_TOKENIZER_JSON;
   }
@@ -141,31 +143,32 @@ static int measure_added(loader *l, uint64_t id, size_t size)
 {
   if ((int64_t)id >= l->t->vocab) l->t->vocab = (int32_t)id + 1;
   l->used += size;
-  l->t->special_count++;
+  l->t->added_count++;
   return CDR_OK;
 }
 
-static int add_special(loader *l, uint64_t id, size_t size)
-{
-  cdr_tokenizer *t = l->t;
-  int code = add_token(l, id, size, 0);
-  if (code != CDR_OK) return code;
-  size_t at = t->special_count++;
-  for (; at > 0 && t->size[t->special[at - 1]] < size; at--) t->special[at] = t->special[at - 1];
-  t->special[at] = (int32_t)id;
-  t->begins[(unsigned char)l->text[0]] = 1;
-  if (size == sizeof end_of_text - 1 && memcmp(l->text, end_of_text, size) == 0) t->eot = (int32_t)id;
-  return CDR_OK;
-}
-
-static int is_special(const loader *l, size_t size)
+static int is_added(const loader *l, size_t size)
 {
   const cdr_tokenizer *t = l->t;
-  for (size_t i = 0; i < t->special_count; i++) {
-    int32_t id = t->special[i];
+  for (size_t i = 0; i < t->added_count; i++) {
+    int32_t id = t->added[i];
     if (t->size[id] == size && memcmp(t->bytes + t->start[id], l->text, size) == 0) return 1;
   }
   return 0;
+}
+
+static int add_added(loader *l, uint64_t id, size_t size)
+{
+  cdr_tokenizer *t = l->t;
+  int code = is_added(l, size) ? CDR_TOKENIZER_TOKEN : add_token(l, id, size, 0);
+  if (code != CDR_OK) return code;
+  size_t at = t->added_count++;
+  for (; at > 0 && t->size[t->added[at - 1]] < size; at--) t->added[at] = t->added[at - 1];
+  t->added[at] = (int32_t)id;
+  t->special[id] = (unsigned char)l->special;
+  t->begins[(unsigned char)l->text[0]] = 1;
+  if (size == sizeof end_of_text - 1 && memcmp(l->text, end_of_text, size) == 0) t->eot = (int32_t)id;
+  return CDR_OK;
 }
 
 /* The vocabulary: measured when `fill` is 0 (`count` tokens), else taken in. */
@@ -186,7 +189,7 @@ static int walk_vocab(loader *l, int fill, size_t *count)
       continue;
     }
     if ((code = decode(l, key, &size)) != CDR_OK) return code;
-    if (is_special(l, size)) continue;
+    if (is_added(l, size)) continue;
     if ((code = to_bytes(l, &size)) != CDR_OK || (code = add_token(l, id, size, 1)) != CDR_OK) return code;
   }
   return more == 0 ? CDR_OK : CDR_TOKENIZER_JSON;
@@ -304,14 +307,16 @@ static int allocate(loader *l, size_t vocab_count)
   t->bytes = malloc(l->used + 1);
   t->start = calloc(ids, sizeof *t->start);
   t->size = calloc(ids, sizeof *t->size);
-  t->special = calloc(t->special_count + 1, sizeof *t->special);
+  t->added = calloc(t->added_count + 1, sizeof *t->added);
+  t->special = calloc(ids, 1);
   l->table = malloc((l->mask + 1) * sizeof *l->table);
   t->merges = malloc((t->mask + 1) * sizeof *t->merges);
-  if (!t->bytes || !t->start || !t->size || !t->special || !l->table || !t->merges) return CDR_NO_MEMORY;
+  if (!t->bytes || !t->start || !t->size || !t->added || !t->special || !l->table || !t->merges)
+    return CDR_NO_MEMORY;
   memset(l->table, 0xff, (l->mask + 1) * sizeof *l->table);
   for (size_t i = 0; i <= t->mask; i++) t->merges[i].made = -1;
   l->used = 0;
-  t->special_count = 0;
+  t->added_count = 0;
   t->eot = -1;
   return CDR_OK;
 }
@@ -327,7 +332,7 @@ static int load(loader *l, cdr_json file)
   if (cdr_json_find(file, "added_tokens", &l->added) != 1) l->added.at = NULL;
   if ((code = walk_added(l, measure_added)) != CDR_OK || (code = walk_vocab(l, 0, &vocab_count)) != CDR_OK) return code;
   if ((code = walk_merges(l, 0)) != CDR_OK || (code = check_kind(l, file, model)) != CDR_OK) return code;
-  if ((code = allocate(l, vocab_count)) != CDR_OK || (code = walk_added(l, add_special)) != CDR_OK) return code;
+  if ((code = allocate(l, vocab_count)) != CDR_OK || (code = walk_added(l, add_added)) != CDR_OK) return code;
   if ((code = walk_vocab(l, 1, &vocab_count)) != CDR_OK) return code;
   for (int b = 0; b < 256; b++) {
     unsigned char byte = (unsigned char)b;

@@ -18,9 +18,10 @@ struct cdr_tokenizer {
   size_t longest;            /* characters of a run in one piece; SIZE_MAX: any number */
   cdr_merge *merges;             /* a hash table of mask + 1 places */
   size_t mask, merge_count;
-  int32_t *special;          /* ids, longest text first */
-  size_t special_count;
-  unsigned char begins[256]; /* whether some special token begins with the byte */
+  int32_t *added;            /* ids of the added tokens, longest text first */
+  unsigned char *special;    /* by id: whether a text only has it where that is asked for */
+  size_t added_count;
+  unsigned char begins[256]; /* whether some added token begins with the byte */
 };
 
 /* The merge of a pair, or the empty place where it would stand. */

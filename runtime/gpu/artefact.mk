@@ -5,14 +5,15 @@ CC ?= cc
 CFLAGS ?= -O2
 CHECKED = -std=c99 -Wall -Wextra -pedantic
 
-LIBRARY = $(sort $(filter-out runner/main.c,$(wildcard runner/*.c)))
+PROGRAM = runner/main.c runner/options.c
+LIBRARY = $(sort $(filter-out $(PROGRAM),$(wildcard runner/*.c)))
 HEADERS = $(wildcard runner/*.h)
 LINK = -lm -ldl -pthread
 
 all: cdrmix-run libmodel.so
 
-cdrmix-run: runner/main.c $(LIBRARY) $(HEADERS)
-	$(CC) $(CHECKED) $(CFLAGS) -Irunner -o $@ runner/main.c $(LIBRARY) $(LINK)
+cdrmix-run: $(PROGRAM) $(LIBRARY) $(HEADERS)
+	$(CC) $(CHECKED) $(CFLAGS) -Irunner -o $@ $(PROGRAM) $(LIBRARY) $(LINK)
 
 # made beside its name: another process may be loading it
 libmodel.so: $(LIBRARY) $(HEADERS)

@@ -29,12 +29,13 @@ static int put_settings(cdr_model *m, uint64_t rows, const cdr_sampling *how)
                         : CDR_TRY(d, upload, (m->places.choice[CDR_TOP_P], settings + rows, bytes, m->device.stream));
 }
 
-/* One token of every row: read, and the next one put where it is read from. */
-static int run_choice(cdr_model *m, cdr_held *held, const cdr_plan *plan, float *draws, int32_t *ids, cdr_sampling *how)
+/* One token of every row: read unless the logits are there, and the next one put where it is read from. */
+static int run_choice(cdr_model *m, cdr_held *held, const cdr_plan *plan, int there, float *draws, int32_t *ids,
+                      cdr_sampling *how)
 {
   const cdr_driver *d = &m->device.driver;
   uint64_t rows = m->shapes[held->shape].rows;
-  int code = cdr_run(m, held, -1, 1);
+  int code = there ? CDR_OK : cdr_run(m, held, -1, 1);
   if (code == CDR_OK && !cold(how)) {
     for (uint64_t i = 0; i < rows; i++) draws[i] = (float)(cdr_draw(&how->random) * (1 - 0x1p-24)); /* 1 is not in it */
     code = CDR_TRY(d, upload, (m->places.choice[CDR_RANDOM], draws, (size_t)rows * sizeof *draws, m->device.stream));
@@ -76,7 +77,8 @@ static int choose_again(cdr_model *m, const cdr_shape *shape, cdr_sampling *how)
                         : CDR_TRY(d, upload, (m->places.tokens, m->ids, rows * sizeof *m->ids, m->device.stream));
 }
 
-static int choose_there(cdr_model *m, cdr_held *held, const cdr_plan *plan, size_t n, cdr_sampling *how, int32_t *out)
+static int choose_there(cdr_model *m, cdr_held *held, const cdr_plan *plan, int there, size_t n, cdr_sampling *how,
+                        int32_t *out)
 {
   const cdr_shape *shape = &m->shapes[held->shape];
   size_t rows = (size_t)shape->rows, at_once = how->known ? 1 : CDR_WINDOW / rows, some;
@@ -84,7 +86,7 @@ static int choose_there(cdr_model *m, cdr_held *held, const cdr_plan *plan, size
   for (size_t done = 0; done < n && code == CDR_OK; done += some) {
     some = n - done < at_once ? n - done : at_once;
     for (size_t i = 0; i < some && code == CDR_OK; i++)
-      code = run_choice(m, held, plan, m->draws + i * rows, m->ids + i * rows, how);
+      code = run_choice(m, held, plan, there && done + i == 0, m->draws + i * rows, m->ids + i * rows, how);
     int waited = cdr_device_wait(&m->device);
     if (code == CDR_OK) code = waited;
     if (code == CDR_OK) code = check_chosen(m, some * rows);
@@ -95,7 +97,7 @@ static int choose_there(cdr_model *m, cdr_held *held, const cdr_plan *plan, size
 }
 
 /* --- here -------------------------------------------------------------------------------------------------------- */
-static int choose_here(cdr_model *m, cdr_held *held, size_t n, cdr_sampling *how, int32_t *out)
+static int choose_here(cdr_model *m, cdr_held *held, int there, size_t n, cdr_sampling *how, int32_t *out)
 {
   const cdr_driver *d = &m->device.driver;
   const cdr_shape *shape = &m->shapes[held->shape];
@@ -103,7 +105,7 @@ static int choose_here(cdr_model *m, cdr_held *held, size_t n, cdr_sampling *how
   int code = CDR_OK;
   for (size_t i = 0; i < n && code == CDR_OK; i++) {
     if (i > 0) code = CDR_TRY(d, upload, (m->places.tokens, m->ids, bytes, m->device.stream));
-    if (code == CDR_OK) code = cdr_run(m, held, -1, 1);
+    if (code == CDR_OK && !(there && i == 0)) code = cdr_run(m, held, -1, 1);
     if (code == CDR_OK)
       code = CDR_TRY(d, download, (m->logits, shape->logits, rows * vocab * sizeof *m->logits, m->device.stream));
     int waited = cdr_device_wait(&m->device);
@@ -122,9 +124,14 @@ int cdr_run_choices(cdr_model *m, cdr_held *held, const int32_t *tokens, size_t 
   const cdr_shape *shape = &m->shapes[held->shape];
   const cdr_plan *plan = plan_for(m, shape, how);
   size_t rows = (size_t)shape->rows, bytes = rows * sizeof *tokens;
-  memcpy(m->ids + CDR_WINDOW, tokens, bytes);
-  int code = CDR_TRY(&m->device.driver, upload, (m->places.tokens, m->ids + CDR_WINDOW, bytes, m->device.stream));
-  if (code == CDR_OK) code = plan ? choose_there(m, held, plan, n, how, out) : choose_here(m, held, n, how, out);
+  size_t size = (size_t)m->manifest.vocab * sizeof *m->logits;
+  int there = tokens == NULL, code;
+  if (there) memcpy(m->logits, held->logits, size);
+  else memcpy(m->ids + CDR_WINDOW, tokens, bytes);
+  code = there ? CDR_TRY(&m->device.driver, upload, (shape->logits, m->logits, size, m->device.stream))
+               : CDR_TRY(&m->device.driver, upload, (m->places.tokens, m->ids + CDR_WINDOW, bytes, m->device.stream));
+  if (code == CDR_OK)
+    code = plan ? choose_there(m, held, plan, there, n, how, out) : choose_here(m, held, there, n, how, out);
   if (code == CDR_OK && held->logits) code = download_logits(m, shape);
   int waited = cdr_device_wait(&m->device);
   return code != CDR_OK ? code : waited;
@@ -136,15 +143,17 @@ int cdr_generate(const cdr_model *given, void *state, int32_t token, size_t n, c
   cdr_held *held;
   int before;
   if (!given || !state || !how || (!out && n)) return CDR_NULL;
-  int code = cdr_check_tokens(given, &token, 1);
+  int code = token == -1 ? CDR_OK : cdr_check_tokens(given, &token, 1);
   if (code == CDR_OK) code = cdr_enter(given, &m, &before);
   if (code != CDR_OK) return code;
   code = cdr_held_find(m, state, &held);
   if (code == CDR_OK && held->broken) code = CDR_STATE_BROKEN;
   if (code == CDR_OK) code = cdr_check_length(held, 0, n);
+  if (code == CDR_OK && token == -1 && !held->has_logits) code = CDR_NO_TOKENS;
   if (code != CDR_OK || n == 0) return cdr_leave(m, before, code);
-  code = cdr_run_choices(m, held, &token, n, how, out);
-  for (size_t i = 0; i < n && code == CDR_OK; i++) cdr_held_saw(held, 0, i ? out[i - 1] : token);
+  code = cdr_run_choices(m, held, token == -1 ? NULL : &token, n, how, out);
+  if (code == CDR_OK && token != -1) cdr_held_saw(held, 0, token);
+  for (size_t i = 0; i + 1 < n && code == CDR_OK; i++) cdr_held_saw(held, 0, out[i]);
   held->broken = code != CDR_OK;
   held->has_logits = code == CDR_OK;
   if (code == CDR_OK) memcpy(held->logits, m->logits, (size_t)m->manifest.vocab * sizeof *m->logits);

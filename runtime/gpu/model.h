@@ -42,7 +42,8 @@ size_t cdr_state_size(const cdr_model *m);
 int cdr_state_init(const cdr_model *m, void *state);
 uint64_t cdr_state_tokens(const cdr_model *m, const void *state);
 
-/* The latest tokens that the state has seen, the oldest of them first: at most 64; their number. */
+/* The latest tokens that the state has seen, the oldest of them first: at most CDR_LATEST; their number. */
+#define CDR_LATEST 64
 int cdr_state_latest(const cdr_model *m, const void *state, int32_t *tokens);
 
 /* Another stream that begins where `from` stands: `to` is any memory for a handle, or a state, which is overwritten. */
@@ -56,7 +57,8 @@ void cdr_state_free(const cdr_model *m, void *state);
 int cdr_step(const cdr_model *m, void *state, int32_t token, float *logits);
 int cdr_prefill(const cdr_model *m, void *state, const int32_t *tokens, size_t n, float *logits);
 
-/* Reads `token`, chooses the next one, and so on until `out` has `n` tokens, the last of which is not read.  The
+/* Reads `token`, unless it is -1, chooses the next one, and so on until `out` has `n` tokens, the last of which is not
+   read.  The
    choice is made on the GPU where the artefact can (the likeliest; or as many of the likeliest as its program
    keeps), so that only tokens come back; otherwise here. */
 int cdr_generate(const cdr_model *m, void *state, int32_t token, size_t n, cdr_sampling *how, int32_t *out);

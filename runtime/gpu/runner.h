@@ -98,8 +98,8 @@ int cdr_run(cdr_model *m, cdr_held *held, int block, int logits);
 /* The parts of a plan. */
 int cdr_run_parts(cdr_model *m, const cdr_plan *plan, int first, int end, cdr_pointer state);
 
-/* The steps of cdr_generate for every row of `held`, whose tokens of now are `tokens`; out has n tokens of each row,
-   one token of every row after the other. */
+/* The steps of cdr_generate for every row of `held`, whose tokens of now are `tokens`; NULL goes on from the logits of a
+   single state.  `out` has n tokens of each row, one token of every row after the other. */
 int cdr_run_choices(cdr_model *m, cdr_held *held, const int32_t *tokens, size_t n, cdr_sampling *how, int32_t *out);
 
 /* Tokens that the model has, and room for them in each document. */

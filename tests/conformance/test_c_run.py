@@ -88,7 +88,7 @@ def test_no_temperature_takes_the_likeliest(folder: Path) -> None:
 def test_a_prompt_from_the_standard_input(folder: Path) -> None:
     assert run(folder, "-n", "9", "-", given=b"a prompt") == run(folder, "-n", "9", "a prompt")
     assert run(folder, "-n", "0", "-", given=b"x" * 100_000) == b"x" * 100_000 + b"\n"
-    assert run(folder, "-n", "3", "")
+    assert b"no tokens were given" in run(folder, "-n", "3", "", code=1)
 
 
 def test_a_saved_state_goes_on(folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cdrmix.runtime.errors import ArtifactError
+from cdrmix.runtime.generation import Writer
+from cdrmix.runtime.sampling import Sampler, Sampling, generate
 from cdrmix.runtime.session import Session
 
 from cdrmix.artifact import write_artifact
@@ -202,6 +204,55 @@ def test_a_saved_state_goes_on_bit_for_bit(folder: Path, session: Session, seen:
             token = int(logits.argmax())
             logits = session.step(token)
             assert np.array_equal(other.step(token), logits)
+
+
+class Letters:
+    """A tokenizer of one or two letters a token; token 0 ends a text."""
+
+    eot = 0
+
+    def __init__(self, vocab: int):
+        self.ids = list(range(vocab))
+
+    def token(self, i: int) -> bytes:
+        return b"a" * (i % 3 == 1) + bytes([97 + i % 26])
+
+    def decode(self, ids: list[int]) -> bytes:
+        return b"".join(map(self.token, ids))
+
+    def encode(self, text: bytes, special: bool = False) -> list[int]:
+        return [1 + byte % 5 for byte in text]
+
+
+HOWS = [Sampling(0), Sampling(1.5, 0.95, seed=4), Sampling(1.0, top_k=5, repetition_penalty=3.0, seed=2**64 - 1)]
+
+
+@pytest.mark.parametrize("how", HOWS, ids=["likeliest", "seeded", "penalised"])
+def test_a_text_goes_on_wherever_it_was_cut(folder: Path, session: Session, how: Sampling, tmp_path: Path) -> None:
+    """By count, by a stop text or by the end of the document: with its state the rest is what it would have been."""
+    letters: Any = Letters(session.vocab)
+    prompt, size = [1, 2, 3], 12 if folder.name == "tenstorrent" else 40
+    session.prefill(prompt)
+    whole = list(generate(session, prompt[:0], size, Sampler(how)))
+    session.reset()
+    session.prefill(prompt)
+    text = b"".join(Writer(session, letters, how).write(size))
+    assert text == letters.decode(whole[: whole.index(0)] if 0 in whole else whole)
+    middle = text[len(text) // 2 :][:2]
+    for count, stops in ((1, []), (5, []), (size, [middle]), (size, [middle + b"never", text[-1:]])):
+        session.reset()
+        session.prefill(prompt)
+        said = b"".join(Writer(session, letters, how).write(count, stops))
+        assert text.startswith(said) and not any(stop in said for stop in stops)
+        session.save(tmp_path / "s")
+        with opened(folder) as other:
+            other.load(tmp_path / "s")
+            assert other.latest[3:] == whole[: other.tokens - 3] or stops
+            if letters.decode(other.latest[3:]) == said and other.latest[3:] == whole[: other.tokens - 3]:
+                rest = b"".join(Writer(other, letters, how).write(size - other.tokens + 3))
+                assert said + rest == text
+            else:  # the stop text began inside a token, whose beginning was read as a token of its own
+                assert stops and other.tokens > 3
 
 
 def test_states_of_another_version_are_refused_in_a_sentence(session: Session, tmp_path: Path) -> None:

@@ -95,7 +95,8 @@ def lib(tmp_path_factory: pytest.TempPathFactory) -> Any:
     made.cdr_tokenizer_open.argtypes = [POINTER(c_void_p), c_char_p]
     made.cdr_tokenizer_close.argtypes = [c_void_p]
     made.cdr_tokenizer_vocab.argtypes = made.cdr_tokenizer_eot.argtypes = [c_void_p]
-    made.cdr_encode.argtypes = [c_void_p, c_char_p, c_size_t, POINTER(c_int32), POINTER(c_size_t)]
+    for encode in (made.cdr_encode, made.cdr_encode_special):
+        encode.argtypes = [c_void_p, c_char_p, c_size_t, POINTER(c_int32), POINTER(c_size_t)]
     made.cdr_token_bytes.argtypes = [c_void_p, c_int32, POINTER(c_size_t)]
     made.cdr_token_bytes.restype = c_void_p
     made.cdr_error_kind.argtypes, made.cdr_error_kind.restype = [c_int], c_char_p
@@ -114,9 +115,10 @@ class InC:
         self.vocab: int = lib.cdr_tokenizer_vocab(self.handle)
         self.eot: int = lib.cdr_tokenizer_eot(self.handle)
 
-    def encode(self, data: bytes) -> list[int]:
+    def encode(self, data: bytes, special: bool = False) -> list[int]:
         ids, count = (c_int32 * (len(data) + 1))(), c_size_t()
-        assert self.lib.cdr_encode(self.handle, data, len(data), ids, byref(count)) == 0
+        encode = self.lib.cdr_encode_special if special else self.lib.cdr_encode
+        assert encode(self.handle, data, len(data), ids, byref(count)) == 0
         return list(ids[: count.value])
 
     def token(self, i: int) -> bytes:
@@ -193,10 +195,13 @@ def test_python_is_the_library(reference: Reference, saved: Path) -> None:
     ours, pick = Tokenizer.from_file(saved), random.Random(1)
     assert ours.vocab_size == reference.get_vocab_size() and ours.eot == 0
     cases = ["".join(pick.choice(CHARS) for _ in range(pick.randrange(40))) for _ in range(4000)]
-    for text in [*cases, *texts(), "", END, END + END, f" {END} "]:
-        ids = ours.encode(text)
-        assert ids == reference.encode(text).ids, text
-        assert ours.decode(ids) == text.encode()
+    for special in (True, False):
+        reference.encode_special_tokens = not special
+        for text in [*cases, *texts(), "", END, END + END, f" {END} "]:
+            ids = ours.encode(text, special)
+            assert ids == reference.encode(text).ids, text
+            assert ours.decode(ids) == text.encode()
+    assert ours.encode(END, special=True) == [0] and len(ours.encode(END)) > 1
 
 
 def test_c_is_python_on_any_bytes(lib: Any, saved: Path) -> None:
@@ -206,9 +211,28 @@ def test_c_is_python_on_any_bytes(lib: Any, saved: Path) -> None:
     assert c.token(-1) == c.token(c.vocab) == b""
     for _ in range(6000):
         data = random_bytes(pick)
-        ids = ours.encode(data)
-        assert c.encode(data) == ids, data
-        assert ours.decode(ids) == data
+        for special in (True, False):
+            ids = ours.encode(data, special)
+            assert c.encode(data, special) == ids, data
+            assert ours.decode(ids) == data
+
+
+def test_added_tokens_that_are_not_special_are_always_found(lib: Any, tmp_path: Path) -> None:
+    added = [
+        {**ADDED, "content": text, "id": 257 + n, "special": n % 2 == 0, "normalized": False}
+        for n, text in enumerate(("ab", "abc", "cc"))
+    ]
+    path = written(tmp_path, [("a", "a")], added_tokens=added)
+    ours, c, theirs = Tokenizer.from_file(path), InC(lib, path), Reference.from_file(str(path))
+    pick = random.Random(9)
+    for _ in range(500):
+        text = "".join(pick.choice("abc") for _ in range(pick.randrange(12)))
+        for special in (True, False):
+            assert ours.encode(text, special) == c.encode(text.encode(), special), text
+        theirs.encode_special_tokens = False
+        assert ours.encode(text, True) == theirs.encode(text).ids, text
+    assert ours.encode("abcab") == c.encode(b"abcab") == [258, *ours.encode("a"), *ours.encode("b")]
+    assert ours.encode("abcab", True) == [258, 257]
 
 
 def test_merges_of_one_rank_and_late_ones(lib: Any, tmp_path: Path) -> None:
@@ -308,6 +332,8 @@ REFUSED: dict[str, Callable[[Path], Path]] = {
     "no split": lambda p: written(p, [("a", "b")], pre_tokenizer=None),
     "lstrip": lambda p: written(p, [], added_tokens=[{**ADDED, "lstrip": True}]),
     "empty token": lambda p: written(p, [], added_tokens=[{**ADDED, "content": ""}]),
+    "added twice": lambda p: written(p, [], added_tokens=[ADDED, {**ADDED, "id": 301}]),
+    "an empty text": lambda p: written(p, [("", "a")]),
     "one id twice": lambda p: written(p, [], added_tokens=[{**ADDED, "id": 65}]),
     "negative id": lambda p: written(p, [], added_tokens=[{**ADDED, "id": -1}]),
     "huge id": lambda p: written(p, [], added_tokens=[{**ADDED, "id": 1 << 40}]),

@@ -69,6 +69,8 @@ static void everything(const char *weights, const char *folder)
     if (check(cdr_generate(m, first, 1, 3, &known, chosen), "choose again"))
       for (int i = 0; i < 3; i++)
         if (!few[chosen[i]]) abort();
+    check(cdr_generate(m, first, -1, 3, &there, chosen), "go on there");
+    check(cdr_generate(m, first, -1, 2, &here, chosen), "go on here");
     check(cdr_prefill(m, first, NULL, 0, logits), "the logits of before");
     if (cdr_state_latest(m, first, latest) != (int)cdr_state_tokens(m, first)) abort();
     batches(m, first, second);

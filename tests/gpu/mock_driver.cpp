@@ -37,7 +37,11 @@ struct Kernel {
 std::map<uint64_t, Block> blocks; /* host addresses */
 std::vector<std::function<void()>> queue, recorded;
 std::set<void *> streams, graphs, made;
-std::map<void *, std::vector<Kernel *>> modules;
+struct Module {
+  void *library; /* the same for every module of one file */
+  std::vector<Kernel *> kernels;
+};
+std::map<void *, Module> modules;
 std::map<std::string, int> counts;
 std::string &faults = *new std::string; /* also at the program's end */
 uint64_t used;
@@ -169,8 +173,9 @@ int load(void **module, const void *image)
   if (!path) return BAD_IMAGE;
   void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!library) return fault(dlerror()), BAD_IMAGE;
-  *module = library;
-  modules[library];
+  static size_t serial;
+  *module = (void *)++serial;
+  modules[*module].library = library;
   return OK;
 }
 
@@ -178,9 +183,9 @@ int unload(void *module)
 {
   if (!modules.count(module)) return fault("a module unloaded that is not there"), INVALID;
   drain();
-  for (Kernel *k : modules[module]) delete k;
+  for (Kernel *k : modules[module].kernels) delete k;
+  dlclose(modules[module].library);
   modules.erase(module);
-  dlclose(module);
   return OK;
 }
 
@@ -188,11 +193,12 @@ int function(void **found, void *module, const char *name)
 {
   if (!modules.count(module)) return INVALID;
   std::string text = name;
-  auto run = (void (*)(void **, const unsigned *, const unsigned *))dlsym(module, ("launch_" + text).c_str());
-  auto count = (int *)dlsym(module, ("arguments_" + text).c_str());
+  void *library = modules[module].library;
+  auto run = (void (*)(void **, const unsigned *, const unsigned *))dlsym(library, ("launch_" + text).c_str());
+  auto count = (int *)dlsym(library, ("arguments_" + text).c_str());
   if (!run || !count) return NOT_FOUND;
-  modules[module].push_back(new Kernel{text, *count, run});
-  *found = modules[module].back();
+  modules[module].kernels.push_back(new Kernel{text, *count, run});
+  *found = modules[module].kernels.back();
   return OK;
 }
 
