@@ -129,6 +129,7 @@ class Settings:
 
     def override(self, name: str, text: str, option: str = "") -> None:
         """Apply `--set name=text`, or what `option` says it was given by."""
+        where = f"set by {option}" if option else "set on the command line"
         option = option or f"--set {plain(name)}"
         span = Span(option, 1, len(option) - len(plain(name)) + 1, 1, len(option) + 1)
         if name in self.groups or name not in self.entries:
@@ -138,7 +139,7 @@ class Settings:
         value = given_value(option, text, self.texts, self.report)
         if value is not None:
             old = self.entries[name]
-            self.entries[name] = Entry(name, value, span, old.first.scope, f"set by {option}", old)
+            self.entries[name] = Entry(name, value, span, old.first.scope, where, old)
 
     def _no_setting(self, name: str, option: str, span: Span) -> None:
         if name in self.groups:
