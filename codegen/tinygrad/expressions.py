@@ -48,8 +48,9 @@ ARITHMETIC = {
     "mod": ("%", MUL),
     "pow": ("**", POW),
 }
+FLOORED = {"floordiv": "floor_divide", "mod": "remainder"}
 COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-FUNCTIONS = ("exp", "log", "sqrt", "abs", "sign", "sigmoid", "silu", "relu")
+FUNCTIONS = ("log", "sqrt", "abs", "sign", "relu")
 
 
 def rule(*ops: str) -> Callable[[Rule], Rule]:
@@ -131,6 +132,8 @@ def _arithmetic(n: Node, scope: Scope) -> Value:
     (a, b), dims, lead = _joined(values, scope)
     if n.op == "pow" and _type(n, values) == "int":
         return Value(f"whole_power({a.code}, {b.code})", "int", dims, lead)
+    if n.op in ("floordiv", "mod") and _type(n, values) != "int":
+        return Value(f"{FLOORED[n.op]}({a.code}, {b.code})", _type(n, values), dims, lead)
     left, right = (level + 1, NEG) if n.op == "pow" else (level, level + 1)
     code = f"{within(a, left)} {sign} {within(b, right)}"
     return Value(code, _type(n, values), dims, lead, level)
@@ -217,7 +220,7 @@ def _function(n: Node, scope: Scope) -> Value:
     return _folded(n, [v]) or replace(v, code=f"{within(v, ATOM)}.{n.op}()", level=ATOM)
 
 
-@rule("tanh", "softplus")
+@rule("exp", "sigmoid", "silu", "tanh", "softplus")
 def _exact_function(n: Node, scope: Scope) -> Value:
     (v,) = _operands(n, scope, n.args)
     return _folded(n, [v]) or replace(v, code=f"{n.op}({v.code})", level=ATOM)
@@ -231,7 +234,7 @@ def _turn(n: Node, scope: Scope) -> Value:
         return folded
     if v.type == "exact":  # whole turns are taken off while the angle has all its digits
         v = Value(scope.shared("angle", f"within_a_turn({v.code})"), "float", v.dims, v.lead)
-    return replace(v, code=f"{within(v, ATOM)}.{n.op}()", level=ATOM)
+    return replace(v, code=f"cos({v.code})" if n.op == "cos" else f"{within(v, ATOM)}.sin()", level=ATOM)
 
 
 # --- along indices -------------------------------------------------------------------------------------------------
@@ -265,7 +268,7 @@ def _logsumexp(v: Value, along: Sequence[Index], n: Node, scope: Scope) -> Value
     if along:
         v = masked(v, along, "-inf", scope)
         dims = tuple(d for d in v.dims if d not in along)
-        v = Value(f"{within(v, ATOM)}.logsumexp({positions(v, along)})", v.type, dims, v.lead)
+        v = Value(f"logsumexp({v.code}, {positions(v, along)})", v.type, dims, v.lead)
     for i in (i for i in n.arg if i not in along):
         windowed = Value(f"{count(i, scope).code}.log()", "float", (), True)
         more = windowed if i in scope.here else number(log(i.axis.size))
@@ -279,7 +282,7 @@ def _softmax(n: Node, scope: Scope) -> Value:
     v = _operand(n, scope)
     if n.arg in v.dims:
         v = masked(v, (n.arg,), "-inf", scope)
-        return Value(f"{within(v, ATOM)}.softmax({positions(v, (n.arg,))})", v.type, v.dims, v.lead)
+        return Value(f"softmax({v.code}, {positions(v, (n.arg,))})", v.type, v.dims, v.lead)
     if n.arg not in scope.here:  # the same everywhere: an even share
         return number(1.0 / n.arg.axis.size)
     there = to_float(scope.mask(n.arg))

@@ -29,9 +29,9 @@ IMPORTED = frozenset(
     re.findall(
         r"\w+",
         """
-        attend beside chunk_scan constant coupled_scan delay heads joined last linear_scan logaddexp max_plus_scan
-        mean mean_square mix moments places remember shift softplus take tanh there tokens top view windows
-        whole_power within_a_turn
+        attend beside chunk_scan constant cos coupled_scan delay exp floor_divide heads joined last linear_scan
+        logaddexp logsumexp max_plus_scan mean mean_square mix moments places remainder remember shift sigmoid silu
+        softmax softplus take tanh there tokens top view windows whole_power within_a_turn
         """,
     )
 )

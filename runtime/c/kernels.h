@@ -124,7 +124,7 @@ CDR_INLINE int64_t cdr_number(int64_t truth) { return truth; }
 CDR_INLINE int64_t cdr_abs_i(int64_t x) { return x < 0 ? -x : x; }
 
 CDR_INLINE float cdr_sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-CDR_INLINE double cdr_sigmoid_d(double x) { return 1.0 / (1.0 + exp(-x)); }
+CDR_INLINE double cdr_sigmoid_d(double x) { return x < 0.0 ? exp(x) / (1.0 + exp(x)) : 1.0 / (1.0 + exp(-x)); }
 CDR_INLINE float cdr_silu(float x) { return x * cdr_sigmoid(x); }
 CDR_INLINE double cdr_silu_d(double x) { return x * cdr_sigmoid_d(x); }
 
@@ -153,8 +153,8 @@ CDR_INLINE double cdr_mod_d(double a, double b)
   double r = fmod(a, b);
   return r != 0.0 && (r < 0.0) != (b < 0.0) ? r + b : r;
 }
-CDR_INLINE float cdr_floordiv(float a, float b) { return floorf((a - cdr_mod(a, b)) / b + 0.5f); }
-CDR_INLINE double cdr_floordiv_d(double a, double b) { return floor((a - cdr_mod_d(a, b)) / b + 0.5); }
+CDR_INLINE float cdr_floordiv(float a, float b) { return rintf((a - cdr_mod(a, b)) / b); }
+CDR_INLINE double cdr_floordiv_d(double a, double b) { return rint((a - cdr_mod_d(a, b)) / b); }
 
 /* A whole power, as the reference computes it on whole numbers. */
 CDR_INLINE int64_t cdr_pow_i(int64_t a, int64_t b)

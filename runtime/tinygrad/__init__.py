@@ -6,7 +6,20 @@ In an artefact this package is `cdrmix_tinygrad`.
 from .arrange import beside, constant, delay, heads, joined, last, mix, places, shift, take, tokens, view, within_a_turn
 from .choice import choices
 from .frame import Frame
-from .functions import logaddexp, softplus, tanh, whole_power
+from .functions import (
+    cos,
+    exp,
+    floor_divide,
+    logaddexp,
+    logsumexp,
+    remainder,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    tanh,
+    whole_power,
+)
 from .histories import attend, remember, there, windows
 from .means import mean, mean_square, moments
 from .picks import top
@@ -25,21 +38,29 @@ __all__ = [
     "choices",
     "chunk_scan",
     "constant",
+    "cos",
     "coupled_scan",
     "delay",
+    "exp",
+    "floor_divide",
     "heads",
     "joined",
     "last",
     "linear_scan",
     "logaddexp",
+    "logsumexp",
     "max_plus_scan",
     "mean",
     "mean_square",
     "mix",
     "moments",
     "places",
+    "remainder",
     "remember",
     "shift",
+    "sigmoid",
+    "silu",
+    "softmax",
     "softplus",
     "take",
     "tanh",

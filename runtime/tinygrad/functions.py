@@ -1,15 +1,98 @@
-"""Functions that tinygrad computes with too few digits near where they vanish.
+"""Functions that tinygrad computes with too few digits, near where they vanish or far out.
 
-Input: lazy f32 tensors.  Output: the same, elementwise, to a few units in the last place.
+Input: lazy f32 tensors.  Output: f32, to a few units in the last place (of 1 for `cos`, of the largest operand for
+`logaddexp` and `logsumexp`).
 """
 
 from __future__ import annotations
+
+from math import pi
 
 from tinygrad import Tensor, dtypes
 
 _TANH = (62 / 2835, -17 / 315, 2 / 15, -1 / 3)  # its Taylor series after x, by falling powers of x^2
 _SMALL = 0.25
+_LN_2 = 0.693145751953125  # less the bits after the fifteenth, so that its whole multiples are exact
+_MORE = 2.0610481040742e-6  # of it, what those bits are
+_LOG_2_E = 1.4426950408889634
+_QUARTER = (1.5703125, 0.0004837512969970703, 7.549789954891882e-08)  # of pi/2: eleven bits, eleven more, the rest
+_TURNS = 1e4  # up to here the parts' whole multiples are exact
+_FAR = 150.0  # beyond it an exponential is zero or infinite
 _BITS = 6  # of an exponent: more than 31 fits no i32 but for bases of -1, 0 and 1
+
+
+def exp(x: Tensor) -> Tensor:
+    """The exponential; `exp2(x*log2(e))` has lost what rounding takes off the product, at 80 half a unit in 1e5."""
+    x = (x < -_FAR).where(-_FAR, (x > _FAR).where(_FAR, x))
+    whole = (x * _LOG_2_E).floor()
+    rest = (x - whole * _LN_2) * (1 + _MORE) - x * _MORE  # x - whole*log(2), in a form that tinygrad does not shorten
+    return (rest * _LOG_2_E).exp2() * whole.exp2()
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x))."""
+    return (1 + exp(-x)).reciprocal()
+
+
+def silu(x: Tensor) -> Tensor:
+    """x sigmoid(x)."""
+    return x * sigmoid(x)
+
+
+def sin(x: Tensor) -> Tensor:
+    """The sine; tinygrad's own reduction is shortened by its simplifier, and wrong near multiples of pi."""
+    odd, second, near_sin, near_cos = _quarter_turns(x)
+    found = odd.where(near_cos, near_sin) * second.where(-1.0, 1.0)
+    return (x.abs() < _TURNS).where(found, x.sin())
+
+
+def cos(x: Tensor) -> Tensor:
+    """The cosine; `sin(pi/2 - x)` has lost what rounding takes off the difference."""
+    odd, second, near_sin, near_cos = _quarter_turns(x)
+    found = odd.where(near_sin, near_cos) * (odd ^ second).where(-1.0, 1.0)
+    half = (0.5 * x).sin()
+    return (x.abs() < _TURNS).where(found, 1 - 2 * half * half)
+
+
+def _quarter_turns(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Whether the quarter turns taken off are odd, and in the second half; sine and cosine of what is left."""
+    turns = (x * (2 / pi) + 0.5).floor()
+    half = (0.5 * turns).floor()
+    odd = turns - 2 * half > 0.5
+    again, once_more = (
+        2 * half + odd.where(1.0, 0.0),
+        (turns + 0.25).floor(),
+    )  # the same, lest tinygrad add up the parts
+    rest = ((x - turns * _QUARTER[0]) - again * _QUARTER[1]) - once_more * _QUARTER[2]
+    z = rest * rest
+    near_sin = rest + rest * z * ((-1.9515295891e-4 * z + 8.3321608736e-3) * z - 1.6666654611e-1)
+    near_cos = 1 - 0.5 * z + z * z * ((2.443315711809948e-5 * z - 1.388731625493765e-3) * z + 4.166664568298827e-2)
+    return odd, half - 2 * (0.5 * half).floor() > 0.5, near_sin, near_cos
+
+
+def softmax(x: Tensor, axis: int) -> Tensor:
+    """Shares along an axis, by the size of their exponentials."""
+    e = exp(x - x.max(axis, keepdim=True))
+    return e / e.sum(axis, keepdim=True)
+
+
+def logsumexp(x: Tensor, axes: int | tuple[int, ...]) -> Tensor:
+    """log(sum(exp(x))) over some axes."""
+    top = x.max(axes, keepdim=True)
+    total = exp(x - top).sum(axes)
+    return total.log() + top.reshape(total.shape)
+
+
+def floor_divide(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """floor(a / b); tinygrad multiplies by 1/b, and 49 / 49 is below 1 so."""
+    whole = (a / b).floor()
+    rest = (a - whole * b) / b
+    return whole + (rest >= 1).where(1.0, (rest < 0).where(-1.0, 0.0))
+
+
+def remainder(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """What `floor_divide` leaves, of the divisor's sign."""
+    return a - floor_divide(a, b) * b
 
 
 def tanh(x: Tensor) -> Tensor:
@@ -18,20 +101,20 @@ def tanh(x: Tensor) -> Tensor:
     series = Tensor.zeros_like(x)
     for factor in _TANH:
         series = series * square + factor
-    fall = (-2 * x.abs()).exp()
+    fall = exp(-2 * x.abs())
     far = (1 - fall) / (1 + fall)
     return (x.abs() < _SMALL).where(x + x * square * series, (x < 0).where(-far, far))
 
 
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x))."""
-    return x.maximum(0) + _log1p((-x.abs()).exp())
+    return x.maximum(0) + _log1p(exp(-x.abs()))
 
 
 def logaddexp(a: Tensor, b: Tensor) -> Tensor:
     """log(exp(a) + exp(b)); minus infinity is no special case."""
     high, low = a.maximum(b), a.minimum(b)
-    return high + (high.eq(low)).where(0.6931471805599453, _log1p((low - high).exp()))
+    return high + (high.eq(low)).where(0.6931471805599453, _log1p(exp(low - high)))
 
 
 def whole_power(base: Tensor | int, exponent: Tensor | int) -> Tensor:
