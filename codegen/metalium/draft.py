@@ -61,9 +61,13 @@ class Entry:
 
 @dataclass(slots=True)
 class Draft:
-    """See the module.  `wide` is whether products need both planes of an f32 factor."""
+    """See the module.  `wide` is whether products need both planes of an f32 factor.
+
+    `held` are parameters that are read in other ways than as a matrix, so that they lie in L1 for products too.
+    """
 
     wide: bool
+    held: frozenset[str] = frozenset()
     arrays: dict[str, plan.Array] = field(default_factory=dict)
     tensors: dict[str, plan.Tensor] = field(default_factory=dict)
     steps: list[Drafted] = field(default_factory=list)

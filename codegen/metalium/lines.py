@@ -73,7 +73,19 @@ def _refuse_state_in_banks(model: Model) -> None:
 
 # --- one line ------------------------------------------------------------------------------------------------------
 def _write(program: Program, line: Line, name: str, stored: Stored, first: bool) -> Written:
-    model, draft = program.model, Draft(stored == "f32")
+    """The program of a line; a parameter that is read in two ways is held in L1, and the line drafted again."""
+    held = frozenset[str]()
+    while True:
+        draft, writing = _drafted(program, line, Draft(stored == "f32", held), first)
+        twice = {n for n in draft.vectors if n in draft.tensors}
+        if not twice:
+            made = _program(draft, line, name, stored)
+            return Written(made, dict(draft.given), writing.residents, draft.carries, draft.tables)
+        held |= twice
+
+
+def _drafted(program: Program, line: Line, draft: Draft, first: bool) -> tuple[Draft, Writing]:
+    model = program.model
     draft.names |= {INPUTS, "vectors", "x_in", "x_out"}
     writing = Writing(program, draft)
     cells = [model.cells[i.cell] for i in line.chain]
@@ -89,9 +101,7 @@ def _write(program: Program, line: Line, name: str, stored: Stored, first: bool)
     drop_copies(draft)
     tile_states(draft)
     transposed(draft)
-    return Written(
-        _program(draft, line, name, stored), dict(draft.given), writing.residents, draft.carries, draft.tables
-    )
+    return draft, writing
 
 
 def _inputs(draft: Draft, formals: tuple[Input, ...], token: bool) -> tuple[Entry, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from math import log, prod
 
 from cdrmix.ir import build, walk
+from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Index, Node, Ref
 
 from . import plan
@@ -58,7 +59,7 @@ def lower(draft: Draft, a: Assign) -> None:
     value = a.value if a.plane else _plain(draft, a)
     if value is None:
         return
-    value = reduced(draft, value, a.indices)
+    value = reduced(draft, walk.transform(value, powers), a.indices)
     loads: list[plan.Load] = []
     found = _Expression(draft, loads).visit(value)
     if a.plane:
@@ -129,6 +130,25 @@ def leaf(draft: Draft, n: Node) -> Node:
             draft.steps.append(plan.Whole(name, n.free, n, draft.span, draft.text))
         return read_array(draft.wholes[n], n.free)
     return n
+
+
+def powers(n: Node) -> Node:
+    """A power that `exp(e * log(x))` is not: of exponent zero, and of a whole one where x may be negative."""
+    if n.op != "pow" or not any(True for _ in walk.reads(n)):
+        return n
+    x, e = n.args
+    if e.op == "const" and e.arg == 0:
+        return build.const(1.0, n.span)
+    if x.op == "const" and x.arg > 0 or e.op == "const" and (e.arg != int(e.arg) or abs(e.arg) <= LARGEST_POWER):
+        return n
+    given = build.node("abs", x)
+    if e.dtype in FLOATS and e.op != "const":  # a broken power of a negative number is none
+        given = build.select(build.node("eq", build.node("floordiv", e, build.const(1)), e), given, x)
+    size = build.node("exp", build.mul(e, build.node("log", given)))
+    odd = build.node("eq", build.node("mod", e, build.const(2)), build.const(1))
+    negative = build.node("and", odd, build.node("lt", x, build.const(0)))
+    found = build.select(negative, build.node("neg", size), size)
+    return build.select(build.node("eq", e, build.const(0)), build.const(1.0), found)
 
 
 def _number(value: float) -> plan.Call:

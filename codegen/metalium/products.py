@@ -39,6 +39,11 @@ def streamed(
 ) -> Node | None:
     """The product of a parameter and a factor over all of its bound indices; None when it is better held in L1."""
     given = draft.given[matrix.arg.ref.name]
+    if matrix.arg.ref.name in draft.held:
+        if prod(given.shape) <= LARGE:
+            return None
+        raise refuse(matrix.span, f"`{matrix.arg.ref.name}` is multiplied as a matrix, and read element by element too",
+                     "a streamed matrix is not held besides: use two parameters")  # fmt: skip
     mine = [a.arg for a in matrix.args[given.banks :]]
     k = tuple(i for i in mine if i in bound)
     lead = tuple(i for i in mine if i not in bound and i in left.free)

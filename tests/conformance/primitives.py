@@ -83,10 +83,12 @@ def _binary() -> Iterable[Primitive]:
         yield Primitive(f"{of}_index", of, f"((a + 7) {sign} (b + 1))*{W}")
         yield Primitive(f"index_{of}", of, f"(b + 2) {sign} {right}")
     yield Primitive("floordiv_large", "floordiv", f"(8388609*sign(abs({X}) + 1)) // 1")
-    for n in ("0", "1", "-1", "2", "3", "4", "5", "-2", "7", "0.5", "-0.5", "2.5", "1/3"):
+    for n in ("0", "1", "-1", "2", "3", "4", "5", "-2", "7", "0.5", "-0.5", "2.5", "1/3", "9", "33", "-9"):
         base = X if "." not in n and "/" not in n else f"abs({X})"
         yield Primitive(f"pow_{n.translate(str.maketrans('-./', 'nph'))}", "pow", f"{base}^({n})")
     yield Primitive("pow_whole_index", "pow", f"{X}^(b + 1)")
+    yield Primitive("pow_whole_tensor", "pow", f"{X}^(2 + sign({W}))")
+    yield Primitive("pow_of_nothing", "pow", f"(0*{X})^(b*{W}^2)")
     for of, sign in COMPARED.items():
         yield Primitive(of, of, f"1.0*({X} {sign} {W})")
         yield Primitive(f"{of}_number", of, f"{X}*({X} {sign} 0.5)")
@@ -142,7 +144,8 @@ def _windows() -> Iterable[Primitive]:
 GROUPS: dict[str, tuple[Primitive, ...]] = {
     "functions": tuple(_functions()),
     "binary": tuple(_binary()),
-    "reductions": tuple(_reductions()),
+    "sums": tuple(p for p in _reductions() if p.of in ("sum", "mean")),
+    "extremes": tuple(p for p in _reductions() if p.of not in ("sum", "mean")),
     "along": tuple(_along()),
     "windows": tuple(_windows()),
 }
