@@ -24,8 +24,12 @@ class Lock:
     """A folder's lock.  Where another has it: waits, and says for whom, or refuses."""
 
     def __init__(self, folder: Path, file: Path, wait: bool = False):
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b", 0)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as e:
+            raise UserError(f"{e.filename}: {e.strerror}", "give an `out` that can be written") from e
+        self._file = os.fdopen(handle, "r+b", 0)
         try:
             if not try_lock(self._file.fileno()):
                 holder = self._file.read(200).decode(errors="replace").strip() or "another process"

@@ -118,6 +118,11 @@ class Trainer:
         self.step = 0
         self.carried: State | None = {} if config.carry_state else None
         self._require_fit(resume)
+        for name in (CHECKPOINTS, "module"):  # what cannot be written is told before any work
+            try:
+                (run / name).mkdir(exist_ok=True)
+            except OSError as e:
+                raise UserError(f"{run / name}: {e.strerror}", "remove it, or give another `out`") from e
         self.train_data = self._store(config.data.train, model.vocab)
         self.eval_data = self._store(config.data.eval, model.vocab) if config.data.eval else None
         kind = Lanes if config.carry_state else Batches

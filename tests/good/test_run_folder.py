@@ -349,6 +349,22 @@ def test_a_folder_in_the_place_of_last_is_told_before_any_work(folder: Path) -> 
             Trainer(config(), resume=resume)
 
 
+@pytest.mark.parametrize("name", [".lock", "checkpoints", "module", "tokens", "metrics.jsonl"])
+def test_what_cannot_be_written_is_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run" / name
+    path.parent.mkdir()
+    if name in (".lock", "metrics.jsonl"):
+        path.mkdir()
+    else:
+        path.touch()
+    with pytest.raises((UserError, OSError), match=name):
+        Trainer(config()).train()
+    assert not checkpoints(tmp_path / "run")
+
+
 def test_damaged_weights_are_not_compiled_or_scored(folder: Path) -> None:
     run = folder / "run"
     home = run / "checkpoints" / "step-00000006"
