@@ -29,13 +29,15 @@ def read_record(path: Path) -> dict[str, Any]:
     """What a record says, if it is whole."""
     try:
         record = json.loads(path.read_bytes())
+        found = record.pop("checksum", None) if isinstance(record, dict) else None
+        seal = _seal(record)
     except OSError as e:
         raise Damaged(f"{path.name}: {e.strerror}") from e
     except (ValueError, RecursionError) as e:
         raise Damaged(f"{path.name} is no JSON") from e
     if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
         raise Damaged(f"{path.name} names no files")
-    if record.pop("checksum", None) != _seal(record):
+    if found != seal:
         raise Damaged(f"{path.name} is not as it was written")
     return record
 
@@ -52,7 +54,7 @@ def check_files(folder: Path, record: Mapping[str, Any], names: Iterable[str]) -
             raise Damaged(f"{name} is not as it was written")
 
 
-def _seal(record: Mapping[str, Any]) -> str:
+def _seal(record: Any) -> str:
     return checksum([json.dumps(record, sort_keys=True).encode()])
 
 

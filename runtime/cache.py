@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from .parts import locked_folder, remove, sync, try_lock
+from .parts import locked_folder, remove, sweep, sync, try_lock
 
 _SEAL = hashlib.sha256().digest_size
 """A library ends with the hash of all before it; loaders read no further than an ELF file's own end."""
@@ -53,9 +53,11 @@ def library(folder: Path, name: str, build: Callable[[Path], Path]) -> Path:
     path = folder / f"{name}.so"
     if _as_built(path):
         return path
-    with locked_folder(folder / f".{name}.part"):
+    scratch = folder / f".{name}.0.part"  # one for all processes: they wait for each other
+    with locked_folder(scratch):
+        sweep(folder)
         if not _as_built(path):
-            made = build(folder / f".{name}.part")
+            made = build(scratch)
             with made.open("r+b") as f:
                 seal = hashlib.sha256(f.read()).digest()
                 f.write(seal)

@@ -97,6 +97,30 @@ def test_what_is_not_as_it_was_built_is_built_again(folder: Path, damage: Callab
     assert cache.library(folder, "lib", build) == path and build.count == 2
 
 
+def test_what_killed_builds_left_is_removed_by_the_next(folder: Path) -> None:
+    for name in ("lib", "other"):
+        (folder / f".{name}.0.part").mkdir()
+        (folder / f".{name}.0.part" / "half.o").touch()
+    cache.library(folder, "lib", Builds())
+    assert [p.name for p in folder.iterdir()] == ["lib.so"]
+
+
+def test_the_kernels_are_kept_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cdrmix.runtime.torch import native
+
+    build = Builds()
+    monkeypatch.setattr(native, "_build", lambda compiler, name, scratch: build(scratch))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    name, path = native._library()
+    assert path == tmp_path / "cdrmix" / "kernels" / f"{name}.so" and build.count == 1
+    truncated(path)
+    assert native._library() == (name, path) and build.count == 2
+    path.parent.chmod(0o777)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.warns(RuntimeWarning, match="others can write to"):
+        assert native._library()[1].parent == tmp_path / f"cdrmix-kernels-{os.geteuid()}"
+
+
 def test_a_sealed_library_is_loaded_by_the_system(folder: Path, tmp_path: Path) -> None:
     source = tmp_path / "seven.c"
     source.write_text("int seven(void) { return 7; }\n")
