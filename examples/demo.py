@@ -16,6 +16,7 @@ import sysconfig
 import time
 from pathlib import Path
 
+from cdrmix.runs import checkpoints, step_of
 from cdrmix.train.config import TrainConfig, read_config
 from cdrmix.train.loop import Trainer
 from cdrmix.train.plot import plot_loss, sparkline
@@ -73,10 +74,9 @@ def choose_steps() -> int:
 
 def train(steps: int) -> None:
     """Train, or go on with what was stopped."""
-    about = HOME / "run" / "last" / "trainer.json"
-    done = json.loads(about.read_text())["step"] if about.is_file() else 0
-    if done < steps:
-        resume = ["--resume"] if done else []
+    homes = checkpoints(HOME / "run")
+    if not homes or step_of(homes[0]) < steps:
+        resume = ["--resume"] if homes else []
         cdrmix("train", CONFIG, "--set", f"steps={steps}", "--set", f"eval_every={max(1, steps // EVALS)}", *resume)
 
 
