@@ -7,6 +7,7 @@ Raises `Damaged`, which says what is not.
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def write_record(path: Path, about: Mapping[str, Any], files: Iterable[str]) -> 
 
 def read_record(path: Path) -> dict[str, Any]:
     """What a record says, if it is whole."""
+    _size(path)
     try:
         record = json.loads(path.read_bytes())
         found = record.pop("checksum", None) if isinstance(record, dict) else None
@@ -60,9 +62,12 @@ def _seal(record: Any) -> str:
 
 def _size(file: Path) -> int:
     try:
-        return file.stat().st_size
+        about = file.stat()
     except OSError as e:
         raise Damaged(f"{file.name}: {e.strerror}") from e
+    if not stat.S_ISREG(about.st_mode):  # to read a FIFO would take for ever
+        raise Damaged(f"{file.name} is no file")
+    return about.st_size
 
 
 def _sum(file: Path) -> str:

@@ -73,7 +73,7 @@ def train(folder: Path, prepare: Callable[[], None] = lambda: None) -> int:
             os.chdir(folder)
             quiet = os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             os.dup2(quiet, 2)
-            resume = bool(checkpoints(Path("run")))
+            resume = Path("run/last").exists()
             prepare()
             Trainer(config(), resume=resume).train()
             code = 0

@@ -66,6 +66,8 @@ def save_checkpoint(
             if state is not None:
                 save_file({n: x.contiguous() for n, x in state.items()}, str(part / STATE))
             write_record(part / RECORD, {"step": step, **about}, FILES if state is None else (*FILES, STATE))
+            if not (run / LAST).exists():
+                point_last(run, home)  # a run's first checkpoint is there under both names at once
         point_last(run, home)
         before = sorted((p for p in home.parent.glob("step-*") if 0 <= step_of(p) < step), key=step_of)
         for old in before[: max(0, len(before) - keep + 1)]:

@@ -28,6 +28,8 @@ class Metrics:
 
     def __init__(self, path: Path, step: int):
         self._path = path
+        if os.path.lexists(path) and not path.is_file():
+            raise UserError(f"{path} is no file", "remove it, or give another `out`")
         before = path.read_bytes() if path.exists() else b""
         *lines, _ = before.split(b"\n")  # what follows the last line's end was cut short by a kill
         steps = [_step(line) for line in lines]

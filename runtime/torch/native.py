@@ -86,12 +86,13 @@ def _library() -> tuple[str, Path]:
         raise CannotBuild(f"they are built on Linux, not on {sys.platform}")
     compiler = _compiler()
     try:
-        version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
+        version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise CannotBuild(f"no C++ compiler ({' '.join(compiler)})") from error
     key = hashlib.sha256()
-    for part in (torch.__version__, version, _processor(), *FLAGS, *BUILD):
+    for part in (torch.__version__, _processor(), *FLAGS, *BUILD):
         key.update(part.encode() + b"\0")
+    key.update(version + b"\0")
     for file in (*HEADERS, *SOURCES):
         key.update((HERE / file).read_bytes() + b"\0")
     name = f"cdrmix_{key.hexdigest()[:16]}"
@@ -141,7 +142,8 @@ def _build(compiler: list[str], name: str, folder: Path) -> Path:
 
 def _run_all(commands: list[list[str]]) -> None:
     """Run commands side by side; the first failure is told with the end of what it printed."""
-    running = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for c in commands]
+    kind: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    running = [subprocess.Popen(c, **kind) for c in commands]
     printed = [process.communicate()[0] for process in running]
     for process, text in zip(running, printed, strict=True):
         if process.returncode:
