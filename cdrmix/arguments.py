@@ -60,7 +60,7 @@ def _whole(most: int, least: int = 0) -> Callable[[str], int]:
 
     def number(text: str) -> int:
         if not re.fullmatch(r"\+?[0-9]+", text) or len(text) > 40 or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"`{text}`: give a whole number from {least} to {most}")
+            raise argparse.ArgumentTypeError(f"`{text}`: give {least} or more, at most {most}")
         return int(text)
 
     return number
