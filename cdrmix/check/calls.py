@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from cdrmix.check.axes import names, unite
 from cdrmix.check.bodies import open_body
+from cdrmix.check.catalogue import squashed
 from cdrmix.check.dims import axis_of, bind_axes, check_axes
 from cdrmix.check.draft import CALL, Definition
 from cdrmix.check.equations import reading, solve
@@ -28,7 +29,7 @@ from cdrmix.check.reductions import call_bracketed, call_function
 from cdrmix.check.remedies import NO_RECURSION
 from cdrmix.check.scope import OpDecl, OpValue
 from cdrmix.check.statics import STATIC_FUNCTIONS, evaluate, import_of, not_static
-from cdrmix.check.symbols import Bound, Held, Local
+from cdrmix.check.symbols import Bound, Held, Local, Stored
 from cdrmix.check.tensors import Value, constant, stored
 from cdrmix.check.translation import translated
 from cdrmix.check.values import a_kind, accept, inputs, kind_of, settable, show
@@ -63,6 +64,14 @@ def _(expr: ast.Call, r: Reading) -> Value:
         case ast.Index(base=ast.Name(id=name), items=items) if isinstance(held := r.frame.symbols.get(name), Held):
             return apply_held(held, items, expr, r)
         case ast.Name(id=name) if name in r.frame.symbols or name in r.indices:
+            symbol = r.frame.symbols.get(name)
+            if (
+                isinstance(symbol, Stored)
+                and symbol.kind == "param"
+                and len(symbol.indices or ()) == len(expr.args) + 1
+            ):
+                help = f"a matrix is applied by `@`: write `({name} @ {written(expr.args[0].value)})`"
+                r.draft.fail("E0216", expr.span, f"`{name}` is a value, not an op, and cannot be called", help)
             r.draft.fail("E0216", expr.base.span, f"`{name}` is a value, not an op, and cannot be called",
                          f"index it as `{name}[…]`")  # fmt: skip
         case ast.Name(id=name) if name in INITS and not r.frame.visible(name, r.scope):
@@ -93,9 +102,12 @@ def _of_a_module(front: Sequence[str], name: str, expr: ast.Call, r: Reading) ->
     if r.frame.own(front[0]):
         args = (ast.Arg(expr.base.span, None, ast.Name(expr.base.span, front[0])), *args)
     plain = ast.Call(expr.span, ast.Name(expr.base.span, name), args)
+    own = next((n for n in r.frame.all_names(r.scope) if squashed(n) == squashed(name)), "")
     known = name in FUNCTIONS or name in STATIC_FUNCTIONS or r.frame.visible(name, r.scope)
     if known and not any(a.name for a in args):
         help = f"write `{written(plain)}`"
+    elif own and not r.frame.own(front[0]):
+        help = f"an op is a part, `part n: {own}`, or a line of the stack"
     elif knows(name):
         help = translated(name, args, expr.span, r)
     else:

@@ -70,11 +70,27 @@ def _init(symbol: Stored, expr: ast.Expr, frame: Frame, w: Writing) -> nodes.Ini
         case ast.Call(base=ast.Name(id=rule)) if not (
             frame.visible(rule, symbol.scope) or rule in RESERVED or rule in frame.broken
         ):
-            near = did_you_mean(rule, INITS)
+            near = _INITS_ELSEWHERE.get(rule.rstrip("_").split("_")[0], "") or did_you_mean(rule, INITS)
             frame.draft.fail("E0201", expr.base.span, f"no init rule `{rule}`", near or "a formula such as `0`, or "
                              "`orthogonal()`, `uniform(low, high)`, `normal(std)`")  # fmt: skip
         case _:
             return nodes.Init("value", (_number(value(expr, r), expr, r, w),))
+
+
+_INITS_ELSEWHERE = {
+    "zeros": "write `0`",
+    "zero": "write `0`",
+    "ones": "write `1`",
+    "constant": "write the number itself: `0.5`",
+    "eye": "a formula over its indices: `param W: [i < D, j < D] ~ i == j`",
+    "identity": "a formula over its indices: `param W: [i < D, j < D] ~ i == j`",
+    "randn": "write `normal(0.02)`",
+    "rand": "write `uniform(0, 1)`",
+    "gaussian": "write `normal(0.02)`",
+    "trunc": "write `normal(0.02)`",
+    **dict.fromkeys(("xavier", "glorot", "kaiming", "he", "lecun"), "write `orthogonal()`, or `normal(std)`"),
+}
+"""Init rules of other languages, by their first word."""
 
 
 def _arguments(rule: str, expr: ast.Call, r: Reading) -> list[tuple[Value, ast.Expr]]:

@@ -18,6 +18,7 @@ from cdrmix.check.expressions import check_number, is_function, meet
 from cdrmix.check.frame import Frame
 from cdrmix.check.index_forms import Letters
 from cdrmix.check.mentions import nodes as nodes_of
+from cdrmix.check.other_languages import in_general
 from cdrmix.check.parts import Application
 from cdrmix.check.quote import quote
 from cdrmix.check.reading import Mode, Reading, finish, read, value
@@ -278,6 +279,11 @@ def _solve_tuple(local: Local, r: Reading) -> None:
             pass
         case _:
             count = len(stmt.targets)
+            name = call.base.id if isinstance(call, ast.Call) and isinstance(call.base, ast.Name) else ""
+            if isinstance(call, ast.Call) and isinstance(call.base, ast.Path):
+                name = call.base.parts[-1]
+            if name and (help := in_general(name)):
+                r.draft.fail("E0319", stmt.span, f"only `top` gives two values, no `{name}`", help)
             r.draft.fail("E0319", stmt.span, f"`{quote(call)}` is one value, {count} names stand on the left",
                          "only `top` gives two: `gate, pick = top[k < n](p)`")  # fmt: skip
     if len(stmt.targets) != 2:

@@ -280,9 +280,23 @@ def meet(
     help = merged(right, right_text, left, None, r) if turned else merged(left, left_text, right, right_text, r)
     if whole is not None and not help:
         help = together(whole, left, right, r, {id(left_text): tuple(left), id(right_text): tuple(right)})
-    help = help or f"they meet at `{symbol}`, where axes must be the same"
+    help = (
+        help
+        or f"they meet at `{symbol}`, where axes must be the same{_declared(left, left_text, right, right_text, r)}"
+    )
     r.draft.fail("E0303", span, f"axes differ: `{quote(left_text)}` is {names(left)}, `{quote(right_text)}` is "
                  f"{names(right)}", help)  # fmt: skip
+
+
+def _declared(
+    left: Sequence[AxisVar], left_text: ast.Expr, right: Sequence[AxisVar], right_text: ast.Expr, r: Reading
+) -> str:
+    """What a param would be declared as, to meet the other operand."""
+    for text, mine, other in ((right_text, right, left), (left_text, left, right)):
+        symbol = r.frame.symbols.get(text.id) if isinstance(text, ast.Name) else None
+        if isinstance(symbol, Stored) and symbol.kind == "param" and len(mine) == len(other) == 1:
+            return f": as in `param {symbol.name}: {names(other)}`"
+    return ""
 
 
 def merged(

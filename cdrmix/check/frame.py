@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Protocol
 
 from cdrmix.check.axes import AxisVar, Products
+from cdrmix.check.catalogue import squashed
 from cdrmix.check.draft import Draft
 from cdrmix.check.mentions import defined, mentioned, whens
 from cdrmix.check.modules import Lets, ModuleEnv
 from cdrmix.check.needs import Ring, in_turn, surely
 from cdrmix.check.other_languages import MODULES, in_general
 from cdrmix.check.scope import OpDecl, OpValue, Scope, Static
-from cdrmix.check.statics import RUNTIME, evaluate, not_static, unknown
+from cdrmix.check.statics import RUNTIME, evaluate, import_of, not_static, unknown
 from cdrmix.check.symbols import Held, Local, Stored, Symbol
 from cdrmix.check.tensors import Value
 from cdrmix.check.values import CONTEXT, Failed, accept
@@ -319,7 +320,10 @@ class Names:
             frame.draft.fail("E0201", node.span, f"`{first}` has nothing behind a dot, no `{rest}`",
                              help or "only a model's settings come in groups")  # fmt: skip
         if rest and first in MODULES:
-            help = in_general(node.parts[-1]) or "names have no module in front"  # type: ignore[union-attr]
+            last = name.rpartition(".")[2]
+            own = next((n for n in frame.all_names(self.scope) if squashed(n) == squashed(last)), "")
+            help = f"write `{own}`" if own else import_of(last, self.scope, node.span) or in_general(last)
+            help = help or "names have no module in front"
             frame.draft.fail("E0201", node.span, f"no name `{first}` here", help)
         if first in frame.home.settings or first in settings or isinstance(node, ast.Path):
             plain = name.rpartition(".")[2]

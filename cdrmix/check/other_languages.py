@@ -154,15 +154,17 @@ view reshape flatten unflatten rearrange permute movedim squeeze unsqueeze: axes
 `x[h, n]`, after `dim D = H * N`, or `x as [H, N]`
 repeat tile expand expand_as broadcast_to repeat_interleave: nothing is expanded: an equation reads what it needs at \
 each index, `y[h,n] = a[h]*b[h,n]`
-rand randn random normal_ dropout bernoulli multinomial: nothing is random but how a param begins: \
+dropout: there is none: leave it out
+rand randn random normal_ bernoulli multinomial: nothing is random but how a param begins: \
 `param W: [D, D] ~ normal(0.02)`
 lstm gru rnn lstmcell grucell: a recurrence is a `state` and the equation of its new value: `state h: [D]`, \
 `h' = tanh(W @ x + U @ h)`
 topk argmax argmin argsort sort: the largest and their places are `values, picks = top[k < n](v)`
-dense conv2d parameter: a trained matrix is `param W: [out, D] ~ orthogonal()`, and is applied by `W @ x`
+linear dense conv2d parameter: a trained matrix is `param W: [out, D] ~ orthogonal()`, and is applied by `W @ x`
 gather index_select take take_along_dim scatter embedding: a place is an index: `E[id]`, `x[pick[k]]` of a `top`; a \
 computed one is compared: `sum[i](x[i]*(i == p))`
-split chunk unbind narrow: a part of an axis is read by arithmetic on its index: `y[i < 2] = x[i + 4]`
+split chunk unbind narrow: a part of an axis is read by arithmetic on its index: `a[i < D//2] = x[i]`, \
+`b[i < D//2] = x[i + D//2]`
 roll shift delay: the value of the token before is a `state`: `state x1: [D]`, `x1' = x`
 len size shape numel: a size is the name of its axis: `D` for an `x: [D]`
 conv1d causal_conv1d convolution: a convolution along the tokens reads a history: `history X: [D] last 4 = x`, \

@@ -256,6 +256,10 @@ def check_bounds(item: Value, axis: AxisVar, text: str, where: str, r: Reading) 
         r.draft.fail("E0312", item.span, f"index `{text}` reaches {reach}, past the end of {base}: "
                      f"{names([axis])} has {axis.size} places", f"the last place is {axis.size - 1}; where a choice "
                      f"takes another branch beyond it, write `min({text}, {axis.size - 1})`")  # fmt: skip
+    if low == high < 0 and -low <= axis.size:
+        size = axis.root.name if axis.root.name in r.frame.axes else str(axis.size)
+        r.draft.fail("E0312", item.span, f"index `{text}` reaches {low}, before the start of {base}",
+                     f"places count from 0: write `{size} - {-low}`")  # fmt: skip
     if low < 0:
         r.draft.fail("E0312", item.span, f"index `{text}` reaches {low}, before the start of {base}",
                      "the first place is 0; where a choice takes another branch before it, write "

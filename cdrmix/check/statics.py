@@ -15,6 +15,7 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
+from cdrmix.check.catalogue import squashed
 from cdrmix.check.other_languages import as_op
 from cdrmix.check.scope import OpDecl, OpValue, Scope, Static
 from cdrmix.check.values import (
@@ -149,6 +150,8 @@ def unknown(node: ast.Name | ast.Path, known: Iterable[str], report: Report, sco
     known = list(known)
     if name in STATIC_FUNCTIONS or name in REDUCTIONS:
         fail(report, "E0201", node.span, f"`{name}` is a function, not a value", f"call it: `{name}(…)`")
+    if (own := next((n for n in known if squashed(n) == squashed(name)), "")) and own != name:
+        fail(report, "E0201", node.span, f"no name `{name}` here", f"did you mean `{own}`?")
     if imported := import_of(name, scope, node.span):
         fail(report, "E0201", node.span, f"no name `{name}` here", imported)
     if (help := as_op(name)) and name not in known:

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 @read.register
 def _(symbol: Stored, span: Span, r: Reading) -> Value:
     if symbol.kind == "history":
-        r.draft.fail("E0404", span, f"`{symbol.name}` is a history: read it as `{symbol.name}[t, …]`",
-                     "with `t` reduced over: `sum[t]`, `softmax[t]`, …")  # fmt: skip
+        name = symbol.name
+        r.draft.fail("E0404", span, f"`{name}` is a history: read it as `{name}[t, …]`",
+                     f"with `t` reduced over: `s[t] = sum[n](q[n]*{name}[t,n])`, and `y[n] = "
+                     f"sum[t](softmax[t](s[t])*{name}[t,n])`")  # fmt: skip
     return whole(symbol, span, r)
 
 

@@ -41,6 +41,8 @@ Shapes = Mapping[int, tuple[AxisVar, ...]]
 
 def translated(name: str, args: Sequence[ast.Arg], span: Span, r: Reading) -> str:
     """What to write for a call of `name`; mistakes in its arguments are told."""
+    if name[:1].isupper():  # a module that holds parameters, or one without: it is no function there either
+        return in_general(name)
     plain = [a.value for a in args if a.name not in _OPTIONS and not isinstance(a.value, ast.Str)]
     shapes = {id(e): v.shape for e, v in zip(plain, values(plain, r), strict=True)}
     return rewritten(name, args, shapes, span, r)

@@ -124,7 +124,7 @@ def _operand_wanted(p: Place) -> Diagnostic | None:
             help = "a tensor is an equation over its indices: `y[i] = …`"
             return p.error("E0110", "a value cannot begin with `[`", help)
         case "residual":
-            return p.error("E0110", "`residual` is not a part of an expression", "it stands once, after a line's label")
+            return p.error("E0110", "`residual` is not a part of an expression", "in an op it is `x + f(x)`")
         case "if" | "when" if p.before is not None:
             return p.error("E0110", f"`{p.token}` does not begin an expression", "a choice is `a if condition else b`")
     return None
@@ -225,6 +225,41 @@ def _begins_equation(p: Place) -> bool:
     return False
 
 
+def _by_itself(p: Place) -> Diagnostic | None:
+    """What other languages have as statements: comments, texts, calls, loops, values."""
+    if p.block not in ("op", "when"):
+        return None
+    token, first = p.token, p.first
+    if p.before is None and token in ("//", "/", "*", "%", "-"):
+        return p.error("E0110", f"`{token}` begins no statement", "a comment begins with `#`")
+    if p.before is None and token.type == "STRING":
+        return p.error("E0110", "a text does not stand by itself", "a comment begins with `#`")
+    if first in ("for", "while", "loop", "repeat"):
+        help = "an index runs by itself, `y[i] = …`; layers are repeated by `repeat layer < layers` in a stack"
+        return p.error("E0110", "an op has no loops", help, p.span(first))
+    if p.at == p.start + 1 and first.type == "NAME" and token == "(":
+        help = f"give its value a name: `y = {first}(…)`"
+        return p.error("E0110", "a call does not stand by itself", help, p.span(first))
+    if p.ends and p.at == p.start + 1 and first.type == "NAME":
+        help = f"what the op gives is `return {first}`"
+        return p.error("E0110", f"`{first}` does not stand by itself", help, p.span(first))
+    if p.before == "lambda":
+        help = "a function is an op of the file: `op g(x: [D]) -> [D] { return … }`"
+        return p.error("E0110", "there is no `lambda`", help, p.span(p.before))
+    if token == "," and first == "return":
+        return p.error("E0110", "an op returns one value", "make two ops of it, or hand the other one on by a `carry`")
+    if (
+        token == ","
+        and "=" in p.tokens[p.start : p.at]
+        and p.tokens[p.start : p.at].count("(") == (p.tokens[p.start : p.at].count(")"))
+    ):
+        return p.error("E0110", "an equation has one value", "write one equation a name")
+    if token == ":" and p.at == p.start + 1 and first.type == "NAME" and p.after == "[":
+        help = f"write `{first} = …`; a type stands in a declaration, or after `as`"
+        return p.error("E0110", "an equation has no type on its left", help, p.span(first))
+    return None
+
+
 def _unknown_statement(p: Place) -> Diagnostic | None:
     """A statement that begins with a word the language does not have."""
     words, where = _BLOCKS.get(p.block, ((), "a group"))
@@ -317,6 +352,7 @@ _RULES: tuple[Callable[[Place], Diagnostic | None], ...] = (
     _chained_comparison,
     _attribute,
     _equals,
+    _by_itself,
     _two_statements,
     _keyword,
     _unknown_statement,
