@@ -1,7 +1,7 @@
 # `make` builds the program cdrmix-run and the library libmodel.so from this folder's sources.
 # For another machine: make CC=aarch64-linux-gnu-gcc ARCH=
 
-CC ?= cc
+CC := $(or $(strip $(CC)),cc)
 ARCH ?= $(shell $(CC) -march=native -E -x c /dev/null >/dev/null 2>&1 && echo -march=native)
 # without contraction every machine prints the same digits
 CFLAGS ?= -O3 $(ARCH)

@@ -1,7 +1,7 @@
 # `make` builds the program cdrmix-run and the library libmodel.so from this folder's runner/.
 # Neither needs anything of NVIDIA's or AMD's to be built; the driver is loaded when they run.
 
-CC ?= cc
+CC := $(or $(strip $(CC)),cc)
 CFLAGS ?= -O2
 CHECKED = -std=c99 -Wall -Wextra -pedantic
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
+from cdrmix.runtime.compilers import command
 
 from cdrmix.cli import main
 
@@ -56,3 +61,18 @@ def test_training_says_how_its_scans_run(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.delenv("CXX", raising=False)
     assert main(["doctor", "torch"]) == 0
     assert "scans in torch" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make")
+@pytest.mark.parametrize("target", ["c", "gpu"])
+@pytest.mark.parametrize("given", [None, "", " ", "cc -m64"])
+def test_make_and_doctor_take_the_same_compiler(
+    target: str, given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CC", given)
+    makefile = Path(__file__).parents[2] / "runtime" / target / "artefact.mk"
+    words = ["make", "-s", "-f", str(makefile), "--eval=show: ; @echo $(CC)", "show"]
+    shown = subprocess.run(words, env=os.environ, capture_output=True, text=True, check=True).stdout
+    assert tuple(shown.split()) == command("CC", "cc") or not shutil.which("cc")

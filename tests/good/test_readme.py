@@ -85,3 +85,15 @@ def test_the_c_of_the_documents_runs(made: Path, tmp_path: Path) -> None:
     done = subprocess.run([tmp_path / "mine"], cwd=made, capture_output=True, text=True, check=True)
     with Session.open(made) as session:
         assert float(done.stdout) == pytest.approx(float(session.prefill([0, 1, 2, 3])[0]), rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make")
+def test_the_demo_installs_nothing_that_only_gpu_targets_need(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+
+    def commands(target: str) -> str:
+        words = ["make", "-n", "-C", str(root), target, f"VENV={tmp_path / 'venv'}"]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+    assert "--editable '.'" in commands("demo") and "--editable '.'" in commands("setup")
+    assert "--editable '.[dev,gpu]'" in commands("test") and "--editable '.[dev,gpu]'" in commands("lint")
