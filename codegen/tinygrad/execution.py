@@ -23,6 +23,7 @@ MODULE = "cdrmix.codegen.tinygrad.execution"
 
 def run(folder: Path, ids: Sequence[int]) -> dict[str, np.ndarray]:
     """Run the program token by token, and as a prompt.  Raises `UserError` where tinygrad has no CPU device."""
+    internals.check_version()
     if needs := host.missing():
         raise UserError(f"tinygrad's CPU device needs {needs[0].what}: {needs[0].why}", f"run {needs[0].command}")
     with tempfile.TemporaryDirectory(prefix="cdrmix-run-") as place:

@@ -69,7 +69,7 @@ class Race(NotAKernel):
 
 def check_version() -> None:
     """Refuse any tinygrad but the pinned one."""
-    remedy = f"pip install tinygrad=={VERSION}"
+    remedy = f"run pip install tinygrad=={VERSION}"
     try:
         found = version("tinygrad")
     except PackageNotFoundError:

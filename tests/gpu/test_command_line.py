@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
-from cdrmix.codegen.tinygrad import amd, host, toolchain
+from cdrmix.codegen.tinygrad import amd, host, internals, toolchain
 
 from cdrmix.cli import main
 from tests.small import write_spec
@@ -118,6 +119,19 @@ def test_verify_without_a_compiler_for_the_program_says_what_helps(
         host.compiler.cache_clear()
     told = capsys.readouterr().err
     assert says in told and "run " in told and "Traceback" not in told
+
+
+@no_gpu
+def test_verify_without_tinygrad_says_what_helps(
+    artefact: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.delenv("CDR_DRIVER", raising=False)
+    monkeypatch.setattr(internals, "version", missing)
+    assert main(["verify", str(artefact), "--tokens", "3"]) == 1
+    assert "tinygrad, which is not installed" in (told := capsys.readouterr().err) and "pip install tinygrad" in told
 
 
 @pytest.mark.skipif(bool(amd.missing()), reason="llvmlite or triton is not installed")
