@@ -144,6 +144,8 @@ def run_generate(a: Namespace) -> None:
         raise UserError(
             f"{a.artefact} has no tokenizer", "compile it with --tokenizer FILE or bytes, or from a checkpoint"
         )
+    if sys.stdout is None:
+        raise UserError("the standard output is closed", "a text has to go somewhere: > /dev/null takes it")
     how = Sampling(a.temperature, a.top_p, a.top_k, a.repetition_penalty, a.seed)
     with doing("opening the artefact"):
         session = Session.open(a.artefact)
