@@ -14,6 +14,7 @@ from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_ubyte
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cdrmix.runtime.generation import Stops
 from cdrmix.runtime.tokens import Tokenizer, visible_bytes
@@ -344,6 +345,25 @@ def test_nothing_to_go_by_is_refused(run: Programs) -> None:
     for one in (run.python, run.c):
         assert one("--prompt", "", code=1) == b""
         assert one("--prompt", "-", given=b"", code=1) == b""
+
+
+def test_logits_that_are_not_finite_choose_nothing(home: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Weights of a run that diverged: an error and exit 1, where there was an empty text."""
+    model = load_text(SPEC)
+    weights = random_weights(model, 1)
+    weights["head.W"] = np.sign(weights["head.W"]) * 3e38
+    write_weights(home / "large.safetensors", {n: x.shape for n, x in weights.items()}, weights.__getitem__)
+    for target in ("cpu", "torch"):
+        write_artifact(lower(model), target, home / target, home / "large.safetensors", "bytes")
+        for how in ([], ["--temperature", "0"]):
+            assert main(["generate", str(home / target), "--prompt", "ab", *how]) == 1
+            said = capfdbinary.readouterr()
+            assert b"NaN or infinity" in said.err and said.out == b"ab"
+    subprocess.run(["make", "-s", "-C", str(home / "cpu"), "CFLAGS=-O1"], check=True)
+    for options in ("", "-t 0", "-k 3 -p 1"):
+        command = f"{home / 'cpu' / 'cdrmix-run'} -m {home / 'cpu'} {options} ab"
+        done = subprocess.run(command.split(), capture_output=True, check=False)
+        assert done.returncode == 1 and b"NaN or infinity" in done.stderr and done.stdout == b"ab"
 
 
 def test_what_cannot_be_printed_is_said(home: Path, tmp_path: Path) -> None:
