@@ -11,11 +11,11 @@ from dataclasses import replace
 from cdrmix.check.axes import AxisVar, IndexVar
 from cdrmix.check.dims import axis_of, check_solved, range_of, size_of, solve
 from cdrmix.check.frame import Frame, Names
-from cdrmix.check.mentions import defined, mentioned, nodes
+from cdrmix.check.mentions import defined, mentioned
 from cdrmix.check.quote import quote
 from cdrmix.check.remedies import choice_by_value, without_prime
 from cdrmix.check.scope import OpValue, Scope
-from cdrmix.check.statics import RUNTIME, evaluate, truth
+from cdrmix.check.statics import evaluate, truth
 from cdrmix.check.symbols import Declaration, Held, Kind, Local, Stored
 from cdrmix.check.values import Failed, a_kind, accept, check_complete, kind_of, show
 from cdrmix.syntax import ast
@@ -90,17 +90,9 @@ def _declare(stmt: ast.Stmt, scope: Scope, frame: Frame) -> None:
 
 def _check_condition(when: ast.When, frame: Frame) -> None:
     """Report a condition that is known only while the program runs, and the choice by value that it means (E0213)."""
-    asked = {id(a.value) for n in nodes(when.cond) if isinstance(n, ast.Call) for a in n.args if _is_carried(n)}
-    for node in nodes(when.cond):
-        if id(node) in asked or not isinstance(node, ast.Name | ast.Primed) or node.id in frame.broken:
-            continue
-        if isinstance(frame.symbols.get(node.id), Stored | Local) or node.id in RUNTIME and not frame.own(node.id):
-            frame.draft.fail("E0213", when.cond.span, f"`{quote(when.cond)}` is not known before the program runs, so "
-                             "it cannot decide a `when`", choice_by_value(when))  # fmt: skip
-
-
-def _is_carried(call: ast.Call) -> bool:
-    return isinstance(call.base, ast.Name) and call.base.id == "carried"
+    if frame.runs(when.cond):
+        frame.draft.fail("E0213", when.cond.span, f"`{quote(when.cond)}` is not known before the program runs, so "
+                         "it cannot decide a `when`", choice_by_value(when))  # fmt: skip
 
 
 def _declare_stored(kind: Kind, stmt: Declaration, scope: Scope, dtype: str, frame: Frame) -> None:
@@ -117,6 +109,13 @@ def _declare_target(target: ast.Target, stmt: ast.Equation, scope: Scope, frame:
     if target.name == "_" and not target.primed:
         return
     local = Local(target.name, stmt, target, scope, target.span)
+    if any(isinstance(item, ast.Num) for item in target.items or ()):
+        frame.broken.add(target.name)
+        place = quote(next(i for i in target.items or () if isinstance(i, ast.Num)))
+        help = f"write one equation for all places: `{target.name}[i] = … if i == {place} else …`"
+        wrong = f"`{place}` stands on the left, where only indices stand"
+        frame.draft.error("E0320", target.span, wrong, help)
+        return
     known = frame.symbols.get(target.name)
     if not target.primed and isinstance(known, Stored) and known.kind in ("state", "carry"):
         frame.unprimed.append(local)
@@ -133,6 +132,11 @@ def _read_as_primed(frame: Frame) -> None:
         if not frame.is_new(name + "'", local.span):
             continue
         kind = frame.symbols[name].kind  # type: ignore[union-attr]
+        if any(isinstance(i, ast.Name) and i.id == "t" for i in local.target.items or ()):
+            frame.broken.update((name, name + "'"))
+            frame.draft.error("E0401", local.span, f"{kind} `{name}` is written without its prime, and time has no "
+                              "index", f"`{name}` is the value before this token: write `{name}' = …`")  # fmt: skip
+            continue
         frame.draft.error("E0401", local.span, f"{kind} `{name}` is written without its prime: `{name}` is the value "
                           "before this token", f"write `{shown}`")  # fmt: skip
         stmt = replace(local.stmt, targets=tuple(replace(t, primed=t is local.target) for t in local.stmt.targets))

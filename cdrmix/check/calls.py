@@ -88,6 +88,9 @@ def _(expr: ast.Call, r: Reading) -> Value:
             pass
         case _:
             message = f"`{quote(expr.base)}` cannot be called"
+            if isinstance(expr.base, ast.Num) and len(expr.args) == 1:
+                product = ast.Binary(expr.span, "*", expr.base, expr.args[0].value)
+                r.draft.fail("E0216", expr.span, message, f"a product is written out: write `{written(product)}`")
             r.draft.fail("E0216", expr.base.span, message, "only ops and functions take arguments")
     op = evaluate(expr.base, r.env, r.frame.report)
     if not isinstance(op, OpValue):

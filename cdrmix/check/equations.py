@@ -16,11 +16,11 @@ from cdrmix.check.dims import axis_of, range_of
 from cdrmix.check.draft import Definition, Draft, Unit, Writing
 from cdrmix.check.expressions import check_number, is_function, meet
 from cdrmix.check.frame import Frame
-from cdrmix.check.index_forms import Letters
+from cdrmix.check.index_forms import Letters, indexed
 from cdrmix.check.mentions import nodes as nodes_of
 from cdrmix.check.other_languages import in_general
 from cdrmix.check.parts import Application
-from cdrmix.check.quote import quote
+from cdrmix.check.quote import quote, written
 from cdrmix.check.reading import Mode, Reading, finish, read, value
 from cdrmix.check.reductions import chosen
 from cdrmix.check.remedies import before_this_token, rows_of_top
@@ -197,7 +197,13 @@ def check_left(found: Value, target: ast.Target, text: ast.Expr, r: Reading) -> 
         left = f"{shown}[{', '.join(quote(i) for i in target.items)}]"
         culprit = found.leaves if found.leaves is not None else text
         what = f"`{quote(culprit)}` leaves an axis: it is a whole {names(found.shape)}, and `{left}` wants a number"
-        r.draft.fail("E0313", culprit.span, what, f"index it, or write `{shown} = …` for all of it at once")
+        help = f"index it, or write `{shown} = …` for all of it at once"
+        items = [i.id for i in target.items if isinstance(i, ast.Name)]
+        if culprit is text and len(items) == len(target.items) == len(found.shape):
+            over = list(zip(found.shape, items, strict=True))
+            if (body := indexed(text, over, r, {id(text): found.shape})) is not None:
+                help = f"write `{written(body)}`, or `{shown} = …` for all of it at once"
+        r.draft.fail("E0313", culprit.span, what, help)
 
 
 # --- states, carries, histories and outputs ------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from cdrmix.check import stores, tensors
 from cdrmix.check.axes import AxisVar, is_one, made_one, names, unite
 from cdrmix.check.dims import axis_of
 from cdrmix.check.draft import Definition, Writing
-from cdrmix.check.index_forms import contraction, shape_of, together
+from cdrmix.check.index_forms import Letters, contraction, shape_of, together
 from cdrmix.check.needs import Ring, in_turn, surely
 from cdrmix.check.quote import dims, quote
 from cdrmix.check.reading import Reading, read, value
@@ -122,6 +122,9 @@ def _(expr: ast.Primed, r: Reading) -> Value:
         r.draft.fail("E0602", expr.span, f"`{name}'` of a buffer is known only after the step", f"read `{name}`")
     if symbol is None and not r.frame.own(name):
         r.env.unknown(ast.Name(expr.span, name))
+    if isinstance(symbol, Stored) and symbol.kind == "param":
+        r.draft.fail("E0402", expr.span, f"`{name}'` is read, and a param has no next value",
+                     f"a prime is no transpose: a transposed product is `y[j] = sum[i]({name}[i,j]*x[i])`")  # fmt: skip
     r.draft.fail("E0402", expr.span, f"`{name}'` is read but `{name}` is not declared a state",
                  f"declare `state {name}: […]`, or read `{name}`")  # fmt: skip
 
@@ -278,6 +281,8 @@ def meet(
                      f"if they are meant to be, {made_one(two, one)}")  # fmt: skip
     turned = symbol == "="
     help = merged(right, right_text, left, None, r) if turned else merged(left, left_text, right, right_text, r)
+    if turned:
+        help = help.replace("they are the same elements: ", "write ")
     if whole is not None and not help:
         help = together(whole, left, right, r, {id(left_text): tuple(left), id(right_text): tuple(right)})
     help = (
@@ -334,6 +339,11 @@ def _matrix_product(expr: ast.Binary, left: Value, right: Value, r: Reading) -> 
 def _sum(expr: ast.Binary, left: Value, right: Value, r: Reading) -> str:
     """A product of other things than a matrix and a vector, as a sum."""
     shapes = {id(expr.left): left.shape, id(expr.right): right.shape}
+    if len(left.shape) == len(right.shape) == 1:
+        letters = Letters(r)
+        i, j = letters.index(left.shape[0]), letters.index(right.shape[0])
+        outer = f"; an outer product is `u[{i},{j}] = a[{i}]*b[{j}]`"
+        return contraction(expr, left.shape, right.shape, False, r, shapes) + outer
     rows = len(right.shape) > 1 and len(left.shape) <= 2 and is_one(left.shape[-1], right.shape[0])
     return contraction(expr, left.shape, right.shape, rows, r, shapes)
 

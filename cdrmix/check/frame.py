@@ -13,10 +13,11 @@ from typing import Any, NoReturn, Protocol
 from cdrmix.check.axes import AxisVar, Products
 from cdrmix.check.catalogue import squashed
 from cdrmix.check.draft import Draft
-from cdrmix.check.mentions import defined, mentioned, whens
+from cdrmix.check.mentions import defined, mentioned, nodes, whens
 from cdrmix.check.modules import Lets, ModuleEnv
 from cdrmix.check.needs import Ring, in_turn, surely
 from cdrmix.check.other_languages import MODULES, in_general
+from cdrmix.check.quote import quote, written
 from cdrmix.check.scope import OpDecl, OpValue, Scope, Static
 from cdrmix.check.statics import RUNTIME, evaluate, import_of, not_static, unknown
 from cdrmix.check.symbols import Held, Local, Stored, Symbol
@@ -136,10 +137,26 @@ class Frame:
             raise Failed
         return self.statics[name]
 
+    def runs(self, expr: ast.Expr) -> bool:
+        """Whether an expression reads what only the running program knows; `carried(v0)` only asks for it."""
+        calls = [n for n in nodes(expr) if isinstance(n, ast.Call) and isinstance(n.base, ast.Name)]
+        asked = {id(a.value) for n in calls if n.base.id == "carried" for a in n.args}  # type: ignore[attr-defined]
+        return any(
+            (isinstance(self.symbols.get(n.id), Stored | Local) or n.id in RUNTIME and not self.own(n.id))
+            and n.id not in self.broken
+            for n in nodes(expr)
+            if isinstance(n, ast.Name | ast.Primed) and id(n) not in asked
+        )
+
     def _text(self, name: str) -> tuple[ast.Expr, Scope] | None:
         """The expression that gives a name its static value: a `let`'s, or a default."""
         if name in self.lets:
             stmt, scope = self.lets[name]
+            if self.runs(stmt.value):
+                self.broken.add(name)
+                wrong = f"a `let` is known before the program runs, `{quote(stmt.value)}` is not"
+                help = f"an equation has no `let`: write `{name} = {written(stmt.value)}`"
+                self.draft.fail("E0213", stmt.span, wrong, help)
             return stmt.value, scope
         formal = self.formal(name)
         if formal is None or formal.default is None or formal.kind in ("tensor", "index"):

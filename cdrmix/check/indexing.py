@@ -16,9 +16,9 @@ from cdrmix.check.axes import names
 from cdrmix.check.draft import Writing
 from cdrmix.check.expressions import is_function, store
 from cdrmix.check.index_forms import Letters
-from cdrmix.check.quote import quote
+from cdrmix.check.quote import quote, written
 from cdrmix.check.reading import Reading, place, value
-from cdrmix.check.remedies import compared, delay
+from cdrmix.check.remedies import compared, delay, equation_of
 from cdrmix.check.symbols import Held, Local, Stored
 from cdrmix.check.tensors import Slots, Value
 from cdrmix.check.values import Failed
@@ -58,7 +58,11 @@ def item_value(expr: ast.Expr, r: Reading, within: ast.Index | None = None) -> V
             raise Failed
         r.waiting.told.add(expr.id)
         others = [v.name for v in r.indices.values() if v not in r.bound]
-        help = f"sum over it, or write `{r.target}[{', '.join((*others, expr.id))}] = …`"
+        whole = equation_of(r.target, r.frame)
+        summed = f": `sum[{expr.id}]({written(whole)})`" if isinstance(whole, ast.Binary) and whole.op == "*" else ""
+        help = f"sum over it{summed}, or write `{r.target}[{', '.join((*others, expr.id))}] = …`"
+        if expr.id == "t" and not summed:
+            help += "; time has no index: what the token before left is a `state`"
         if r.mode == "training" and not others:  # an `aux` has no indices
             help = "sum over it"
         r.draft.fail("E0306", expr.span, f"index `{expr.id}` is free on the right and not on the left", help)
@@ -111,7 +115,7 @@ def _split(found: Value, items: Sequence[Value], expr: ast.Index, r: Reading) ->
         if not found.shape:
             r.draft.fail("E0309", expr.span, f"`{text}` is a number and has no axis to index", "leave the brackets out")
         most = max(len(w) for n in range(len(found.shape), 9) for w in r.frame.products.readings(found.shape, n))
-        help = f"`{text}` has at most {most} axes" if most > len(found.shape) else "declare one"
+        help = f"`{text}` has at most {most} axes" if most > len(found.shape) else factors_of(found, expr, r)
         r.draft.fail("E0309", expr.span, f"a {shape} indexed by {len(items)} names, but no "
                      f"`dim {found.shape[-1].root.name} = A * B` splits it", help)  # fmt: skip
     texts = tuple(quote(i) for i in expr.items)
@@ -126,6 +130,17 @@ def _split(found: Value, items: Sequence[Value], expr: ast.Index, r: Reading) ->
     free = tensors.union((base.free, *(item.free for item in items)))
     varies = base.varies or any(item.varies for item in items)
     return Value((), base.dtype, emit, expr.span, free, varies, into=base.into)
+
+
+def factors_of(found: Value, expr: ast.Index, r: Reading) -> str:
+    """The `dim` that splits an axis as the indices of a read would have it."""
+    sizes = [quote(i).upper() for i in expr.items]
+    if len(found.shape) > 1 or len(set(sizes)) < len(sizes) or not all(s.isidentifier() for s in sizes):
+        return "declare one"
+    product = f"`dim {found.shape[0].root.name} = {' * '.join(sizes)}`"
+    unknown = [s for s in sizes if r.frame.lacks(s, r.scope)]
+    more = f", and all but one of them as arguments: `{sizes[-1]}: int`" if len(unknown) > 1 else ""
+    return f"add {product}{more}"
 
 
 def _history(expr: ast.Index, symbol: Stored, r: Reading) -> Value:

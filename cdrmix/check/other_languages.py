@@ -178,6 +178,10 @@ float double half bfloat16 astype to type cast: a type stands in a declaration: 
 range enumerate zip map: an index runs by itself: `y[i] = …`; layers are repeated by `repeat layer < layers` in a stack
 vmap scan cond while_loop fori_loop jit grad: the scan over tokens is in `state`, a choice by value is \
 `a if c else b`, and gradients are taken by `cdrmix train`
+inv inverse pinv solve det svd eig cholesky qr: there is none: what is solved token by token is a `state` and its \
+equation, as in lib/gated_delta.cdr
+trace: the sum of a diagonal is `sum[i](W[i,i])`
+e: write `2.718281828459045`; a power of it is `exp(x)`
 true: write `true`
 false: write `false`
 pi: write `3.141592653589793`
@@ -233,7 +237,7 @@ def _words() -> Mapping[str, str]:
 
 def in_general(name: str) -> str:
     """What a function of another language is here, whatever it is given."""
-    if squashed(name) in _words():
+    if squashed(name) in _words() and name != "E":
         return _words()[squashed(name)]
     found = forms().get(squashed(name), [])
     if not found:

@@ -14,7 +14,7 @@ from cdrmix.check.axes import AxisVar, IndexVar, names
 from cdrmix.check.dims import axis_of, range_of
 from cdrmix.check.draft import TOKENS, Writing
 from cdrmix.check.expressions import OPERATORS, apply, check_number, known, literal, store, values
-from cdrmix.check.index_forms import Letters
+from cdrmix.check.index_forms import Letters, indexed
 from cdrmix.check.other_languages import knows, renamed
 from cdrmix.check.quote import quote, written
 from cdrmix.check.reading import Reading, value
@@ -111,8 +111,13 @@ def call_bracketed(name: str, items: Sequence[ast.Expr], expr: ast.Call, r: Read
     check_number(inner, name, body, r)
     for var in bound.values():
         if var not in inner.free and var.axis is not TOKENS:
+            over = list(zip(inner.shape, bound, strict=False))
+            at = (
+                indexed(body, over, r.under(bound), {id(body): inner.shape}) if len(bound) == len(inner.shape) else None
+            )
+            help = f"write `{name}[{', '.join(bound)}]({written(at)})`" if at is not None else ""
             r.draft.fail("E0308", expr.span, f"`{name}[{var.name}]`: `{var.name}` does not occur in `{quote(body)}`",
-                         "drop it, or multiply by the axis length")  # fmt: skip
+                         help or "drop it, or multiply by the axis length")  # fmt: skip
     found = tensors.reduction(REDUCTIONS[name].name, tuple(bound.values()), inner, expr.span)
     if any(v.axis is TOKENS for v in bound.values()):
         found.varies = False

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cdrmix.check.axes import AxisVar
 from cdrmix.check.mentions import mentioned
 from cdrmix.check.quote import written
+from cdrmix.check.symbols import Local
 from cdrmix.syntax import ast
 
 if TYPE_CHECKING:
@@ -71,6 +72,12 @@ def delay(read: ast.Index, history: ast.History, age: int, shape: str, frame: Fr
     states = [f"`state {name}: {shape}`" for name in names]
     steps = [f"`{name}' = {value}`" for name, value in zip(names, (now, *names), strict=False)]
     return f"add {', '.join((*states, *steps))} and write `{names[-1]}{rest}`"
+
+
+def equation_of(name: str, frame: Frame) -> ast.Expr | None:
+    """The right side of the equation of a name."""
+    local = frame.following.get(name[:-1]) if name.endswith("'") else frame.symbols.get(name)
+    return local.stmt.value if isinstance(local, Local) else None
 
 
 def compared(read: ast.Index, place: ast.Expr, letters: Letters) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import posixpath
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Protocol
 
@@ -150,6 +151,8 @@ def unknown(node: ast.Name | ast.Path, known: Iterable[str], report: Report, sco
     known = list(known)
     if name in STATIC_FUNCTIONS or name in REDUCTIONS:
         fail(report, "E0201", node.span, f"`{name}` is a function, not a value", f"call it: `{name}(…)`")
+    if run := re.fullmatch(r"(sum|mean|max|min|logsumexp|softmax)_([A-Za-z]+)", name):
+        fail(report, "E0201", node.span, f"no name `{name}` here", f"write `{run[1]}[{run[2]}]`")
     if (own := next((n for n in known if squashed(n) == squashed(name)), "")) and own != name:
         fail(report, "E0201", node.span, f"no name `{name}` here", f"did you mean `{own}`?")
     if imported := import_of(name, scope, node.span):

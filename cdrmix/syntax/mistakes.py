@@ -162,6 +162,9 @@ def _equals(p: Place) -> Diagnostic | None:
         return p.error("E0110", "a param begins by a rule, not by a value", "write `~` for `=`")
     if token == "~" and "EQUAL" in p.accepts:
         return p.error("E0110", "only a param begins by a rule", "write `=` for `~`")
+    words = p.tokens[p.start : p.at]
+    if token == "=" and "AND" in p.accepts and words.count("[") > words.count("]"):
+        return p.error("E0110", "`=` gives no range", f"write `{p.before} < n`: an index counts from 0")
     if token == "=" and "AND" in p.accepts:
         return p.error("E0110", "`=` does not compare", "write `==`")
     if token == "=" and "BANG" in p.accepts:
@@ -246,6 +249,9 @@ def _by_itself(p: Place) -> Diagnostic | None:
     if p.before == "lambda":
         help = "a function is an op of the file: `op g(x: [D]) -> [D] { return … }`"
         return p.error("E0110", "there is no `lambda`", help, p.span(p.before))
+    if token == "{" and p.before is not None and str(p.before).endswith("_"):
+        help = "`S` is the value before this token, and `S'` the one after it"
+        return p.error("E0110", "time has no index", help, p.span(p.before, token))
     if token == "," and first == "return":
         return p.error("E0110", "an op returns one value", "make two ops of it, or hand the other one on by a `carry`")
     if (
@@ -341,7 +347,11 @@ def _missing_operator(p: Place) -> Diagnostic | None:
     if last is None or "STAR" not in p.accepts or token.type not in _OPERANDS:
         return None
     span = p.span(last, token)
-    return p.error("E0110", f"there is no operator between `{last}` and `{token}`", "a product is `a*b`", span)
+    help = "a product is `a*b`, and of a matrix and a vector `a @ b`"
+    if str(last).startswith(("sum_", "mean_", "max_", "min_")):
+        name, _, index = str(last).partition("_")
+        help = f"write `{name}[{index}](…)`"
+    return p.error("E0110", f"there is no operator between `{last}` and `{token}`", help, span)
 
 
 _RULES: tuple[Callable[[Place], Diagnostic | None], ...] = (

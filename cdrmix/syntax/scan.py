@@ -22,7 +22,7 @@ MAX_MISTAKES = 20
 _INSTEAD = {
     ";": "a statement ends where the line ends",
     "&": "write `and`",
-    "|": "write `or`",
+    "|": "between conditions it is `or`, and a size is `abs(x)`",
     "?": "a choice is `a if condition else b`",
     "\\": "an expression goes on inside brackets, or where the next line begins with an operator",
     "\u2212": "write the ASCII `-`",
