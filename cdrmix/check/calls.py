@@ -17,8 +17,9 @@ from cdrmix.check.catalogue import squashed
 from cdrmix.check.dims import axis_of, bind_axes, check_axes
 from cdrmix.check.draft import CALL, Definition
 from cdrmix.check.equations import reading, solve
-from cdrmix.check.expressions import is_function, merged, store
+from cdrmix.check.expressions import is_function, store
 from cdrmix.check.frame import Frame
+from cdrmix.check.meeting import merged
 from cdrmix.check.mentions import leaves, nodes
 from cdrmix.check.order import in_order
 from cdrmix.check.other_languages import MODULES, knows

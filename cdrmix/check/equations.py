@@ -14,9 +14,10 @@ from cdrmix.check import tensors
 from cdrmix.check.axes import AxisVar, IndexVar, names
 from cdrmix.check.dims import axis_of, range_of
 from cdrmix.check.draft import Definition, Draft, Unit, Writing
-from cdrmix.check.expressions import check_number, is_function, meet
+from cdrmix.check.expressions import is_function
 from cdrmix.check.frame import Frame
 from cdrmix.check.index_forms import Letters, indexed
+from cdrmix.check.meeting import check_number, meet
 from cdrmix.check.mentions import nodes as nodes_of
 from cdrmix.check.other_languages import in_general
 from cdrmix.check.parts import Application

@@ -10,20 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cdrmix.check import stores, tensors
-from cdrmix.check.axes import AxisVar, is_one, made_one, names, unite
+from cdrmix.check.axes import AxisVar, names, unite
 from cdrmix.check.dims import axis_of
-from cdrmix.check.draft import Definition, Writing
-from cdrmix.check.index_forms import Letters, contraction, shape_of, together
+from cdrmix.check.draft import Definition
+from cdrmix.check.matrix import check_turned, matrix_product
+from cdrmix.check.meeting import check_number, meet
 from cdrmix.check.needs import Ring, in_turn, surely
 from cdrmix.check.quote import dims, quote
 from cdrmix.check.reading import Reading, read, value
 from cdrmix.check.scope import OpValue, Static
 from cdrmix.check.statics import evaluate, not_static
 from cdrmix.check.symbols import Stored
-from cdrmix.check.tensors import Slots, Value
+from cdrmix.check.tensors import Value
 from cdrmix.check.values import CONTEXT, Failed, a_kind, kind_of, show
 from cdrmix.diagnose import Span, did_you_mean
-from cdrmix.ir.nodes import DType, Node, Ref
+from cdrmix.ir.nodes import DType, Ref
 from cdrmix.ir.ops import FUNCTIONS, OPS, REDUCTIONS
 from cdrmix.syntax import ast
 
@@ -140,7 +141,7 @@ def _(expr: ast.Unary, r: Reading) -> Value:
 
 @value.register
 def _(expr: ast.Binary, r: Reading) -> Value:
-    _check_turned(expr, r)
+    check_turned(expr, r)
     spine = [expr]
     while isinstance(spine[-1].left, ast.Binary):
         spine.append(spine[-1].left)
@@ -161,7 +162,7 @@ def _binary(expr: ast.Binary, left: Value, r: Reading) -> Value:
         return left
     right = value(expr.right, r)
     if expr.op == "@":
-        return _matrix_product(expr, left, right, r)
+        return matrix_product(expr, left, right, r)
     if left.const is not None and right.const is not None:
         if isinstance(left.const, OpValue) and isinstance(right.const, OpValue) and expr.op in ("==", "!="):
             return tensors.constant((left.const == right.const) == (expr.op == "=="), expr.span)
@@ -243,141 +244,6 @@ def literal(static: Static | None, span: Span) -> ast.Expr:
             return ast.Str(span, static.op.name)
         case _:
             return ast.Str(span, str(static))
-
-
-def check_number(operand: Value, symbol: str, text: ast.Expr, r: Reading) -> None:
-    """Report a string or an op where a number is wanted."""
-    if isinstance(operand.const, str | OpValue):
-        r.draft.fail("E0216", text.span, f"`{symbol}` wants numbers, {show(operand.const)} is "
-                     f"{a_kind(kind_of(operand.const))}", "only `==` and `!=` compare strings and ops")  # fmt: skip
-
-
-def meet(
-    left: Sequence[AxisVar],
-    left_text: ast.Expr,
-    right: Sequence[AxisVar],
-    right_text: ast.Expr,
-    symbol: str,
-    span: Span,
-    r: Reading,
-    leaves: ast.Expr | None = None,
-    whole: ast.Expr | None = None,
-) -> None:
-    """Check that two operands have the same axes (E0303, E0304; E0313 where an index left some).  `whole` is what they
-    are operands of.
-    """
-    same = len(left) == len(right)
-    clash = next(((a.root, b.root) for a, b in zip(left, right, strict=False) if not unite(a, b)), None)
-    if same and clash is None:
-        return
-    if leaves is not None and (not same or r.indices):
-        mine, other = (left, right) if leaves is left_text or leaves is not right_text else (right, left)
-        r.draft.fail("E0313", leaves.span, f"`{quote(leaves)}` leaves an axis: it is a whole {names(mine)} here, and "
-                     f"meets {names(other)} at `{symbol}`", "index all of its axes")  # fmt: skip
-    if same and clash is not None and clash[0].size == clash[1].size and not (clash[0].window or clash[1].window):
-        one, two = clash
-        r.draft.fail("E0304", span, f"{one.name} = {one.size} and {two.name} = {two.size} have one size but are not "
-                     f"one axis: `{quote(left_text)}` is {names(left)}, `{quote(right_text)}` is {names(right)}",
-                     f"if they are meant to be, {made_one(two, one)}")  # fmt: skip
-    turned = symbol == "="
-    help = merged(right, right_text, left, None, r) if turned else merged(left, left_text, right, right_text, r)
-    if turned:
-        help = help.replace("they are the same elements: ", "write ")
-    if whole is not None and not help:
-        help = together(whole, left, right, r, {id(left_text): tuple(left), id(right_text): tuple(right)})
-    help = (
-        help
-        or f"they meet at `{symbol}`, where axes must be the same{_declared(left, left_text, right, right_text, r)}"
-    )
-    r.draft.fail("E0303", span, f"axes differ: `{quote(left_text)}` is {names(left)}, `{quote(right_text)}` is "
-                 f"{names(right)}", help)  # fmt: skip
-
-
-def _declared(
-    left: Sequence[AxisVar], left_text: ast.Expr, right: Sequence[AxisVar], right_text: ast.Expr, r: Reading
-) -> str:
-    """What a param would be declared as, to meet the other operand."""
-    for text, mine, other in ((right_text, right, left), (left_text, left, right)):
-        symbol = r.frame.symbols.get(text.id) if isinstance(text, ast.Name) else None
-        if isinstance(symbol, Stored) and symbol.kind == "param" and len(mine) == len(other) == 1:
-            return f": as in `param {symbol.name}: {names(other)}`"
-    return ""
-
-
-def merged(
-    left: Sequence[AxisVar], left_text: ast.Expr, right: Sequence[AxisVar], right_text: ast.Expr | None, r: Reading
-) -> str:
-    """How to make one value's axes those of the other, where they are the same elements; a `None` has no text."""
-    if not left or not right or not r.frame.products.same_elements(left, right):
-        return ""
-    longer = right_text is None or len(left) >= len(right)
-    text, axes = (left_text, right) if longer else (right_text, left)
-    assert text is not None
-    shown = quote(text) if isinstance(text, ast.Name | ast.Primed | ast.Call) else f"({quote(text)})"
-    return f"they are the same elements: `{shown} as {names(axes)}`"
-
-
-def _matrix_product(expr: ast.Binary, left: Value, right: Value, r: Reading) -> Value:
-    for operand, text in ((left, expr.left), (right, expr.right)):
-        check_number(operand, "@", text, r)
-    if len(left.shape) != 2 or len(right.shape) != 1:
-        a, b = quote(expr.left), quote(expr.right)
-        help = f"`{a}` wants [M, K] and `{b}` [K]"
-        if len(left.shape) == 1 and len(right.shape) == 2 and unite(left.shape[0], right.shape[1]):
-            help = f"the matrix stands on the left: write `{b} @ {a}`"
-        elif left.shape and right.shape:
-            help = merged(right.shape, expr.right, left.shape[1:], None, r) or _sum(expr, left, right, r) or help
-        r.draft.fail("E0315", expr.span, f"`{quote(expr)}`: the matrix product wants [M, K] @ [K], got "
-                     f"{names(left.shape)} @ {names(right.shape)}", help)  # fmt: skip
-    first, last = left.shape
-    if not unite(last, right.shape[0]) and is_one(first, right.shape[0]):
-        return _turned(expr, left, right, r)
-    meet(left.shape[1:], expr.left, right.shape, expr.right, "@", expr.span, r)
-    return tensors.product(left, right, expr.span)
-
-
-def _sum(expr: ast.Binary, left: Value, right: Value, r: Reading) -> str:
-    """A product of other things than a matrix and a vector, as a sum."""
-    shapes = {id(expr.left): left.shape, id(expr.right): right.shape}
-    if len(left.shape) == len(right.shape) == 1:
-        letters = Letters(r)
-        i, j = letters.index(left.shape[0]), letters.index(right.shape[0])
-        outer = f"; an outer product is `u[{i},{j}] = a[{i}]*b[{j}]`"
-        return contraction(expr, left.shape, right.shape, False, r, shapes) + outer
-    rows = len(right.shape) > 1 and len(left.shape) <= 2 and is_one(left.shape[-1], right.shape[0])
-    return contraction(expr, left.shape, right.shape, rows, r, shapes)
-
-
-def _check_turned(expr: ast.Binary, r: Reading) -> None:
-    """Report `W.T @ x` and the sum that it is (E0201)."""
-    match expr:
-        case ast.Binary(op="@", left=ast.Path(parts=(name, "T"), span=span)) if r.frame.own(name):
-            matrix, right = ast.Name(span, name), value(expr.right, r)
-            left = shape_of(matrix, r, {})
-            how = ""
-            if left is not None and len(left) == 2 and right.shape and is_one(left[0], right.shape[0]):
-                plain = ast.Binary(expr.span, "@", matrix, expr.right)
-                how = contraction(plain, (left[1], left[0]), right.shape, True, r, {id(expr.right): right.shape}, True)
-            r.draft.fail("E0201", expr.span, f"`{name}` has nothing behind a dot, no `T`", how or
-                         f"a transposed product is an equation: `y[j] = sum[i]({name}[i,j]*x[i])`")  # fmt: skip
-
-
-def _turned(expr: ast.Binary, left: Value, right: Value, r: Reading) -> Value:
-    """A matrix whose first axis is the vector's; the product is read on as if it were turned."""
-    text, (rows, columns) = quote(expr.left), left.shape
-    turned = names((columns, rows))
-    symbol = r.frame.symbols.get(expr.left.id) if isinstance(expr.left, ast.Name) else None
-    how = _sum(expr, left, right, r)
-    if isinstance(symbol, Stored) and symbol.kind == "param":
-        how = f"declare `param {text}: {turned}`" + (f", or {how}" if how else "")
-    r.draft.error("E0303", expr.span, f"axes differ: `{text}` is {names(left.shape)}, and `@` sums over its last axis; "
-                  f"`{quote(expr.right)}` is {names(right.shape)}",
-                  how or f"the matrix is {turned} here")  # fmt: skip
-
-    def emit(w: Writing, slots: Slots) -> Node:
-        raise Failed
-
-    return Value((columns,), left.dtype, emit, expr.span, left.free, True)
 
 
 # --- as ------------------------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from cdrmix.check import tensors
 from cdrmix.check.axes import AxisVar, IndexVar, names
 from cdrmix.check.dims import axis_of, range_of
 from cdrmix.check.draft import TOKENS, Writing
-from cdrmix.check.expressions import OPERATORS, apply, check_number, known, literal, store, values
+from cdrmix.check.expressions import OPERATORS, apply, known, literal, store, values
 from cdrmix.check.index_forms import Letters, indexed
+from cdrmix.check.meeting import check_number
 from cdrmix.check.other_languages import knows, renamed
 from cdrmix.check.quote import quote, written
 from cdrmix.check.reading import Reading, value

@@ -12,8 +12,8 @@ from dataclasses import replace
 from cdrmix.check.axes import IndexVar, names
 from cdrmix.check.draft import Writing
 from cdrmix.check.equations import check_left, left_side, reading
-from cdrmix.check.expressions import check_number, meet
 from cdrmix.check.frame import Frame
+from cdrmix.check.meeting import check_number, meet
 from cdrmix.check.quote import quote
 from cdrmix.check.reading import Reading, finish, value
 from cdrmix.check.scope import Scope
