@@ -33,17 +33,8 @@ _EXITS = """exit codes: 0 done, 1 a mistake in a spec, config, data or artefact,
 3 verify found the artefact wrong, 130 interrupted"""
 
 
-def _at_least(least: float, kind: type[int] | type[float] = int) -> Callable[[str], float]:
-    """The type of an option that is a number from `least` on."""
-
-    def number(text: str) -> float:
-        value = kind(text)
-        if not value >= least:
-            raise argparse.ArgumentTypeError(f"{text}: give {least} or more")
-        return value
-
-    number.__name__ = kind.__name__  # argparse shows it for what is no number
-    return number
+LARGEST = (1 << 31) - 1
+"""Of a count that goes into a program."""
 
 
 def _utf8(text: str) -> str:
@@ -74,7 +65,7 @@ def _real(text: str, fits: Callable[[float], bool], want: str) -> float:
 
 def _nonnegative(text: str) -> float:
     """The type of an option that is a finite number from 0 on."""
-    return _real(text, lambda x: 0 <= x < math.inf, "a finite number from 0 on")
+    return _real(text, lambda x: 0 <= x < math.inf, "0 or more, and a finite number")
 
 
 def _positive(text: str) -> float:
@@ -101,7 +92,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _counts(text: str) -> tuple[int, ...]:
     """The type of an option that is a list of numbers from 1 on."""
-    return tuple(sorted({_at_least(1)(part) for part in text.split(",")}))  # type: ignore[misc]
+    return tuple(sorted({_whole(LARGEST, 1)(part) for part in text.split(",")}))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -128,7 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
     def card(p: argparse.ArgumentParser) -> None:
         p.add_argument("--device", metavar="CARD", help="the Tenstorrent card: n150 or p150 (n150)")
         cores = "how many of its cores a line of the stack may use"
-        p.add_argument("--cores", type=_at_least(1), metavar="N", help=cores)
+        p.add_argument("--cores", type=_whole(LARGEST, 1), metavar="N", help=cores)
 
     def artefact(p: argparse.ArgumentParser) -> None:
         p.add_argument("artefact", type=Path, help="a folder that `cdrmix compile` wrote")
@@ -189,7 +180,7 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument("--tokenizer", help="a tokenizer.json, or `bytes` (default: the checkpoint's)")
     p.add_argument(
         "--seed",
-        type=_at_least(0),
+        type=_whole((1 << 64) - 1),
         help="of the init, without a checkpoint (0; above 100 M parameters: no init)",
     )
     p.add_argument("--dump-after", metavar="PASS", help=f"print the IR after a pass: {', '.join(commands.PASSES)}")
@@ -203,10 +194,12 @@ def make_parser() -> argparse.ArgumentParser:
         "verify", "Run an artefact against the float64 interpreter and print the errors.", "cdrmix verify build/tiny"
     )
     artefact(p)
-    p.add_argument("--tokens", type=_at_least(1), default=64, help="how many random tokens to run (%(default)s)")
+    p.add_argument(
+        "--tokens", type=_whole(1_000_000, 1), default=64, help="how many random tokens to run (%(default)s)"
+    )
     p.add_argument(
         "--tolerance",
-        type=_at_least(0.0, float),
+        type=_nonnegative,
         help="largest relative RMS error of logits and states (1e-4; tenstorrent: 1e-3, with --quant bf16 2e-2)",
     )
     machine(p)
@@ -295,7 +288,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     p.add_argument("tree", type=Path, help="the folder to collect")
     p.add_argument("out", type=Path, help="the folder to write shard-….jsonl to")
-    p.add_argument("--shard-mb", type=_at_least(1), default=256, help="about how large a shard is (%(default)s)")
+    p.add_argument("--shard-mb", type=_whole(1 << 40, 1), default=256, help="about how large a shard is (%(default)s)")
     p.add_argument("--exclude", action="append", default=[], metavar="NAME", help="a file or folder name to pass over")
     p.add_argument(
         "--only", action="append", default=[], metavar="SUFFIX", help="keep these suffixes, for instance .py"

@@ -286,9 +286,13 @@ def test_a_saved_state_holds_the_last_token(home: Path, tmp_path: Path) -> None:
         ["generate", "x", "--prompt", "a", "-n", "-1"],
         ["generate", "x", "--prompt", "a", "--seed", "-1"],
         ["compile", "x", "--target", "cpu", "-o", "y", "--seed", "-1"],
+        ["compile", "x", "--target", "cpu", "-o", "y", "--seed", "18446744073709551616"],
         ["verify", "x", "--tokens", "0"],
+        ["verify", "x", "--tokens", "99999999999999999999"],
+        ["verify", "x", "--tolerance", "inf"],
         ["verify", "x", "--tolerance", "nan"],
         ["data", "from-directory", "x", "y", "--shard-mb", "0"],
+        ["data", "from-directory", "x", "y", "--shard-mb", "9" * 50],
     ],
 )
 def test_numbers_out_of_range_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
