@@ -49,7 +49,8 @@ def build(folder: Path, manifest: Mapping[str, Any]) -> ctypes.CDLL:
         asks = ["make", "-s", "-C", str(place), LIBRARY]
         done = subprocess.run(asks, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
-            raise ArtifactError(f"`make {LIBRARY}` failed:\n{done.stderr.strip()[-2000:]}", "compile the spec again")
+            remedy = f"CC is `{os.environ['CC']}`: unset it" if os.environ.get("CC") else "compile the spec again"
+            raise ArtifactError(f"`make {LIBRARY}` failed:\n{done.stderr.strip()[-2000:]}", remedy)
         return place / LIBRARY
 
     return _load(_key(*_machine(), *(part for item in sorted(sources.items()) for part in item)), made)
@@ -69,7 +70,10 @@ def missing_tool() -> str:
     """What this machine lacks to build one, or nothing."""
     if shutil.which("make") is None:
         return "`make`"
-    return "" if command("CC", "cc") else "C compiler"
+    if command("CC", "cc"):
+        return ""
+    given = os.environ.get("CC", "").strip()
+    return f"C compiler `{given}`, as CC asks," if given else "C compiler"
 
 
 def built_elsewhere(folder: Path, manifest: Mapping[str, Any]) -> bytes | None:

@@ -10,8 +10,14 @@ from pathlib import Path
 
 import pytest
 from cdrmix.runtime.compilers import command
+from cdrmix.runtime.errors import ArtifactError
+from cdrmix.runtime.session import Session
 
+from cdrmix.artifact import write_artifact
+from cdrmix.check import load_text
 from cdrmix.cli import main
+from cdrmix.compiler import lower
+from tests.small import SPEC
 
 
 def test_a_machine_with_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,3 +82,17 @@ def test_make_and_doctor_take_the_same_compiler(
     words = ["make", "-s", "-f", str(makefile), "--eval=show: ; @echo $(CC)", "show"]
     shown = subprocess.run(words, env=os.environ, capture_output=True, text=True, check=True).stdout
     assert tuple(shown.split()) == command("CC", "cc") or not shutil.which("cc")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"), [("no-such-cc", "no C compiler `no-such-cc`"), ("false", "`make libmodel.so` failed")]
+)
+def test_an_artefact_that_cc_cannot_build_says_so(
+    given: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_artifact(lower(load_text(SPEC)), "cpu", tmp_path / "made", tokenizer="bytes", seed=0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("CC", given)
+    with pytest.raises(ArtifactError, match=says) as e, Session.open(tmp_path / "made"):
+        pass
+    assert "CC is `false`: unset it" in e.value.help or given != "false"
