@@ -27,6 +27,7 @@ from cdrmix.packing import pack, start, stored
 from cdrmix.plain_json import to_json
 from cdrmix.progress import doing, over
 from cdrmix.runtime.checksum import checksum, file_checksum
+from cdrmix.runtime.parts import sweep
 from cdrmix.runtime.session import FORMAT
 from cdrmix.runtime.tokens import Tokenizer, TokenizerError
 from cdrmix.weights import atomic, owners, write_weights
@@ -63,6 +64,7 @@ def write_artifact(
         raise UserError(f"{out} is a file", "give a folder to write to")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        sweep(out)
         if any(out.iterdir()) and not _is_ours(out / MANIFEST):
             raise UserError(f"{out} holds other files than an artefact", "give a new folder, or an artefact's")
     except OSError as e:
@@ -72,9 +74,11 @@ def write_artifact(
     own = json.loads(files.pop(MANIFEST, b"{}"))
     write_manifest(out, {"format": "unfinished"})  # what is cut short from here on does not pass for an artefact
     written = []
+    for folder in {(out / name).parent for name in files}:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
     for name, content in files.items():
         path = out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as f:
             f.write(content)
         if content.startswith(b"\x7fELF"):

@@ -1,7 +1,7 @@
 """Training in child processes that are killed between two file operations, and gone on with: `python -m tests.killed`.
 
 Input: a folder to work in, and when to kill: `every N` operations of a run, at every one while a checkpoint is saved
-(`saves`), or `random N SEED`: N times at any moment, the resumed runs too.
+(`saves`) or every Nth of a compiler (`compiles N`), or `random N SEED`: N times at any moment, the resumed runs too.
 Output: a JSON line for each run that is not bitwise the uninterrupted one, or leaves something over, and one that
 counts them.  The children are forked from a process that has imported everything.
 """
@@ -19,11 +19,16 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
+from itertools import chain
+from itertools import count as steps
 from pathlib import Path
 from typing import Any
 
 from cdrmix.runtime.parts import sweep
 
+from cdrmix.artifact import write_artifact
+from cdrmix.check import load_text
+from cdrmix.compiler import lower
 from cdrmix.runs import checkpoints, read_checkpoint
 from cdrmix.train.checkpoint import save_checkpoint
 from cdrmix.train.config import TrainConfig
@@ -169,11 +174,44 @@ def saves(folder: Path) -> None:
     print(json.dumps({"kills": kills, "wrong": wrong}))
 
 
+def compiles(folder: Path, count: int) -> None:
+    """Kill a compiler at every `count`th operation; the next one makes what one that nobody disturbed makes."""
+    program = lower(load_text(SPEC))
+    fresh(folder)
+    kills = wrong = 0
+
+    def compiled(out: Path, operation: int) -> bool:
+        child = os.fork()
+        if child == 0:
+            kill_at(operation)()
+            write_artifact(program, "torch", out, None, "bytes")
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def held(out: Path) -> dict[str, bytes]:
+        return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+    compiled(folder / "whole", 0)
+    wanted = held(folder / "whole")
+    for operation in chain(range(1, 5), steps(5, count)):
+        if compiled(folder / "cut", operation):
+            break
+        kills += 1
+        found = held(folder / "cut")
+        if json.loads(found.get("manifest.json", b'{"format": "unfinished"}'))["format"] != "unfinished":
+            wrong += found != wanted  # it was killed when all was done
+        wrong += not compiled(folder / "cut", 0) or held(folder / "cut") != wanted
+        shutil.rmtree(folder / "cut")
+    print(json.dumps({"kills": kills, "wrong": wrong}))
+
+
 def main(folder: Path, how: str, count: int = 1, seed: int = 0) -> None:
     """Kill, go on, compare."""
     warnings.simplefilter("ignore")
     if how == "saves":
         return saves(folder)
+    if how == "compiles":
+        return compiles(folder, count)
     whole = fresh(folder / "whole")
     began = time.monotonic()
     if train(whole):

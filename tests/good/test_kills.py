@@ -1,4 +1,4 @@
-"""Training that is killed at any moment: what is there is whole; it goes on bitwise, with nothing left over."""
+"""What is killed at any moment leaves what is whole, and goes on, bitwise and with nothing left over."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 
-@pytest.mark.parametrize(("how", "least"), [("saves", 20), ("every 31", 4), ("random 4 7", 4)])
-def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path, how: str, least: int) -> None:
+@pytest.mark.parametrize(("how", "least"), [("saves", 20), ("every 31", 4), ("random 4 7", 4), ("compiles 17", 8)])
+def test_what_was_killed_goes_on_as_if_nothing_had_been(tmp_path: Path, how: str, least: int) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.killed", tmp_path, *how.split()], capture_output=True, text=True, check=False
     )
