@@ -34,6 +34,7 @@ from cdrmix.check.symbols import Bound, Held, Local, Stored
 from cdrmix.check.tensors import Value, constant, stored
 from cdrmix.check.translation import translated
 from cdrmix.check.values import a_kind, accept, inputs, kind_of, settable, show
+from cdrmix.diagnose import did_you_mean
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.ops import FUNCTIONS, INITS
 from cdrmix.syntax import ast
@@ -182,7 +183,9 @@ def _bind(op: OpValue, args: Sequence[ast.Arg], expr: ast.Call, r: Reading) -> d
         if name is None:
             r.draft.fail("E0209", arg.span, f"op `{decl.name}` takes no more arguments", takes)
         if all(f.name != name for f in decl.formals):
-            r.draft.fail("E0209", arg.span, f"op `{decl.name}` has no argument `{name}`", takes)
+            near = did_you_mean(name, [f.name for f in decl.formals])
+            help = f"{takes}; {near}" if near else takes
+            r.draft.fail("E0209", arg.span, f"op `{decl.name}` has no argument `{name}`", help)
         if name in given:
             r.draft.fail("E0218", arg.span, f"`{name}` of op `{decl.name}` is given twice", "give it once")
         given[name] = arg.value

@@ -42,9 +42,8 @@ def derive(text: ast.Derive, base: OpDecl, scope: Scope, report: Report) -> OpDe
     _check_carried(drops, base, kept, report)
     body = _place(base.body, kept, added)
     dead = _dead(body, {id(s) for s in leaves(added)})
-    if not diff.torn:
-        _check_held(text, base, body, dead, report)
-    body = diff.prune(body, dead)
+    left = set() if diff.torn else _check_held(text, base, body, dead, report)
+    body = diff.keep(diff.prune(body, dead), lambda stmt: id(stmt) not in left)
     scopes = _scopes(base, scope, formals, body, diff.rebuilt)
     return OpDecl(text.name, scope, formals, base.type, body, text.doc, text.span, base, scopes)
 
@@ -196,14 +195,16 @@ def _place(old: Sequence[ast.Stmt], kept: Sequence[ast.Stmt], added: Sequence[as
     return (*body, *waiting)
 
 
-def _check_held(text: ast.Derive, base: OpDecl, body: Sequence[ast.Stmt], dead: set[int], report: Report) -> None:
-    """Report inherited params, parts and banks that the new text leaves dead (E0802)."""
+def _check_held(text: ast.Derive, base: OpDecl, body: Sequence[ast.Stmt], dead: set[int], report: Report) -> set[int]:
+    """Report inherited params, parts and banks that the new text leaves dead (E0802), and give their `id`s."""
     before = _dead(base.body, set())  # the base's own faults are told there
-    left = [s.name for s in leaves(body) if isinstance(s, _HELD) and id(s) in dead and id(s) not in before]
+    held = [s for s in leaves(body) if isinstance(s, _HELD) and id(s) in dead and id(s) not in before]
+    left = [s.name for s in held]
     if left:
         what, them = ("is", "it") if len(left) == 1 else ("are", "them")
         report.error("E0802", text.span, f"{', '.join(left)} of {base.name} {what} left unused by this `with`",
                      f"add `drop {', '.join(left)}`, or use {them}")  # fmt: skip
+    return {id(s) for s in held}
 
 
 def _dead(body: Sequence[ast.Stmt], own: set[int]) -> set[int]:

@@ -278,8 +278,10 @@ def check_axes(frame: Frame, formal: ast.Formal, given: Sequence[AxisVar], span:
 def _mismatch(frame: Frame, formal: ast.Formal, given: Sequence[AxisVar], span: Span) -> None:
     assert formal.type is not None
     want = f"[{', '.join(quote(d) for d in formal.type.dims)}]"
+    ways = frame.parent.products.readings(given, len(formal.type.dims)) if frame.parent is not None else []
+    help = f"give it `as {names(ways[0])}`" if len(ways) == 1 and len(ways[0]) != len(given) else ""
     frame.draft.fail("E0303", span, f"`{formal.name}` of `{frame.decl.name}` is {want}, it is given {_sized(given)}",
-                     "give it a value of its shape")  # fmt: skip
+                     help or "give it a value of its shape")  # fmt: skip
 
 
 def _sized(axes: Sequence[AxisVar]) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cdrmix.check import stores, tensors
-from cdrmix.check.axes import names
+from cdrmix.check.axes import is_one, names
 from cdrmix.check.draft import Writing
 from cdrmix.check.expressions import is_function, store
 from cdrmix.check.index_forms import Letters
@@ -115,7 +115,12 @@ def _split(found: Value, items: Sequence[Value], expr: ast.Index, r: Reading) ->
         if not found.shape:
             r.draft.fail("E0309", expr.span, f"`{text}` is a number and has no axis to index", "leave the brackets out")
         most = max(len(w) for n in range(len(found.shape), 9) for w in r.frame.products.readings(found.shape, n))
+        alone = [t for item, t in zip(items, map(quote, expr.items), strict=True) if len(found.shape) == 1
+                 and item.index is not None and item.index.axis is not None
+                 and is_one(item.index.axis, found.shape[0])]  # fmt: skip
         help = f"`{text}` has at most {most} axes" if most > len(found.shape) else factors_of(found, expr, r)
+        if len(alone) == 1:
+            help = f"it has one axis: write `{text}[{alone[0]}]`"
         r.draft.fail("E0309", expr.span, f"a {shape} indexed by {len(items)} names, but no "
                      f"`dim {found.shape[-1].root.name} = A * B` splits it", help)  # fmt: skip
     texts = tuple(quote(i) for i in expr.items)
@@ -135,9 +140,15 @@ def _split(found: Value, items: Sequence[Value], expr: ast.Index, r: Reading) ->
 def factors_of(found: Value, expr: ast.Index, r: Reading) -> str:
     """The `dim` that splits an axis as the indices of a read would have it."""
     sizes = [quote(i).upper() for i in expr.items]
-    if len(found.shape) > 1 or len(set(sizes)) < len(sizes) or not all(s.isidentifier() for s in sizes):
+    whole = found.shape[0].root.name
+    if (
+        len(found.shape) > 1
+        or len(set(sizes)) < len(sizes)
+        or whole in sizes
+        or not all(s.isidentifier() for s in sizes)
+    ):
         return "declare one"
-    product = f"`dim {found.shape[0].root.name} = {' * '.join(sizes)}`"
+    product = f"`dim {whole} = {' * '.join(sizes)}`"
     unknown = [s for s in sizes if r.frame.lacks(s, r.scope)]
     more = f", and all but one of them as arguments: `{sizes[-1]}: int`" if len(unknown) > 1 else ""
     return f"add {product}{more}"

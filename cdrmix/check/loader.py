@@ -213,7 +213,7 @@ class Loader:
                 return None
             told = len(self.report.diagnostics)
             made = derive(text, base, file.scope, self.report)
-            if len(self.report.diagnostics) > told:
+            if any(d.code not in ("E0401", "E0802") for d in self.report.diagnostics[told:]):  # these leave it usable
                 file.scope.broken.add(name)
                 return None
             file.scope.ops[name] = made

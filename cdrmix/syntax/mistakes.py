@@ -228,6 +228,19 @@ def _begins_equation(p: Place) -> bool:
     return False
 
 
+def _derived(p: Place) -> Diagnostic | None:
+    """`op a = b(N=16) with {`, `op a extends b {`."""
+    if p.first != "op" or p.before is None:
+        return None
+    name = p.tokens[p.start + 1]
+    if p.token == "(" and "WITH" in p.accepts:
+        help = f"another default stands in front: `op {name}(N: int = 16) = {p.before} with {{`"
+        return p.error("E0110", "the base of a derived op takes no arguments here", help)
+    if p.token == "extends" and p.after is not None:
+        return p.error("E0110", "`extends` is of models", f"write `op {name} = {p.after} with {{`")
+    return None
+
+
 def _by_itself(p: Place) -> Diagnostic | None:
     """What other languages have as statements: comments, texts, calls, loops, values."""
     if p.block not in ("op", "when"):
@@ -362,6 +375,7 @@ _RULES: tuple[Callable[[Place], Diagnostic | None], ...] = (
     _chained_comparison,
     _attribute,
     _equals,
+    _derived,
     _by_itself,
     _two_statements,
     _keyword,
