@@ -85,6 +85,22 @@ def _text(text: str) -> bytes:
     return os.fsencode(text)
 
 
+LONGEST, DEEPEST = 4095, 500
+"""Bytes of a path that Linux opens, and how many folders deep one may be."""
+
+
+def _path(text: str) -> Path:
+    """The type of an option that is a path."""
+    if "\0" in text:
+        raise argparse.ArgumentTypeError("the path holds a NUL character")
+    if len(os.fsencode(text)) > LONGEST:
+        raise argparse.ArgumentTypeError(f"the path is longer than {LONGEST} bytes")
+    path = Path(text)
+    if len(path.parts) > DEEPEST:
+        raise argparse.ArgumentTypeError(f"the path is more than {DEEPEST} folders deep")
+    return path
+
+
 def _names(text: str) -> tuple[str, ...]:
     """The type of an option that is a list of names."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
@@ -112,7 +128,7 @@ def make_parser() -> argparse.ArgumentParser:
         return made
 
     def spec(p: argparse.ArgumentParser) -> None:
-        p.add_argument("spec", type=Path, help="a .cdr file, or a name in the installed spec folder")
+        p.add_argument("spec", type=_path, help="a .cdr file, or a name in the installed spec folder")
         p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of the spec")
         p.add_argument("--model", help="the model to take, where a file has several (default: the last)")
 
@@ -122,15 +138,15 @@ def make_parser() -> argparse.ArgumentParser:
         p.add_argument("--cores", type=_whole(LARGEST, 1), metavar="N", help=cores)
 
     def artefact(p: argparse.ArgumentParser) -> None:
-        p.add_argument("artefact", type=Path, help="a folder that `cdrmix compile` wrote")
+        p.add_argument("artefact", type=_path, help="a folder that `cdrmix compile` wrote")
 
     def config(p: argparse.ArgumentParser) -> None:
-        p.add_argument("config", type=Path, help="a YAML file like those in configs/; docs/training.md has every key")
+        p.add_argument("config", type=_path, help="a YAML file like those in configs/; docs/training.md has every key")
         change = "change the config: optim.lr=1e-3; the spec's settings as set.layers=8"
         p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=change)
 
     def data(p: argparse.ArgumentParser) -> None:
-        p.add_argument("data", type=Path, nargs="+", help="text and .jsonl files, or folders of them")
+        p.add_argument("data", type=_path, nargs="+", help="text and .jsonl files, or folders of them")
         p.add_argument(
             "--field", type=_utf8, default="text", help="the field of a .jsonl line that holds the text (%(default)s)"
         )
@@ -174,7 +190,7 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument("--block", type=_counts, metavar="N,N", help="sizes of a prompt's blocks, on GPUs (64,8)")
     p.add_argument(
         "--checkpoint",
-        type=Path,
+        type=_path,
         help="weights: a run, a .safetensors or a .pth (default: the spec's init)",
     )
     p.add_argument("--tokenizer", help="a tokenizer.json, or `bytes` (default: the checkpoint's)")
@@ -184,7 +200,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="of the init, without a checkpoint (0; above 100 M parameters: no init)",
     )
     p.add_argument("--dump-after", metavar="PASS", help=f"print the IR after a pass: {', '.join(commands.PASSES)}")
-    p.add_argument("-o", "--out", type=Path, required=True, help="the folder to write: new, empty, or an artefact's")
+    p.add_argument("-o", "--out", type=_path, required=True, help="the folder to write: new, empty, or an artefact's")
 
     p = command("doctor", "Say what each target needs on this machine, and how to get it.", "cdrmix doctor cuda")
     p.add_argument("target", nargs="*", help="targets (default: all)")
@@ -238,9 +254,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--special", action="store_true", help="special tokens in the prompt, such as <|endoftext|>, are such"
     )
     p.add_argument(
-        "--load-state", type=Path, metavar="FILE", help="go on from a saved state instead of beginning a new document"
+        "--load-state", type=_path, metavar="FILE", help="go on from a saved state instead of beginning a new document"
     )
-    p.add_argument("--save-state", type=Path, metavar="FILE", help="write the state at the end")
+    p.add_argument("--save-state", type=_path, metavar="FILE", help="write the state at the end")
 
     p = command("train", "Train a model.", "cdrmix train configs/train-tiny.yaml --set steps=200")
     config(p)
@@ -265,7 +281,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     data(p)
     p.add_argument("--vocab", type=int, default=4096, help="how many tokens it has (%(default)s)")
-    p.add_argument("-o", "--out", type=Path, required=True, help="the tokenizer.json to write")
+    p.add_argument("-o", "--out", type=_path, required=True, help="the tokenizer.json to write")
     p = command(
         "encode",
         "print the token ids of a text",
@@ -286,8 +302,8 @@ def make_parser() -> argparse.ArgumentParser:
         sub,
         "run_data_",
     )
-    p.add_argument("tree", type=Path, help="the folder to collect")
-    p.add_argument("out", type=Path, help="the folder to write shard-….jsonl to")
+    p.add_argument("tree", type=_path, help="the folder to collect")
+    p.add_argument("out", type=_path, help="the folder to write shard-….jsonl to")
     p.add_argument("--shard-mb", type=_whole(1 << 40, 1), default=256, help="about how large a shard is (%(default)s)")
     p.add_argument("--exclude", action="append", default=[], metavar="NAME", help="a file or folder name to pass over")
     p.add_argument(
@@ -303,6 +319,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     data(p)
     p.add_argument("--ratio", type=float, default=0.1, help="the share of documents in eval (%(default)s)")
-    p.add_argument("-o", "--out", type=Path, help="the folder to write (default: beside the data, with -split)")
+    p.add_argument("-o", "--out", type=_path, help="the folder to write (default: beside the data, with -split)")
     machine(p)
     return parser

@@ -8,6 +8,7 @@ mistake.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import io
 import os
@@ -15,6 +16,8 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stderr
+from typing import TextIO
 
 from cdrmix.arguments import make_parser
 from cdrmix.diagnose import CompileError, UserError, explain, opened
@@ -27,10 +30,12 @@ MISTAKE, USAGE, WRONG, INTERRUPTED = 1, 2, 3, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    _open_streams()
     arguments = make_parser().parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a model may say what the terminal cannot show
-    with warnings.catch_warnings():
+    for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)  # a model, or a name of a file, may be what the terminal cannot show
+    with warnings.catch_warnings(), redirect_stderr(_Unfailing(sys.stderr)):
         warnings.showwarning = lambda message, *rest: print(f"note: {message}", file=sys.stderr)
         return _run(arguments)
 
@@ -58,6 +63,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except OSError as e:
         if e.errno == errno.ENOSPC and e.filename is None:
             _drop_output()  # stdout may be what is full
+            as_json = False
         where = f"{os.fsdecode(e.filename)}: " if isinstance(e.filename, str | bytes | os.PathLike) else ""
         return _say(f"{where}{e.strerror or e}", "", as_json)
     except KeyboardInterrupt:
@@ -77,7 +83,41 @@ def _say(message: str, help: str, as_json: bool) -> int:
 
 def _drop_output() -> None:
     """Let what is still to be written to stdout go nowhere, so that the exit is quiet."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(io.UnsupportedOperation):  # a stdout of Python's own holds nothing back
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_streams() -> None:
+    """Open what was closed before the start, so that no file of ours gets its number and is written to."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: SIM115 (for as long as we run)
+
+
+class _Unfailing(io.TextIOBase):
+    """stderr: what is said there is for people.  Where it cannot be written, the work goes on."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
 
 
 if __name__ == "__main__":

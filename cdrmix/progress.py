@@ -7,7 +7,6 @@ minute.  Nothing is said but inside `shown()`: the command line asks for it, a l
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 import time
@@ -46,9 +45,8 @@ class _Speaker(threading.Thread):
         self._said, self._when, self._drawn = "", 0.0, False
 
     def run(self) -> None:
-        with contextlib.suppress(OSError, ValueError):  # nobody reads stderr: the work goes on
-            while not self._over.wait(TICK):
-                self.look(time.monotonic())
+        while not self._over.wait(TICK):
+            self.look(time.monotonic())
 
     def look(self, now: float) -> None:
         """Say what has taken long by now: the innermost such work."""
@@ -67,8 +65,7 @@ class _Speaker(threading.Thread):
         """Erase the line of a terminal."""
         if self._drawn:
             self._drawn = False
-            with contextlib.suppress(OSError, ValueError):
-                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def stop(self) -> None:
         self._over.set()

@@ -145,6 +145,9 @@ for _first, _rules in _Loader.yaml_implicit_resolvers.items():
     _rules.sort(key=lambda rule: rule[0] != "tag:yaml.org,2002:int")
 
 
+LARGEST = 1 << 20
+"""Bytes a config may have."""
+
 Config = TypeVar("Config", TrainConfig, EvalConfig)
 
 
@@ -153,7 +156,11 @@ def read_config(kind: type[Config], path: Path, overrides: Sequence[str] = ()) -
     if path.suffix == ".cdr":
         raise UserError(f"{path} is a spec, not a config", "a config names it as its `spec`; see configs/")
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        with path.open("rb") as f:
+            text = f.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise UserError(f"{path} is more than {LARGEST >> 20} MB: no config", "configs/ holds worked examples")
+        data = yaml.load(text.decode("utf-8-sig"), _Loader)
     except FileNotFoundError as e:
         raise UserError(f"no config at {path}", "configs/ holds worked examples") from e
     except (yaml.YAMLError, ValueError, RecursionError) as e:  # ValueError: not UTF-8, or a date that is none

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
@@ -50,7 +51,7 @@ def from_directory(
         raise UserError(f"{out} holds shards already", "remove them, or give another folder")
     done = Collected()
     out.mkdir(parents=True, exist_ok=True)
-    stream = _records(tree, out.resolve(), done, frozenset(exclude), frozenset(only) or TEXT | JSONL)
+    stream = _records(tree, _real(out), done, frozenset(exclude), frozenset(only) or TEXT | JSONL)
     for number, first in enumerate(stream):
         path = out / f"shard-{number:05d}.jsonl"
         with atomic(path) as f:
@@ -78,7 +79,7 @@ def _records(
     tree: Path, out: Path, done: Collected, exclude: frozenset[str], suffixes: frozenset[str]
 ) -> Iterator[bytes]:
     def passed_over(path: Path) -> bool:
-        return path.name in exclude or (path.name == out.name and path.resolve() == out)  # what is being written
+        return path.name in exclude or (path.name == out.name and _real(path) == out)  # what is being written
 
     for path, trouble in walk(tree, passed_over):
         if trouble:
@@ -115,9 +116,9 @@ def split(paths: list[Path], out: Path, ratio: float, field: str = "text") -> di
     if not 0 < ratio < 1:
         raise UserError(f"--ratio {ratio} is not between 0 and 1", "0.1 puts a tenth of the documents in eval")
     counts = {"train": 0, "eval": 0}
-    given = {file.resolve() for file in files_of(paths)}
+    given = {_real(file) for file in files_of(paths)}
     for side in counts:
-        if (out / f"{side}.jsonl").resolve() in given:
+        if _real(out / f"{side}.jsonl") in given:
             raise UserError(f"{out / side}.jsonl is part of the data", "give another folder with -o")
     out.mkdir(parents=True, exist_ok=True)
     empty, first = 0, ""
@@ -148,3 +149,8 @@ def split(paths: list[Path], out: Path, ratio: float, field: str = "text") -> di
 def _place(doc: Document) -> float:
     content = doc.content.encode() if isinstance(doc.content, str) else json.dumps(doc.content).encode()
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") / 2**64
+
+
+def _real(path: Path) -> Path:
+    """The path without links; one in a circle stays as it is (`Path.resolve` raises there)."""
+    return Path(os.path.realpath(path))

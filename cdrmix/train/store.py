@@ -52,7 +52,7 @@ class TokenStore:
 def open_store(folder: Path, paths: list[Path], field: str, tokenizer: Tokenizer, vocab: int) -> TokenStore:
     """The store of these files under `folder`, tokenised now if it is not there yet, or not as it was written."""
     key = _key(paths, field, tokenizer, vocab)
-    folder = folder.resolve()  # runs may share one by a link
+    folder = Path(os.path.realpath(folder))  # runs may share one by a link
     home = folder / key
     with Lock(folder, folder.with_name(f".{folder.name}.lock"), wait=True):
         sweep(folder)
