@@ -85,7 +85,8 @@ def logsumexp(x: Tensor, axes: int | tuple[int, ...]) -> Tensor:
 
 def floor_divide(a: Tensor | float, b: Tensor | float) -> Tensor:
     """floor(a / b); tinygrad multiplies by 1/b, and 49 / 49 is below 1 so."""
-    whole = (a / b).floor()
+    quotient: Tensor = a / b  # one of them is a tensor
+    whole = quotient.floor()
     rest = (a - whole * b) / b
     return whole + (rest >= 1).where(1.0, (rest < 0).where(-1.0, 0.0))
 
