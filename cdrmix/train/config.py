@@ -213,6 +213,8 @@ def _odd(value: Any, key: str, seen: set[int]) -> Iterator[str]:
                 yield from _odd(x, inner, seen)
         case float() if not math.isfinite(value):
             yield f"  {key}: a finite number is expected (it is {value})"
+        case "" if not key.startswith("set."):
+            yield f"  {key}: a text is expected (it is empty)"
         case str() if "\0" in value:
             yield f"  {key}: holds a NUL character (it is {value!r})"
         case str() if any("\ud800" <= c <= "\udfff" for c in value):

@@ -151,6 +151,8 @@ def test_every_number_is_finite(tmp_path: Path, kind: type, key: str, value: str
         ('out="\\0"', "out: holds a NUL"),
         ('set={"\\udfff": 1}', "not UTF-8"),
         ("set=&x {y: *x}", "set"),
+        ("out=''", "out: a text is expected"),
+        ("data.train=[a, '']", "data.train.1: a text is expected"),
     ],
 )
 def test_what_nothing_can_be_called_is_refused(tmp_path: Path, change: str, says: str) -> None:
