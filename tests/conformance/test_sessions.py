@@ -255,6 +255,15 @@ def test_a_text_goes_on_wherever_it_was_cut(folder: Path, session: Session, how:
                 assert stops and other.tokens > 3
 
 
+def test_what_is_no_state_is_refused_at_once(session: Session, tmp_path: Path) -> None:
+    session.prefill([1])
+    (tmp_path / "text").write_text("no state")
+    for path in ("/dev/zero", "/dev/null", tmp_path / "text", tmp_path / "absent", tmp_path):
+        with pytest.raises(ArtifactError, match="loading"):
+            session.load(path)
+    assert session.tokens == 1
+
+
 def test_states_of_another_version_are_refused_in_a_sentence(session: Session, tmp_path: Path) -> None:
     session.prefill([1])
     session.save(tmp_path / "s")
