@@ -14,7 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -76,7 +76,10 @@ def tools() -> list[str]:
 
 
 def _named(tool: str | Path | None) -> str:
-    return f"{tool} {version(tool)}" if isinstance(tool, str) else str(tool)
+    try:
+        return f"{tool} {version(tool)}" if isinstance(tool, str) else str(tool)
+    except PackageNotFoundError:  # the module of another package: pytorch-triton-rocm has triton's
+        return str(tool)
 
 
 @cache

@@ -140,6 +140,8 @@ def test_which_llvm_and_linker_are_used(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.delenv("LLVM_PATH", raising=False)
     amd.library.cache_clear()
     assert amd.llvm() == "llvmlite" and amd.lld() == "triton" and amd.missing() == []
+    assert "(llvmlite 0." in amd.tools()[0] and "(triton 3." in amd.tools()[1]
+    assert amd._named("a module of another package") == "a module of another package"
     (tmp_path / "libLLVM.so").write_text("")
     monkeypatch.setenv("LLVM_PATH", str(tmp_path / "libLLVM.so"))
     amd.library.cache_clear()
