@@ -57,6 +57,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return MISTAKE
     except (UserError, ArtifactError) as e:
         return _say(e.message, e.help, as_json)
+    except MemoryError:
+        return _say("there is not enough memory for this model", "`cdrmix inspect` says what it takes", as_json)
     except BrokenPipeError:
         _drop_output()  # the reader of a pipe left; nothing to say
         return 0

@@ -8,6 +8,7 @@
 | verify | model | the same model, or a compiler bug named | `ir/verify.py`, between all passes |
 | routes | model | nothing, or the calls of banks that advance an instance twice | `passes/routes.py` |
 | simplify | cell | cell with constants folded | `passes/simplify.py` |
+| whole | cell | cell whose whole numbers fit 32 bits | `passes/whole.py` |
 | precision | model | model with the working type written in | `passes/precision.py` |
 | classify | cell | groups of states and their class (delay, diagonal, delta, …) | `passes/classify.py` |
 | sequence form | cell, groups | `SequenceForm`: statements over [B, T], scans for the states | `passes/sequence.py` |
@@ -48,6 +49,7 @@ from cdrmix.passes.routes import check_routes
 from cdrmix.passes.sequence import sequence_form
 from cdrmix.passes.simplify import simplify
 from cdrmix.passes.step import step_form
+from cdrmix.passes.whole import fit_whole
 
 if TYPE_CHECKING:
     from cdrmix.packing import Arrangement
@@ -116,14 +118,16 @@ def _lower(model: Model, dump: Dump | None, weights: Stored) -> Lowered:
     model = checked("check", model)
     check_routes(model)
     digest = model_hash(model)
-    model = checked("simplify", over_cells(model, simplify))
+    report = Report()
+    model = checked("simplify", over_cells(model, lambda cell: fit_whole(simplify(cell), report)))
+    report.raise_if_any()
     model = checked("precision", decide_precision(model, weights=weights))
     sequence = {name: sequence_form(cell) for name, cell in model.cells.items()}
     show("sequence", Program(model, {}, sequence, digest))
     hoisted = checked("hoist", over_cells(model, hoist))
     step = {name: step_form(cell) for name, cell in hoisted.cells.items()}
     show("step", Program(model, step, {}, digest))
-    notes = tuple(dict.fromkeys(note for form in sequence.values() for note in form.notes))
+    notes = (*model.notes, *dict.fromkeys(note for form in sequence.values() for note in form.notes))
     return Lowered(Program(model, step, sequence, digest), notes, weights)
 
 

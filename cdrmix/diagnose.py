@@ -126,11 +126,12 @@ def need_compiler(variable: str, names: tuple[str, ...], what: str, why: str, pa
 @dataclass(slots=True)
 class Report:
     """Collects diagnostics; the same mistake at the same place is kept once.  `uses` are the uses of ops being looked
-    at, the outermost first.
+    at, the outermost first.  `notes` are what is right and probably not meant.
     """
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
     uses: list[Span] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
 
     @contextmanager
     def used(self, place: Span) -> Iterator[None]:
@@ -149,6 +150,10 @@ class Report:
             self.diagnostics.append(found)
         if len(self.diagnostics) >= MOST_MISTAKES:
             self.raise_if_any()
+
+    def note(self, span: Span, message: str) -> None:
+        """Say something about a text that is right."""
+        self.notes[f"{span}: {message}"] = None
 
     def raise_if_any(self) -> None:
         """Raise `CompileError` with everything recorded, in the order of the text."""

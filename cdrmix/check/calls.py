@@ -150,6 +150,8 @@ def inline(op: OpValue, expr: ast.Call, r: Reading) -> Value:
                     solve(symbol, frame, r.mode if r.pure else "body")
         result = _result(frame, expr, r)
     r.frame.ask(op, asked)
+    if not r.draft.failed:
+        frame.home.check_reach(frame)
     return result
 
 

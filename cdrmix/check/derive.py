@@ -11,17 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cdrmix.check.mentions import RETURN, defined, leaves, mentioned, whens
+from cdrmix.check.reach import HELD, ROOTS
 from cdrmix.check.remedies import without_prime
 from cdrmix.check.scope import OpDecl, Scope
 from cdrmix.check.values import inputs, settable
 from cdrmix.diagnose import Report, Span, did_you_mean
 from cdrmix.syntax import ast
-
-_HELD = (ast.Param, ast.Part, ast.Bank)
-"""Statements that hold parameters: dead ones are never removed silently."""
-
-_ROOTS = (ast.Return, ast.Aux, ast.Metric, ast.AfterStep, ast.Require, ast.Dim)
-"""Statements that are there for their own sake."""
 
 
 def derive(text: ast.Derive, base: OpDecl, scope: Scope, report: Report) -> OpDecl:
@@ -127,7 +122,7 @@ class _Diff:
         return self.keep(body, lambda stmt: not self.gone(stmt))
 
     def prune(self, body: Sequence[ast.Stmt], dead: set[int]) -> tuple[ast.Stmt, ...]:
-        return self.keep(body, lambda stmt: id(stmt) not in dead or isinstance(stmt, _HELD))
+        return self.keep(body, lambda stmt: id(stmt) not in dead or isinstance(stmt, HELD))
 
     def keep(self, body: Sequence[ast.Stmt], stays: Callable[[ast.Stmt], bool]) -> tuple[ast.Stmt, ...]:
         """The statements that stay, with `when`s rebuilt where they lost some, and gone where they lost all."""
@@ -198,7 +193,7 @@ def _place(old: Sequence[ast.Stmt], kept: Sequence[ast.Stmt], added: Sequence[as
 def _check_held(text: ast.Derive, base: OpDecl, body: Sequence[ast.Stmt], dead: set[int], report: Report) -> set[int]:
     """Report inherited params, parts and banks that the new text leaves dead (E0802), and give their `id`s."""
     before = _dead(base.body, set())  # the base's own faults are told there
-    held = [s for s in leaves(body) if isinstance(s, _HELD) and id(s) in dead and id(s) not in before]
+    held = [s for s in leaves(body) if isinstance(s, HELD) and id(s) in dead and id(s) not in before]
     left = [s.name for s in held]
     if left:
         what, them = ("is", "it") if len(left) == 1 else ("are", "them")
@@ -215,7 +210,7 @@ def _dead(body: Sequence[ast.Stmt], own: set[int]) -> set[int]:
     for stmt in leaves(body):
         for name in defined(stmt):
             by_name.setdefault(name, []).append(stmt)
-        if isinstance(stmt, _ROOTS) or id(stmt) in own or carries.intersection(defined(stmt)):
+        if isinstance(stmt, ROOTS) or id(stmt) in own or carries.intersection(defined(stmt)):
             todo.append(stmt)
     for name in mentioned(*(when.cond for when in whens(body))):
         todo += by_name.get(name, [])

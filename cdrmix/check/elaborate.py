@@ -10,7 +10,7 @@ carries something above has written, and the layer only if something besides an 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ from cdrmix.check.mentions import mentioned
 from cdrmix.check.modules import Lets
 from cdrmix.check.order import in_order
 from cdrmix.check.quote import quote
+from cdrmix.check.reach import check_reach
 from cdrmix.check.scope import OpValue, Scope
 from cdrmix.check.symbols import Held, Local, Stored
 from cdrmix.check.values import Failed, check_complete, inputs
@@ -71,6 +72,7 @@ class Elaborator:
         self._built: dict[tuple[object, ...], dict[tuple[Question, ...], dict[tuple[object, ...], _Built]]] = {}
         self._busy: list[tuple[object, ...]] = []
         self._begun: list[str] = []
+        self._reached: set[tuple[object, ...]] = set()
         self._counts: dict[str, int] = {}
 
     def cell(self, op: OpValue, inputs: Sequence[Sequence[Axis]], context: Context) -> str | None:
@@ -83,6 +85,22 @@ class Elaborator:
         built = self._cell(op, sizes, replace(frame.context, span=span))
         frame.ask(op, built.asked)
         return self.cells[built.name] if built.name is not None else None
+
+    def acts(self, name: str | None) -> bool:
+        """Whether a cell does something besides giving its result: it writes a carry or holds a training value."""
+        if name is None:
+            return False
+        cell = self.cells[name]
+        inner = any(self.acts(part.cell) for part in cell.parts)
+        return inner or bool(cell.training) or any(carry.writes for carry in cell.carries)
+
+    def check_reach(self, frame: Frame, also: Collection[ast.Stmt] = ()) -> None:
+        """Report what leads nowhere in an op's body, once for each choice of its branches."""
+        taken = [stmt for stmt, _ in frame.statements]
+        key = (frame.decl, *map(id, taken))
+        if key not in self._reached:
+            self._reached.add(key)
+            check_reach(frame.decl, taken, also, self.report)
 
     def check_bank(self, held: Held, cell: Cell, draft: Draft) -> None:
         """Report an expert that holds a carry, itself or in a part (E0505)."""
@@ -190,7 +208,10 @@ class _Body:
                 unit.need()
         trained = self._training()
         cell = self._assemble(name, tuple(draft.axis(a) for a in out_axes), trained)
+        failed = draft.failed
         self._check_used()
+        if not failed:
+            self._check_reach()
         if draft.failed:
             raise Failed
         return cell
@@ -321,6 +342,14 @@ class _Body:
                 return declare_part(symbol, frame)
             case _:
                 return None
+
+    def _check_reach(self) -> None:
+        """Report what leads nowhere (E0507); a part that has an effect of its own does not."""
+        frame = self.frame
+        acting = {s.name for s in frame.symbols.values() if isinstance(s, Held) and frame.home.acts(s.cell)}
+        taken = [stmt for stmt, _ in frame.statements]
+        also = [s for s in taken if isinstance(s, ast.Equation) and acting & mentioned(s.value)]
+        frame.home.check_reach(frame, also)
 
     def _check_used(self) -> None:
         """Report params and parts that nothing uses (E0507)."""

@@ -6,7 +6,7 @@ Output: a `Frame` with every `when` decided and every `dim` solved; `Names` is w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Protocol
 
@@ -56,6 +56,12 @@ class Home(Protocol):
 
     def part(self, op: OpValue, given: Sequence[Sequence[AxisVar]], frame: Frame, span: Span) -> Cell | None:
         """The cell of a part; None after a mistake."""
+
+    def acts(self, name: str | None) -> bool:
+        """Whether a cell does something besides giving its result."""
+
+    def check_reach(self, frame: Frame, also: Collection[ast.Stmt] = ()) -> None:
+        """Report what leads nowhere in an op's body."""
 
     def check_bank(self, held: Held, cell: Cell, draft: Draft) -> None:
         """Report what an expert cannot hold."""

@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cdrmix.check.begins import check_begins
 from cdrmix.check.elaborate import Elaborator
 from cdrmix.check.expand import Expander
 from cdrmix.check.loader import LIBRARY, File, Loader
+from cdrmix.check.mentions import mentioned
 from cdrmix.check.scope import OpValue, Scope
 from cdrmix.check.settings import Settings, chain
+from cdrmix.check.sizes import check_sizes
 from cdrmix.check.ties import resolve_ties
 from cdrmix.check.values import Failed, fail, show
 from cdrmix.diagnose import CompileError, Report, Span, did_you_mean
@@ -134,9 +137,13 @@ class Session:
             cells=used,
             settings=shown,
             sources=sources,
+            notes=(*unnamed(file), *self.report.notes),
             doc=text.doc,
             span=text.span,
         )
+        check_sizes(made, self.report)
+        self.stop()
+        check_begins(made, self.report)
         ties = resolve_ties(made, expander.ties, self.report)
         self.stop()
         return replace(made, ties=ties)
@@ -157,6 +164,13 @@ class Session:
         if not own:
             fail(self.report, "E0710", at, f"{file.name} has no model", "a spec ends in `model name { … }`")
         return models[own[-1]]
+
+
+def unnamed(file: File) -> list[str]:
+    """Notes of what a file imports or defines and nothing in it names; another setting may."""
+    named = mentioned(*file.own.values())
+    named |= {item.base for item in file.own.values() if isinstance(item, ast.Derive)}
+    return [f"{span}: nothing in this file names `{name}`" for name, span in file.names.items() if name not in named]
 
 
 def reachable(names: list[str], cells: Mapping[str, Cell]) -> dict[str, Cell]:

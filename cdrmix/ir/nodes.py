@@ -315,7 +315,7 @@ class Model:
     """A checked, expanded model: a token id in, a [vocab] of logits out.
 
     `cells` holds callees before their callers.  `ties` maps a parameter's path to the path that owns its storage.
-    `settings` are the resolved ones, groups as dotted names.
+    `settings` are the resolved ones, groups as dotted names; `notes` what the checker says of a text that is right.
     """
 
     name: str
@@ -326,5 +326,6 @@ class Model:
     ties: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = field(default=(), compare=False)
     doc: str = ""
     span: Span = field(default=NOWHERE, compare=False)

@@ -18,7 +18,7 @@ PARTS = re.findall(r"^```cdr-part\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 AROUND = [
     (", H: int = 2", "", "return whole + flat + near as [D] + sum[h](n2[h]) + sum[c](ramp[c])"),
-    (", hidden: int = 16", "dim D = H * 2", ""),
+    (", hidden: int = 16", "dim D = H * 2", "metric size = mean[tokens](sum[j](h[j]^2))"),
     (", N: int = 4", "dim D = H * N\nw = x\nv = x\nk = x\nr = x", "return y as [D]"),
     (", window: int = 4", "dim N = D\nk = x\nq = x", "return y"),
     ("", "vx = x", "return v"),
