@@ -154,6 +154,8 @@ class Session:
 
     def rewind(self, to: Session) -> None:
         """Go back to where a fork of this session stands."""
+        if to._engine is not self._engine:
+            raise ArtifactError("the other session is no fork of this one", "give one that `fork` made")
         self._state, self.tokens = self._opened().copy(to._state), to.tokens
 
     def state(self) -> dict[str, np.ndarray]:

@@ -255,6 +255,17 @@ def test_a_text_goes_on_wherever_it_was_cut(folder: Path, session: Session, how:
                 assert stops and other.tokens > 3
 
 
+def test_a_session_goes_back_to_its_fork_and_to_no_other(folder: Path, session: Session) -> None:
+    wanted = session.prefill([1, 2])
+    fork = session.fork()
+    session.step(3)
+    session.rewind(fork)
+    assert session.tokens == 2 and session.latest == [1, 2] and np.array_equal(session.prefill([]), wanted)
+    assert np.array_equal(session.step(4), fork.step(4))
+    with opened(folder) as other, pytest.raises(ArtifactError, match="no fork"):
+        session.rewind(other)
+
+
 def test_what_is_no_state_is_refused_at_once(session: Session, tmp_path: Path) -> None:
     session.prefill([1])
     (tmp_path / "text").write_text("no state")
