@@ -232,9 +232,10 @@ def _turn(n: Node, scope: Scope) -> Value:
     folded = _folded(n, [v])
     if folded is not None:
         return folded
-    if v.type == "exact":  # whole turns are taken off while the angle has all its digits
+    near = v.type == "exact"
+    if near:  # whole turns are taken off while the angle has all its digits
         v = Value(scope.shared("angle", f"within_a_turn({v.code})"), "float", v.dims, v.lead)
-    return replace(v, code=f"cos({v.code})" if n.op == "cos" else f"{within(v, ATOM)}.sin()", level=ATOM)
+    return replace(v, code=f"{n.op}({v.code}{', far=False' if near else ''})", level=ATOM)
 
 
 # --- along indices -------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ IMPORTED = frozenset(
         r"\w+",
         """
         attend beside chunk_scan constant cos coupled_scan delay exp floor_divide heads joined last linear_scan
-        logaddexp logsumexp max_plus_scan mean mean_square mix moments places remainder remember shift sigmoid silu
+        logaddexp logsumexp max_plus_scan mean mean_square mix moments places remainder remember shift sigmoid silu sin
         softmax softplus take tanh there tokens top view windows whole_power within_a_turn
         """,
     )

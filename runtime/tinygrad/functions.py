@@ -6,7 +6,7 @@ Input: lazy f32 tensors.  Output: f32, to a few units in the last place (of 1 fo
 
 from __future__ import annotations
 
-from math import pi
+from math import factorial, pi
 
 from tinygrad import Tensor, dtypes
 
@@ -17,16 +17,31 @@ _MORE = 2.0610481040742e-6  # of it, what those bits are
 _LOG_2_E = 1.4426950408889634
 _QUARTER = (1.5703125, 0.0004837512969970703, 7.549789954891882e-08)  # of pi/2: eleven bits, eleven more, the rest
 _TURNS = 1e4  # up to here the parts' whole multiples are exact
-_FAR = 150.0  # beyond it an exponential is zero or infinite
+_EXP = tuple(1 / factorial(n) for n in range(9, 1, -1))  # the exponential's Taylor series less 1 + x, over x^2
+_LEAST, _MOST = -87.33654, 88.72283  # where its result is the smallest normal f32, and the largest
 _BITS = 6  # of an exponent: more than 31 fits no i32 but for bases of -1, 0 and 1
 
 
 def exp(x: Tensor) -> Tensor:
-    """The exponential; `exp2(x*log2(e))` has lost what rounding takes off the product, at 80 half a unit in 1e5."""
-    x = (x < -_FAR).where(-_FAR, (x > _FAR).where(_FAR, x))
-    whole = (x * _LOG_2_E).floor()
-    rest = (x - whole * _LN_2) * (1 + _MORE) - x * _MORE  # x - whole*log(2), in a form that tinygrad does not shorten
-    return (rest * _LOG_2_E).exp2() * whole.exp2()
+    """The exponential; `exp2(x*log2(e))` has lost what rounding takes off the product, at 80 half a unit in 1e5.
+
+    What is below f32's normal numbers is 0.  It is short, since a softmax may stand 256 times in a kernel.
+    """
+    if x.dtype == dtypes.float64:
+        return x.exp()
+    inside = (x < _LEAST).where(_LEAST, (x > _MOST).where(_MOST, x))
+    whole = (inside * _LOG_2_E).floor()
+    rest = (inside - whole * _LN_2) * (1 + _MORE) - inside * _MORE  # inside - whole*log(2), as tinygrad leaves it alone
+    series = 1 + rest * (1 + rest * _series(rest, _EXP))
+    found = series * ((whole.cast(dtypes.int32) + 127) * 2**23).bitcast(dtypes.float32)
+    return (x < _LEAST).where(0.0, (x > _MOST).where(float("inf"), found))
+
+
+def _series(x: Tensor, factors: tuple[float, ...]) -> Tensor:
+    found = x * factors[0]
+    for factor in factors[1:-1]:
+        found = (found + factor) * x
+    return found + factors[-1]
 
 
 def sigmoid(x: Tensor) -> Tensor:
@@ -39,17 +54,22 @@ def silu(x: Tensor) -> Tensor:
     return x * sigmoid(x)
 
 
-def sin(x: Tensor) -> Tensor:
-    """The sine; tinygrad's own reduction is shortened by its simplifier, and wrong near multiples of pi."""
+def sin(x: Tensor, far: bool = True) -> Tensor:
+    """The sine; tinygrad's own reduction is shortened by its simplifier, and wrong near multiples of pi.
+
+    Without `far`, x is below 1e4 in size, and the kernel a fraction as long.
+    """
     odd, second, near_sin, near_cos = _quarter_turns(x)
     found = odd.where(near_cos, near_sin) * second.where(-1.0, 1.0)
-    return (x.abs() < _TURNS).where(found, x.sin())
+    return (x.abs() < _TURNS).where(found, x.sin()) if far else found
 
 
-def cos(x: Tensor) -> Tensor:
+def cos(x: Tensor, far: bool = True) -> Tensor:
     """The cosine; `sin(pi/2 - x)` has lost what rounding takes off the difference."""
     odd, second, near_sin, near_cos = _quarter_turns(x)
     found = odd.where(near_sin, near_cos) * (odd ^ second).where(-1.0, 1.0)
+    if not far:
+        return found
     half = (0.5 * x).sin()
     return (x.abs() < _TURNS).where(found, 1 - 2 * half * half)
 

@@ -16,7 +16,6 @@ from math import prod
 from tinygrad import Tensor, dtypes
 
 from .arrange import joined
-from .functions import softmax
 from .kernel import UOp, block, buffer, finish, has_blocks, lane, launch, loop
 
 THREADS = 64
@@ -54,7 +53,7 @@ def attend(
     if bias is not None:
         by_age = bias.reshape(G, H // G, window)[:, :, age.clamp(0, window - 1)]  # [G, H/G, B, T, S]
         scores = scores + by_age.permute(2, 3, 0, 1, 4)
-    weights = softmax(seen.reshape(B, T, 1, 1, -1).where(scores, -float("inf")), -1)
+    weights = seen.reshape(B, T, 1, 1, -1).where(scores, -float("inf")).softmax(-1)
     y = weights.unsqueeze(-1) * values.permute(0, 2, 1, 3).reshape(B, 1, G, 1, -1, M)
     return y.sum(-2).reshape(B, T, H, M)
 
