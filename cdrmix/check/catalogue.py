@@ -34,6 +34,7 @@ class Catalogue:
     texts: Mapping[str, str]
     paths: Mapping[str, str]
     library: Path | None
+    _read: dict[str, list[str]] = field(default_factory=dict)
     _folders: dict[Path, dict[str, list[str]]] = field(default_factory=dict)
 
     def find(self, name: str, importer: str) -> tuple[str, str] | None:
@@ -59,7 +60,9 @@ class Catalogue:
         if not importer.startswith(IN_LIBRARY):
             for file, text in self.texts.items():
                 if file not in ("", importer) and not file.startswith(IN_LIBRARY) and not text.startswith(f"{file}="):
-                    yield posixpath.relpath(file, front), _DEFINED.findall(text)
+                    if file not in self._read:
+                        self._read[file] = _DEFINED.findall(text)
+                    yield posixpath.relpath(file, front), self._read[file]
             if self.library is not None and importer in self.paths:
                 yield from self._folder(Path(self.paths[importer]).parent)
         if self.library is not None:
