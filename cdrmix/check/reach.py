@@ -85,7 +85,7 @@ def check_reach(op: OpDecl, taken: Sequence[ast.Stmt], also: Collection[ast.Stmt
             told |= cone
             stmt = next(s for s in thing.stmts if id(s) in here)
             report.error("E0507", _span(stmt, name), _said(stmt, name) + _dead(held), _help(held))
-    for formal in op.formals:
+    for formal in op.formals if op.base is None else ():  # a derived op takes what its base does
         if formal.name not in live and not any(formal.name in thing.reads for thing in computed.values()):
             what = "input" if formal in inputs(op) else "argument"
             report.note(formal.span, f"{what} `{formal.name}` of op `{op.name}` is never read")

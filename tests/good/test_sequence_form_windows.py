@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from cdrmix.check.single import load_op
@@ -27,6 +29,17 @@ op cell(x: [D], H: int = 2, N: int = 3, G: int = 4) -> [H, N] {
   history K: [H, N] last G = k
   history V: [H, N] last G = v
 """
+
+
+def _with_head(text: str) -> str:
+    """The text with what it needs of the head: what nothing needs is a mistake."""
+    for line in reversed(HEAD.strip().split("\n")):
+        found = re.match(r"  (?:param |history )?(\w+)", line)
+        if found is None or re.search(rf"\b{found[1]}\b", text):
+            text = f"{line}\n{text}"
+    return text
+
+
 FORMS = {
     "plain": """
   s[h,t] = sum[n](q[h,n]*K[t,h,n])
@@ -129,7 +142,7 @@ WINDOWS = {
 
 def model(body, folder):
     path = folder / "cell.cdr"
-    path.write_text(HEAD + body + "  return y\n}\n", encoding="utf-8")
+    path.write_text(_with_head(body + "  return y\n}\n"), encoding="utf-8")
     return load_op(path, "cell", {"D": 5})
 
 
