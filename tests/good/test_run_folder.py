@@ -373,14 +373,17 @@ def test_a_folder_in_the_place_of_last_is_told_before_any_work(folder: Path) -> 
             Trainer(config(), resume=resume)
 
 
+@pytest.mark.parametrize("kind", ["other", "loop"])
 @pytest.mark.parametrize("name", [".lock", "checkpoints", "module", "tokens", "metrics.jsonl"])
 def test_what_cannot_be_written_is_told_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "run" / name
     path.parent.mkdir()
-    if name in (".lock", "metrics.jsonl"):
+    if kind == "loop":
+        path.symlink_to(name)
+    elif name in (".lock", "metrics.jsonl"):
         path.mkdir()
     else:
         path.touch()
