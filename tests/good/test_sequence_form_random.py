@@ -61,7 +61,8 @@ def draw(seed: int) -> str:
     for s in r.sample(states, len(states)):
         lines.append(f"{s}'[h,i,j] = {added(term, known, 3)}")
         known.append(f"{s}'")
-    return "\n".join([*lines, f"y[h,i] = {added(read, known, 3)}"])
+    all_read = " + ".join(f"0.1*sum[j]({name}[h,i,j]*z[h,j])" for name in known if name not in states)
+    return "\n".join([*lines, f"y[h,i] = {added(read, known, 3)} + {all_read}"])  # nothing is left unread
 
 
 @pytest.mark.parametrize("seed", range(16))
