@@ -85,14 +85,18 @@ def test_make_and_doctor_take_the_same_compiler(
 
 
 @pytest.mark.parametrize(
-    ("given", "says"), [("no-such-cc", "no C compiler `no-such-cc`"), ("false", "`make libmodel.so` failed")]
+    ("script", "says", "helps"),
+    [(None, "no C compiler `.*/cc`", "install make"), ("#!/bin/sh\nexit 1\n", "`make libmodel.so` failed", "unset it")],
 )
 def test_an_artefact_that_cc_cannot_build_says_so(
-    given: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: str | None, says: str, helps: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_artifact(lower(load_text(SPEC)), "cpu", tmp_path / "made", tokenizer="bytes", seed=0)
+    if script is not None:
+        (tmp_path / "cc").write_text(script)
+        (tmp_path / "cc").chmod(0o755)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("CC", given)
+    monkeypatch.setenv("CC", str(tmp_path / "cc"))
     with pytest.raises(ArtifactError, match=says) as e, Session.open(tmp_path / "made"):
         pass
-    assert "CC is `false`: unset it" in e.value.help or given != "false"
+    assert helps in e.value.help
