@@ -79,7 +79,7 @@ def test_make_and_doctor_take_the_same_compiler(
     if given is not None:
         monkeypatch.setenv("CC", given)
     makefile = Path(__file__).parents[2] / "runtime" / target / "artefact.mk"
-    words = ["make", "-s", "-f", str(makefile), "--eval=show: ; @echo $(CC)", "show"]
+    words = ["make", "-s", "-f", str(makefile), "--eval=show: ; $(info $(CC))", "show"]
     shown = subprocess.run(words, env=os.environ, capture_output=True, text=True, check=True).stdout
     assert tuple(shown.split()) == command("CC", "cc") or not shutil.which("cc")
 
