@@ -218,6 +218,11 @@ def make_parser() -> argparse.ArgumentParser:
         type=_nonnegative,
         help="largest relative RMS error of logits and states (1e-4; tenstorrent: 1e-3, with --quant bf16 2e-2)",
     )
+    p.add_argument(
+        "--random-weights",
+        action="store_true",
+        help="every parameter random, as it is without a checkpoint: what begins at zero hides faults",
+    )
     machine(p)
 
     p = command(

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -27,12 +27,19 @@ from cdrmix.packing import pack, start, stored
 from cdrmix.plain_json import to_json
 from cdrmix.progress import doing, over
 from cdrmix.runtime.checksum import checksum, file_checksum
-from cdrmix.runtime.parts import sweep
+from cdrmix.runtime.files import is_inside
+from cdrmix.runtime.parts import locked_folder, sweep, sync
 from cdrmix.runtime.session import FORMAT
 from cdrmix.runtime.tokens import Tokenizer, TokenizerError
 from cdrmix.weights import atomic, owners, write_weights
 
-MANIFEST = "manifest.json"
+MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
+
+PART = ".artefact.part"
+"""Where an artefact is written, in its folder, before it takes the place of the one that is there."""
+
+BUILT = ("cdrmix-run", "libmodel.so", "libmodel.so.cksum")
+"""What `make` leaves in an artefact."""
 
 LARGE = 100_000_000
 """Parameters beyond which making an init takes longer than all else; such a model's is made when it is asked for."""
@@ -62,56 +69,98 @@ def write_artifact(
     tokens = _tokenizer(model, tokenizer) if tokenizer else _checkpoints(model, beside(source, "tokenizer.json"))
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file", "give a folder to write to")
+    new = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         sweep(out)
-        if any(out.iterdir()) and not _is_ours(out / MANIFEST):
+        if any(path.name != PART for path in out.iterdir()) and not _is_ours(out):
             raise UserError(f"{out} holds other files than an artefact", "give a new folder, or an artefact's")
+        with locked_folder(out / PART):
+            names = _write(out / PART, lowered, target, source, tokens, seed, overrides or {}, options)
+            _replace(out, names)
     except OSError as e:
         raise UserError(f"cannot write to {out}: {e.strerror}", "give a folder that can be written") from e
+    finally:
+        if new:
+            with suppress(OSError):
+                out.rmdir()  # where nothing came of it
+    return [out / name for name in names]
+
+
+def _write(
+    out: Path,
+    lowered: Lowered,
+    target: str,
+    source: Path | None,
+    tokens: bytes | None,
+    seed: int | None,
+    overrides: Mapping[str, str],
+    options: Mapping[str, Any] | None,
+) -> list[str]:
+    """Write all of an artefact into an empty folder; the names of its files, the manifest's last."""
+    model = lowered.program.model
     with doing(f"compiling for {target}"):  # after all that can be refused at once: it may take minutes
         files = emit(lowered, target, options)
     own = json.loads(files.pop(MANIFEST, b"{}"))
-    write_manifest(out, {"format": "unfinished"})  # what is cut short from here on does not pass for an artefact
-    written = []
-    for folder in {(out / name).parent for name in files}:
-        folder.mkdir(parents=True, exist_ok=True)
-        sweep(folder)
+    if tokens is not None:
+        files["tokenizer.json"] = tokens
     for name, content in files.items():
-        path = out / name
-        with atomic(path) as f:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        with atomic(out / name) as f:
             f.write(content)
         if content.startswith(b"\x7fELF"):
-            path.chmod(0o755)
-        written.append(path)
-    weights = out / "weights.safetensors"
-    large = sum(math.prod(w.shape) for w in owners(model)) > LARGE
-    if source is None and seed is None and large:
-        weights.unlink(missing_ok=True)  # of the artefact that was here
-        origin = "none"
-    else:
-        written.append(_write_weights(lowered, target, weights, source, seed or 0, own))
+            (out / name).chmod(0o755)
+    names, origin = list(files), "none"
+    if source is not None or seed is not None or sum(math.prod(w.shape) for w in owners(model)) <= LARGE:
+        _write_weights(lowered, target, out / WEIGHTS, source, seed or 0, own)
+        names.append(WEIGHTS)
         origin = "checkpoint" if source else f"init, seed {seed or 0}"
-    if tokens is not None:
-        with atomic(out / "tokenizer.json") as f:
-            f.write(tokens)
-        written.append(out / "tokenizer.json")
-    else:
-        (out / "tokenizer.json").unlink(missing_ok=True)  # of the artefact that was here, not of this one
-    manifest = describe(lowered, target, origin, overrides or {})
+    manifest = describe(lowered, target, origin, overrides)
     manifest["tokenizer"] = tokens is not None
     manifest["files"] = {
-        str(path.relative_to(out)): {"bytes": path.stat().st_size, "checksum": file_checksum(path)}
-        for path in over(sorted(written), "computing checksums", len(written), "files")
+        name: listed(out / name) for name in over(sorted(names), "computing checksums", len(names), "files")
     }
     write_manifest(out, manifest | own)
-    return [*written, out / MANIFEST]
+    return [*names, MANIFEST]
+
+
+def _replace(out: Path, names: Sequence[str]) -> None:
+    """Put what is in the part in the place of the artefact there.  One that is cut short meanwhile says so."""
+    old = [name for name in (*_files_of(out), *BUILT) if name not in names]
+    for name in names:
+        for path in [out / name, *(out / parent for parent in PurePosixPath(name).parents[:-1])]:
+            folder = path != out / name
+            if path.is_symlink() and not folder:
+                continue  # the link goes, what it leads to stays
+            if path.is_symlink() or (path.exists() and not (path.is_dir() if folder else path.is_file())):
+                raise UserError(f"{path} is in the way of the artefact's", "remove it, or give a new folder")
+    write_manifest(out, {"format": "unfinished", "files": dict.fromkeys([*old, *names], {})})
+    for name in old:
+        with suppress(OSError):
+            (out / name).unlink()
+        for parent in PurePosixPath(name).parents[:-1]:
+            with suppress(OSError):
+                (out / parent).rmdir()
+    for name in names:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / PART / name).replace(out / name)  # the manifest's comes last
+    sync(out)
+
+
+def _files_of(out: Path) -> list[str]:
+    """What the manifest of a folder, perhaps an unfinished one, says is of the artefact there."""
+    try:
+        files = json.loads((out / MANIFEST).read_bytes()).get("files", {})
+    except (OSError, ValueError, AttributeError):
+        return []
+    inside = [name for name in files if is_inside(name)] if isinstance(files, dict) else []
+    return [name for name in inside if not any((out / parent).is_symlink() for parent in PurePosixPath(name).parents)]
 
 
 def _write_weights(
     lowered: Lowered, target: str, path: Path, source: Path | None, seed: int, own: Mapping[str, Any]
 ) -> Path:
-    """The weights: a checkpoint's or the spec's init, as they are or packed for the target; `own` is its manifest."""
+    """The weights: a checkpoint's or the spec's init; `own` is the manifest of the program."""
     model = lowered.program.model
     by_path = {w.path: w for w in owners(model)}
     with ExitStack() as stack:
@@ -120,17 +169,39 @@ def _write_weights(
             make: Callable[[str], np.ndarray] = lambda path: initial_tensor(by_path[path], seed)  # noqa: E731
         else:
             make = stack.enter_context(reading(model, source))
-        if packs(target):
-            pack(path, model, make, arrangement(target, own, model))
-        else:
-            write_weights(path, {name: w.shape for name, w in by_path.items()}, make)
+        store(path, target, model, lambda path: _finite(path, make(path)), own)
     return path
 
 
-def _is_ours(manifest: Path) -> bool:
+def _finite(path: str, value: np.ndarray) -> np.ndarray:
+    """The tensor; one that holds what no program can compute with is refused by name."""
+    if wrong := int(value.size - np.count_nonzero(np.isfinite(value))):
+        first = tuple(int(n) for n in np.argwhere(~np.isfinite(value))[0])
+        at = f", the first at {list(first)}" if first else ""
+        raise UserError(
+            f"{path}: {wrong} of {value.size} values are NaN or infinite{at}",
+            "give a checkpoint from before the training went wrong",
+        )
+    return value
+
+
+def store(path: Path, target: str, model: Model, make: Callable[[str], np.ndarray], own: Mapping[str, Any]) -> None:
+    """Write a model's tensors, which `make` gives by path, as they are or packed for the target."""
+    if packs(target):
+        pack(path, model, make, arrangement(target, own, model))
+    else:
+        write_weights(path, {w.path: w.shape for w in owners(model)}, make)
+
+
+def listed(path: Path) -> dict[str, Any]:
+    """What a manifest says of a file."""
+    return {"bytes": path.stat().st_size, "checksum": file_checksum(path)}
+
+
+def _is_ours(out: Path) -> bool:
     """Whether a folder is an artefact's, also one that was cut short, so that its files may be written over."""
     try:
-        return "format" in json.loads(manifest.read_bytes())
+        return "format" in json.loads((out / MANIFEST).read_bytes())
     except (OSError, ValueError, TypeError):
         return False
 

@@ -118,13 +118,14 @@ def run_verify(a: Namespace) -> int:
     """`cdrmix verify`."""
     from cdrmix.verification import verify_artifact
 
-    found = verify_artifact(a.artefact, a.tokens, a.tolerance)
+    found = verify_artifact(a.artefact, a.tokens, a.tolerance, a.random_weights)
     if a.json:
         print(to_json(found, indent=1))
     else:
         for name, error in found["errors"].items():
             print(f"{error:10.2e}  {name}")
-        print(f"{found['how']}: {found['tokens']} tokens, worst relative RMS error {found['worst']:.2e}")
+        ran = f"{found['how']}: {found['tokens']} tokens, weights: {found['weights']}"
+        print(f"{ran}, worst relative RMS error {found['worst']:.2e}")
         if not found["within"]:
             print(f"wrong: the error is above the tolerance of {found['tolerance']:g}", file=sys.stderr)
         if found["unrecorded"]:

@@ -8,6 +8,7 @@ A target may hold a parameter in an order of its own (`Arranged`), even in sever
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -51,6 +52,15 @@ class Arranged(Protocol):
     def restore(self) -> Callable[[np.ndarray], np.ndarray]:
         """Brings it back."""
 
+
+LARGEST: Mapping[str, float] = {"f16": 65504.0, "bf16": (2 - 2**-7) * 2.0**127}
+"""The largest value of the types that hold fewer than f32; what is beyond is clipped to it."""
+
+I8_SMALLEST = 127 * np.float32(1e-45)
+"""The largest value of a row below which its scale is no f32."""
+
+GONE = 0.01
+"""The share of a tensor's values that may become zero before it is worth a word."""
 
 Arrangement = Mapping[str, Arranged]
 """Arranged tensors by their names in the file, those that `read_values` goes by first; other parameters lie as they
@@ -98,7 +108,7 @@ class _Packer:
     """Makes stored tensors by name, one f32 tensor in memory at a time."""
 
     def __init__(self, model: Model, make: Make, arrangement: Arrangement = PLAIN):
-        self.make, self.arrangement = make, arrangement
+        self.make, self.arrangement, self.told = make, arrangement, set[str]()
         self.owners = {w.path: w for w in owners(model)}
         self.owner_of = {w.path: w.owner for w in weights(model)}
         self.starts = {str(start(s)): s for s in slots(model)}
@@ -108,9 +118,20 @@ class _Packer:
             return self.start(self.starts[name])
         if name in self.arrangement:
             arranged = self.arrangement[name]
-            return narrow(arranged.arrange(np.asarray(self.make(arranged.owner), np.float32)), arranged.dtype)[""]
+            value = np.asarray(arranged.arrange(np.asarray(self.make(arranged.owner), np.float32)))
+            self._tell(arranged.owner, value, arranged.dtype)
+            return narrow(value, arranged.dtype)[""]
         owner = name if name in self.owners else name.removesuffix(".scale")
-        return narrow(self.make(owner), stored(self.owners[owner]))[name.removeprefix(owner)]
+        value, to = self.make(owner), stored(self.owners[owner])
+        if name == owner:
+            self._tell(owner, value, to)
+        return narrow(value, to)[name.removeprefix(owner)]
+
+    def _tell(self, path: str, value: np.ndarray, to: Stored) -> None:
+        """Warn of what a type loses, once a tensor."""
+        if path not in self.told and (lost := loss(value, to)):
+            self.told.add(path)
+            warnings.warn(f"{path} as {to}: {lost}", stacklevel=2)
 
     def start(self, slot: Slot) -> np.ndarray:
         """A state's first value, by the interpreter, from the few parameters it reads."""
@@ -121,6 +142,20 @@ class _Packer:
         return value.astype(np.float32)
 
 
+def loss(x: np.ndarray, to: Stored) -> str:
+    """What storing finite values in a type loses beyond rounding, for people; nothing where it loses no more."""
+    x = np.abs(np.asarray(x, np.float32))
+    if to not in LARGEST:
+        tiny = int(np.count_nonzero((x.max(-1, initial=0) > 0) & (x.max(-1, initial=0) < I8_SMALLEST))) if x.ndim else 0
+        return f"{tiny} rows of values too small for a scale became 0" if to == "i8" and tiny else ""
+    if clipped := int(np.count_nonzero(x > LARGEST[to])):
+        return f"{clipped} of {x.size} values are beyond {LARGEST[to]:g} and were clipped, up to {x.max():g}"
+    nonzero = np.count_nonzero(x)
+    if (gone := nonzero - np.count_nonzero(narrow(x, to)[""])) > nonzero * GONE:
+        return f"{gone} of {x.size} values are so small that they became 0"
+    return ""
+
+
 def narrow(x: np.ndarray, to: Stored) -> dict[str, np.ndarray]:
     """A tensor in a stored type, by the suffix of its name; to the nearest, ties to even."""
     x = np.asarray(x, np.float32, order="C")  # keeps a scalar a scalar
@@ -128,8 +163,9 @@ def narrow(x: np.ndarray, to: Stored) -> dict[str, np.ndarray]:
         case "f32":
             return {"": x}
         case "f16":
-            return {"": np.clip(x, -65504, 65504).astype(np.float16)}
+            return {"": np.clip(x, -LARGEST[to], LARGEST[to]).astype(np.float16)}
         case "bf16":
+            x = np.clip(x, -LARGEST[to], LARGEST[to])  # keeps NaN
             bits = x.view(np.uint32)
             rounded = ((bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
             return {"": np.where(np.isnan(x), np.uint16(0x7FC0), rounded)}

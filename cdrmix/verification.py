@@ -24,9 +24,13 @@ from cdrmix.ir.nodes import Model, Stored
 from cdrmix.packing import read_values
 from cdrmix.passes.precision import decide_precision
 from cdrmix.progress import doing
+from cdrmix.random_copy import random_copy
 from cdrmix.runtime.errors import ArtifactError, NoDevice
 from cdrmix.runtime.files import check_files
 from cdrmix.runtime.session import Session, read_manifest, require_weights
+
+SEED = 0
+"""Of random weights."""
 
 TOLERANCE = 1e-4
 """The largest relative RMS error that f32 arithmetic is allowed; a backend whose arithmetic is another exports
@@ -124,49 +128,64 @@ def _ran(how: str, arrays: Mapping[str, np.ndarray]) -> Ran:
     return Ran(how, arrays["stepped"], arrays.get("prompted"), states)
 
 
-def verify_artifact(folder: Path, tokens: int, tolerance: float | None = None) -> dict[str, Any]:
+def verify_artifact(
+    folder: Path, tokens: int, tolerance: float | None = None, random_weights: bool = False
+) -> dict[str, Any]:
     """Run `tokens` random tokens through the artefact and the interpreter, and record the result in its manifest.
 
-    Without a tolerance it is what the target's arithmetic promises for the way its matrices are stored.
+    Without a checkpoint, or with `random_weights`, it runs with every parameter random, in a copy: behind outputs that
+    begin at zero no equation shows.  Without a tolerance it is what the target's arithmetic promises for the way its
+    matrices are stored.
     """
     if tokens < 1:
         raise UserError(f"--tokens {tokens}: nothing to run", "give 1 or more")
     manifest = read_manifest(folder)
-    target = manifest["target"]
     model = spec_of(manifest)
-    require_weights(folder, manifest)
     try:
         check_files(folder, manifest)
     except ArtifactError as e:
         _record(folder, manifest, {"how": "failed", "why": e.message})
         raise
     if tolerance is None:
-        tolerance = getattr(backend(target), "TOLERANCES", {}).get(manifest["stored"], TOLERANCE)
-    weights = folder / "weights.safetensors"
-    if packs(target):
-        values = read_values(model, weights, arrangement(target, manifest, model))
+        tolerance = getattr(backend(manifest["target"]), "TOLERANCES", {}).get(manifest["stored"], TOLERANCE)
+    if random_weights or manifest.get("weights") != "checkpoint":
+        with doing("making random weights"), random_copy(folder, manifest, model, SEED) as copy:
+            ran, wanted, state = _runs(copy, manifest, model, tokens)
+        used = f"random, seed {SEED}"
     else:
-        values = read_weights(model, weights)
-    interpreter = Interpreter(model, values)
-    ids = np.random.default_rng(0).integers(0, model.vocab, tokens).tolist()
-    with doing("running the artefact"):
-        ran = run(folder, target, ids)
-    with doing("running the interpreter"):
-        wanted, state = interpreter.run(ids)
-    errors = ran.errors(wanted, state)
-    how, worst_of = ran.how, {ran.how: _worst(errors)}
-    for other in run_others(folder, target, ids, ran.how):
-        found = other.errors(wanted, state)
-        worst_of[other.how] = _worst(found)
-        errors |= {f"{name}, {other.how}": error for name, error in found.items()}
-        how = other.how if how == "emulated" else how  # what is nearer to the card is said
+        require_weights(folder, manifest)
+        ran, wanted, state = _runs(folder, manifest, model, tokens)
+        used = "the checkpoint's"
+    errors, how, worst_of = dict[str, float](), ran[0].how, dict[str, float]()
+    for one in ran:
+        found = one.errors(wanted, state)
+        worst_of[one.how] = _worst(found)
+        errors |= {name if one is ran[0] else f"{name}, {one.how}": error for name, error in found.items()}
+        how = one.how if how == "emulated" else how  # what is nearer to the card is said
     worst = _worst(worst_of)
-    found_all: dict[str, Any] = {"how": how, "tokens": tokens, "worst": worst, "tolerance": tolerance}
+    found_all: dict[str, Any] = {"how": how, "weights": used, "tokens": tokens, "worst": worst, "tolerance": tolerance}
     if len(worst_of) > 1:
         found_all["worst of"] = worst_of
     found_all["within"] = bool(worst <= tolerance)
     verified = {**found_all, "how": how if worst <= tolerance else "failed"}
     return {**found_all, "errors": errors, "unrecorded": _record(folder, manifest, verified)}
+
+
+def _runs(
+    folder: Path, manifest: Mapping[str, Any], model: Model, tokens: int
+) -> tuple[list[Ran], np.ndarray, Mapping[str, Any]]:
+    """Every way of running the program here, and what the interpreter gives with the same weights."""
+    target, weights = manifest["target"], folder / "weights.safetensors"
+    if packs(target):
+        values = read_values(model, weights, arrangement(target, manifest, model))
+    else:
+        values = read_weights(model, weights)
+    ids = np.random.default_rng(0).integers(0, model.vocab, tokens).tolist()
+    with doing("running the artefact"):
+        first = run(folder, target, ids)
+    with doing("running the interpreter"):
+        wanted, state = Interpreter(model, values).run(ids)
+    return [first, *run_others(folder, target, ids, first.how)], wanted, state
 
 
 def _record(folder: Path, manifest: Mapping[str, Any], verified: Mapping[str, Any]) -> str:

@@ -38,12 +38,17 @@ def read_file(folder: Path, manifest: Mapping[str, Any], name: str) -> bytes:
     return bytes(content)
 
 
+def is_inside(name: str) -> bool:
+    """Whether a name is of a file in the folder, or in one below it."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts and "\0" not in name
+
+
 def _check(folder: Path, manifest: Mapping[str, Any], name: str, content: bytearray | None = None) -> None:
     entry, path = manifest["files"].get(name), folder / name
     if entry is None:
         raise ArtifactError(f"{folder} lists no file {name}", AGAIN)
-    parts = PurePosixPath(name).parts
-    if not parts or parts[0] == "/" or ".." in parts or "\0" in name:
+    if not is_inside(name):
         raise ArtifactError(f"{name!r} is no file of an artefact", AGAIN)
     try:
         bytes_, wanted = entry["bytes"], entry["checksum"]

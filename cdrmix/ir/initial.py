@@ -31,18 +31,19 @@ def initial_weights(model: Model, seed: int = 0) -> dict[str, Array]:
 
 
 def random_weights(model: Model, seed: int = 0) -> dict[str, Array]:
-    """For tests: the initial values with noise on every param, since one that starts at zero hides faults.
+    """The initial values with noise on every one, since what starts at zero hides faults."""
+    return _draw(model, seed, shaken)
+
+
+def shaken(weight: layout.Weight, value: Array, random: Random) -> Array:
+    """A tensor with noise that keeps a model sane.
 
     A vector gets noise of 0.3; anything with more axes half of what keeps a product with its last axis near one.
     """
-
-    def shake(weight: layout.Weight, value: Array, random: Random) -> Array:
-        if weight.kind == "buffer":
-            return value + 0.01 * random.standard_normal(value.shape)
-        scale = 0.3 if value.ndim < 2 else 0.5 / np.sqrt(value.shape[-1])
-        return value + scale * random.standard_normal(value.shape)
-
-    return _draw(model, seed, shake)
+    if weight.kind == "buffer":
+        return value + 0.01 * random.standard_normal(value.shape)
+    scale = 0.3 if value.ndim < 2 else 0.5 / np.sqrt(value.shape[-1])
+    return value + scale * random.standard_normal(value.shape)
 
 
 Finish = Callable[[layout.Weight, Array, Random], Array]
