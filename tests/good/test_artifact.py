@@ -120,6 +120,5 @@ def test_a_large_models_program_comes_without_an_init(tmp_path: Path, monkeypatc
     write_artifact(lowered, "cuda", out)
     assert not (out / "weights.safetensors").exists()
     assert json.loads((out / "manifest.json").read_text())["weights"] == "none"
-    for use in (Session.open, lambda folder: verify_artifact(folder, 4, 1e-4)):
-        with pytest.raises(ArtifactError, match="holds no weights"):
-            use(out)
+    with pytest.raises(ArtifactError, match="holds no weights"):
+        Session.open(out)
