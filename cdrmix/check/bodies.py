@@ -117,7 +117,11 @@ def _declare_target(target: ast.Target, stmt: ast.Equation, scope: Scope, frame:
         frame.draft.error("E0320", target.span, wrong, help)
         return
     known = frame.symbols.get(target.name)
-    if not target.primed and isinstance(known, Stored) and known.kind in ("state", "carry"):
+    if not target.primed and isinstance(known, Stored) and known.kind == "buffer":
+        help = f"write `after step {without_prime(target)}`"
+        wrong = f"buffer `{target.name}` is written by `after step`, not by an equation"
+        frame.draft.error("E0602", target.span, wrong, help)
+    elif not target.primed and isinstance(known, Stored) and known.kind in ("state", "carry"):
         frame.unprimed.append(local)
     elif not target.primed:
         frame.declare(target.name, local)
