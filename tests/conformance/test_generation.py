@@ -387,11 +387,7 @@ def test_what_cannot_be_printed_is_said(home: Path, tmp_path: Path) -> None:
         assert wanted in done.stderr, (name, done.stderr)
         assert not state.exists(), name
     python = f"{sys.executable} -m cdrmix.cli generate {folder} -n 5 --save-state {state} --prompt"
-    for command, wanted in (
-        (f"{python} ab > /dev/full", b"No space left"),
-        (f"{python} ab >&-", b"standard output is closed"),
-        (f"{python} - <&-", b"standard input is closed"),
-    ):
+    for command, wanted in ((f"{python} ab > /dev/full", b"No space left"),):
         done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
         assert done.returncode == 1 and wanted in done.stderr and b"Traceback" not in done.stderr, done
         assert not state.exists()
