@@ -36,7 +36,8 @@ def check_begins(model: Model, report: Report) -> None:
     for name, seen in layers.items():
         some = [*list(seen)[: MOST_LAYERS - 1], list(seen)[-1]]
         cell = model.cells[name]
-        for decl in (*cell.params, *cell.buffers):
+        decls: tuple[Param | Buffer, ...] = (*cell.params, *cell.buffers)
+        for decl in decls:
             found = next((said for n in _rules(decl) if (said := _not_finite(n, some))), None)
             if found is not None:
                 report.error("E0215", decl.span, f"`{decl.name}` of op `{cell.op}` begins with {found}",

@@ -13,7 +13,7 @@ from math import prod
 
 from cdrmix.diagnose import Report, Span
 from cdrmix.ir import layout
-from cdrmix.ir.nodes import Apply, Axis, Cell, Def, Model, Top
+from cdrmix.ir.nodes import Apply, Axis, Buffer, Cell, Def, Model, Param, State, Top
 
 MOST_PLACES = 2**31 - 1
 """Places that an axis may have."""
@@ -72,7 +72,8 @@ def _tensors(cell: Cell) -> dict[str, tuple[Axis, ...]]:
 def _declared(cell: Cell) -> Iterator[tuple[str, tuple[Axis, ...]]]:
     for x in cell.inputs:
         yield x.name, (*x.axes, *((x.extent,) if x.extent else ()))
-    for p in (*cell.params, *cell.states, *cell.buffers):
+    named: tuple[Param | State | Buffer, ...] = (*cell.params, *cell.states, *cell.buffers)
+    for p in named:
         yield p.name, tuple(i.axis for i in p.indices)
     for h in cell.histories:
         yield h.name, (h.window, *h.axes)
