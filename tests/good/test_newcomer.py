@@ -198,15 +198,15 @@ def test_verify_of_an_artefact_that_cannot_be_written(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (home / "made" / "manifest.json").read_bytes()
-    real = Path.open
+    real = os.open
 
-    def refuse(path: Path, mode: str = "r", *rest: object, **more: object) -> io.IOBase:
-        if "w" in mode:
+    def refuse(path: str | Path, flags: int, *rest: int, **more: int) -> int:
+        if flags & os.O_CREAT and str(path).startswith(str(home / "made")):
             raise PermissionError(13, "Permission denied", str(path))
-        return real(path, mode, *rest, **more)  # type: ignore[call-overload, no-any-return]
+        return real(path, flags, *rest, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", refuse)
+        patch.setattr(os, "open", refuse)
         shown = said(capsys, "verify", home / "made", "--tokens", "2", code=0)
     assert "the result is not in the manifest" in shown and "Permission denied" in shown
     assert (home / "made" / "manifest.json").read_bytes() == before
