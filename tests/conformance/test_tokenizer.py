@@ -87,7 +87,7 @@ def lib(tmp_path_factory: pytest.TempPathFactory) -> Any:
         pytest.skip("no C compiler")
     folder = tmp_path_factory.mktemp("c")
     sources = ROOT / "runtime" / "c"
-    files = ("tokenizer.c", "tokenizer_file.c", "json.c", "weights.c", "errors.c", "utf8.c")
+    files = ("tokenizer.c", "tokenizer_file.c", "listed.c", "checksum.c", "json.c", "weights.c", "errors.c", "utf8.c")
     flags = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", "-fPIC", "-shared")
     out = folder / "libtokenizer.so"
     subprocess.run([CC, *flags, "-o", str(out), *(str(sources / f) for f in files)], check=True)

@@ -291,7 +291,7 @@ def test_a_cache_that_cannot_be_made_is_said(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CDRMIX_EMULATION_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ArtifactError, match="set CDRMIX_EMULATION_CACHE"), Session.open(made[0]) as session:
+    with pytest.warns(RuntimeWarning, match="what is built is kept in"), Session.open(made[0]) as session:
         session.step(0)
 
 
