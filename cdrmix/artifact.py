@@ -72,7 +72,7 @@ def write_artifact(
     new = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        sweep(out)
+        sweep(out, MANIFEST)  # what else is there may be another's
         if any(path.name != PART for path in out.iterdir()) and not _is_ours(out):
             raise UserError(f"{out} holds other files than an artefact", "give a new folder, or an artefact's")
         with locked_folder(out / PART):

@@ -54,8 +54,8 @@ class Writer:
 
     def decoder(self) -> StreamDecoder:
         """What makes characters of the bytes that come next: it holds one that the text so far has begun."""
-        made = StreamDecoder()
-        made.push(self._tokenizer.decode(self._session.latest))
+        made, known = StreamDecoder(), set(self._tokenizer.ids)  # a state may have read other tokens, too
+        made.push(self._tokenizer.decode([token for token in self._session.latest if token in known]))
         return made
 
     def read(self, prompt: bytes, special: bool = False) -> None:

@@ -78,7 +78,8 @@ class TorchEngine:
     def read(self, state: State) -> dict[str, np.ndarray]:
         """Every slot, without the batch axis."""
         self._check_open()
-        return {path: x[0].detach().numpy().astype(np.float32) for path, x in state.tensors.items()}
+        found = {path: x[0].detach().numpy().astype(np.float32) for path, x in state.tensors.items()}
+        return found | {"pos": state.tensors["pos"][0].numpy()}  # float32 counts to 2^24 only
 
     def save(self, state: State, path: Path) -> None:
         """Write the state to a file."""

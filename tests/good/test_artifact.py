@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from cdrmix.runtime import saved
 from cdrmix.runtime.errors import ArtifactError
+from cdrmix.runtime.generation import Writer
+from cdrmix.runtime.sampling import Sampling
+from cdrmix.runtime.saved import Saved
 from cdrmix.runtime.session import Session, read_manifest
+from cdrmix.runtime.tokens import Tokenizer
 
 from cdrmix import artifact
 from cdrmix.artifact import write_artifact, write_manifest
 from cdrmix.check import load
 from cdrmix.compiler import lower
+from cdrmix.diagnose import UserError
 from cdrmix.ir.initial import random_weights
 from cdrmix.train.tokenizer import byte_tokenizer
 from cdrmix.verification import verify_artifact
@@ -122,3 +129,31 @@ def test_a_large_models_program_comes_without_an_init(tmp_path: Path, monkeypatc
     assert json.loads((out / "manifest.json").read_text())["weights"] == "none"
     with pytest.raises(ArtifactError, match="holds no weights"):
         Session.open(out)
+
+
+def test_nothing_is_removed_from_a_folder_that_is_refused(tmp_path: Path) -> None:
+    for name in (".video.1.part", "other"):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / name).touch()
+    with pytest.raises(UserError, match="holds other files"):
+        write_artifact(lower(load(write_spec(tmp_path))), "torch", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {".video.1.part", "other"}
+
+
+def test_a_text_goes_on_after_tokens_that_the_tokenizer_lacks(tmp_path: Path) -> None:
+    model = load(write_spec(tmp_path, SPEC.replace("vocab = 256", "vocab = 300")))
+    write_artifact(lower(model), "torch", tmp_path / "out", tokenizer="bytes")
+    with Session.open(tmp_path / "out") as session:
+        session.prefill([65, 299, 0xC3])
+        writer = Writer(session, Tokenizer.from_file(tmp_path / "out" / "tokenizer.json"), Sampling(0))
+        assert writer.decoder().push(b"\xa9") == "\xe9"
+
+
+def test_a_states_tokens_are_counted_beyond_what_float32_counts(artefacts: dict[str, Path], tmp_path: Path) -> None:
+    many = 2**24 + 1
+    with Session.open(artefacts["torch"]) as session:
+        engine: Any = session._engine
+        found = Saved(session.state(), many, None, [1] * 64)
+        saved.write(tmp_path / "state", engine._kind, found)
+        session.load(tmp_path / "state")
+        assert session.tokens == many
