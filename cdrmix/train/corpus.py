@@ -51,7 +51,8 @@ def from_directory(
         raise UserError(f"{out} holds shards already", "remove them, or give another folder")
     done = Collected()
     out.mkdir(parents=True, exist_ok=True)
-    stream = _records(tree, _real(out), done, frozenset(exclude), frozenset(only) or TEXT | JSONL)
+    kept = frozenset(suffix.lower() for suffix in only) or TEXT | JSONL
+    stream = _records(tree, _real(out), done, frozenset(exclude), kept)
     for number, first in enumerate(stream):
         path = out / f"shard-{number:05d}.jsonl"
         with atomic(path) as f:

@@ -305,3 +305,11 @@ def test_a_split_is_disjoint_by_content(tmp_path: Path) -> None:
     assert 0.1 < len(held_out) / 900 < 0.3
     with pytest.raises(UserError, match="not between"):
         split([path], tmp_path / "out", 1.5)
+
+
+def test_a_suffix_is_the_same_in_capitals(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    for name in ("a.R", "b.r", "c.txt"):
+        (tmp_path / "tree" / name).write_text("x <- 1")
+    for number, only in enumerate((".R", ".r")):
+        assert from_directory(tmp_path / "tree", tmp_path / f"out{number}", only=[only]).documents == 2
