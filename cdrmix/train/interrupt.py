@@ -5,6 +5,7 @@ Input: SIGINT.  Output: a question that the loop asks after each step.  A second
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -28,7 +29,8 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
         nonlocal asked
         asked = True
         signal.signal(signal.SIGINT, before or signal.default_int_handler)
-        os.write(2, _SAID)
+        with contextlib.suppress(OSError):  # `| tee` has gone by the same Ctrl-C
+            os.write(2, _SAID)
 
     signal.signal(signal.SIGINT, note)
     try:

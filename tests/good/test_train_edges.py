@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -245,3 +247,26 @@ def test_a_limit_bounds_what_is_read_of_a_long_document() -> None:
 def test_a_score_of_nan_is_json() -> None:
     score = Score(math.nan, 3, 3)
     assert strict(to_json({"loss": score.loss, "perplexity": score.perplexity})) == {"loss": None, "perplexity": None}
+
+
+def test_ctrl_c_saves_the_step_where_stderr_is_a_pipe_that_nobody_reads(tmp_path: Path) -> None:
+    """As after `2>&1 | tee log`: the same Ctrl-C ends `tee`."""
+    trainer = Trainer(config(tmp_path, "run", steps=4))
+    run, kept, (unread, pipe) = trainer.train_step, os.dup(2), os.pipe()
+
+    def step(number: int) -> object:
+        if number == 1:
+            signal.raise_signal(signal.SIGINT)
+        return run(number)
+
+    trainer.train_step = step  # type: ignore[method-assign,assignment]
+    os.close(unread)
+    os.dup2(pipe, 2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+    finally:
+        os.dup2(kept, 2)
+        os.close(pipe)
+        os.close(kept)
+    assert trainer.step == 2 and (trainer.config.out / "last" / "trainer.json").is_file()
