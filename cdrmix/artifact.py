@@ -38,6 +38,9 @@ MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
 PART = ".artefact.part"
 """Where an artefact is written, in its folder, before it takes the place of the one that is there."""
 
+UNFINISHED = "unfinished"
+"""The format of a manifest while an artefact takes another's place."""
+
 BUILT = ("cdrmix-run", "libmodel.so", "libmodel.so.cksum")
 """What `make` leaves in an artefact."""
 
@@ -134,7 +137,7 @@ def _replace(out: Path, names: Sequence[str]) -> None:
                 continue  # the link goes, what it leads to stays
             if path.is_symlink() or (path.exists() and not (path.is_dir() if folder else path.is_file())):
                 raise UserError(f"{path} is in the way of the artefact's", "remove it, or give a new folder")
-    write_manifest(out, {"format": "unfinished", "files": dict.fromkeys([*old, *names], {})})
+    write_manifest(out, {"format": UNFINISHED, "files": dict.fromkeys([*old, *names], {})})
     for name in old:
         with suppress(OSError):
             (out / name).unlink()
@@ -201,9 +204,13 @@ def listed(path: Path) -> dict[str, Any]:
 def _is_ours(out: Path) -> bool:
     """Whether a folder is an artefact's, also one that was cut short, so that its files may be written over."""
     try:
-        return "format" in json.loads((out / MANIFEST).read_bytes())
-    except (OSError, ValueError, TypeError):
+        found = json.loads((out / MANIFEST).read_bytes())
+    except (OSError, ValueError, RecursionError):
         return False
+    ours = isinstance(found, dict) and (
+        found.get("format") == UNFINISHED or found.keys() >= {"format", "target", "hash"}
+    )
+    return bool(ours)
 
 
 def _tokenizer(model: Model, given: Path | Literal["bytes"]) -> bytes:

@@ -157,3 +157,14 @@ def test_a_states_tokens_are_counted_beyond_what_float32_counts(artefacts: dict[
         saved.write(tmp_path / "state", engine._kind, found)
         session.load(tmp_path / "state")
         assert session.tokens == many
+
+
+@pytest.mark.parametrize("manifest", ['{"format": "dataset", "files": {"data.csv": {}}}', '["format"]', '"format"'])
+def test_the_files_of_anothers_manifest_are_not_removed(tmp_path: Path, manifest: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "manifest.json").write_text(manifest)
+    (out / "data.csv").write_text("1,2")
+    with pytest.raises(UserError, match="holds other files"):
+        write_artifact(lower(load(write_spec(tmp_path))), "torch", out)
+    assert (out / "manifest.json").read_text() == manifest and (out / "data.csv").read_text() == "1,2"
