@@ -60,12 +60,16 @@ def _run(arguments: argparse.Namespace) -> int:
     except MemoryError:
         return _say("there is not enough memory for this model", "`cdrmix inspect` says what it takes", as_json)
     except BrokenPipeError:
-        _drop_output()  # the reader of a pipe left; nothing to say
+        _drop(sys.stdout)  # the reader of a pipe left; nothing to say
         return 0
     except OSError as e:
-        if e.errno == errno.ENOSPC and e.filename is None:
-            _drop_output()  # stdout may be what is full
+        if e.filename is None and e.errno in (errno.ENOSPC, errno.EBADF):  # stdout is full, or was closed
+            _drop(sys.stdout)
             as_json = False
+            if e.errno == errno.EBADF:
+                return _say(
+                    "the standard output is closed", "what is said has to go somewhere: > /dev/null takes it", False
+                )
         where = f"{os.fsdecode(e.filename)}: " if isinstance(e.filename, str | bytes | os.PathLike) else ""
         return _say(f"{where}{e.strerror or e}", "", as_json)
     except KeyboardInterrupt:
@@ -83,21 +87,24 @@ def _say(message: str, help: str, as_json: bool) -> int:
     return MISTAKE
 
 
-def _drop_output() -> None:
-    """Let what is still to be written to stdout go nowhere, so that the exit is quiet."""
-    with contextlib.suppress(io.UnsupportedOperation):  # a stdout of Python's own holds nothing back
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _drop(stream: TextIO) -> None:
+    """Let what is still to be written to a stream go nowhere, so that the exit is quiet."""
+    with contextlib.suppress(io.UnsupportedOperation):  # a stream of Python's own holds nothing back
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _open_streams() -> None:
-    """Open what was closed before the start, so that no file of ours gets its number and is written to."""
+    """Open what was closed before the start, so that no file of ours gets its number and is written to.
+
+    There is nothing to read, to write on stdout is an error as it is without this, and stderr is lost.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)  # the lowest number that is free
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w" if number else "r"))  # noqa: SIM115 (for as long as we run)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 (while we run)
 
 
 class _Unfailing(io.TextIOBase):
@@ -107,13 +114,17 @@ class _Unfailing(io.TextIOBase):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError, ValueError):
+        try:
             self._stream.write(text)
+        except (OSError, ValueError):
+            _drop(self._stream)  # what it holds back would fail again at the exit
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        try:
             self._stream.flush()
+        except (OSError, ValueError):
+            _drop(self._stream)
 
     def isatty(self) -> bool:
         return self._stream.isatty()

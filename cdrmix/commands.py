@@ -145,8 +145,6 @@ def run_generate(a: Namespace) -> None:
         raise UserError(
             f"{a.artefact} has no tokenizer", "compile it with --tokenizer FILE or bytes, or from a checkpoint"
         )
-    if sys.stdout is None:
-        raise UserError("the standard output is closed", "a text has to go somewhere: > /dev/null takes it")
     how = Sampling(a.temperature, a.top_p, a.top_k, a.repetition_penalty, a.seed)
     with doing("opening the artefact"):
         session = Session.open(a.artefact)
@@ -175,8 +173,6 @@ def _prompt(text: str) -> bytes:
     """The bytes as they were typed, UTF-8 or not, or the standard input's for -."""
     if text != "-":
         return os.fsencode(text)
-    if sys.stdin is None:
-        raise UserError("the standard input is closed", "give the prompt as text, or open it")
     return sys.stdin.buffer.read()
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -209,7 +210,7 @@ def test_the_standard_output(home: Path, tmp_path: Path, program: str) -> None:
 
 
 def test_what_a_killed_process_left_is_swept(home: Path, tmp_path: Path) -> None:
-    gone = subprocess.Popen(["true"])
+    gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     left = [tmp_path / f".state.{gone.pid}{end}.part" for end in ("", ".0")]
     others = [tmp_path / f".state.{gone.pid}.1.part", tmp_path / f".state.txt.{gone.pid}.part", tmp_path / "state.1"]
