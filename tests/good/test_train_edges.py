@@ -262,10 +262,12 @@ def test_ctrl_c_saves_the_step_where_stderr_is_a_pipe_that_nobody_reads(tmp_path
     trainer.train_step = step  # type: ignore[method-assign,assignment]
     os.close(unread)
     os.dup2(pipe, 2)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs the tests may ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
             trainer.train()
     finally:
+        signal.signal(signal.SIGINT, before)
         os.dup2(kept, 2)
         os.close(pipe)
         os.close(kept)
