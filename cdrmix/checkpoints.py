@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from cdrmix.diagnose import UserError
 from cdrmix.ir.layout import weights
 from cdrmix.ir.nodes import Model
 from cdrmix.runs import LAST, WEIGHTS, check_checkpoint, checkpoints, whole_weights
-from cdrmix.weights import Entry, owners
+from cdrmix.weights import SHOWN, Entry, opened, owners, refuse_misfit
 
 Read = Callable[[str], np.ndarray]
 
@@ -33,9 +33,6 @@ EXACT = {"F32", "F16", "BF16"}
 
 NESTED = ("state_dict", "model_state_dict", "model", "module")
 """Where training scripts keep the tensors inside a `.pth`."""
-
-SHOWN = 8
-"""How many mismatches are told."""
 
 
 def find_weights(checkpoint: Path) -> Path:
@@ -87,16 +84,8 @@ def _tensors(path: Path) -> Iterator[tuple[Mapping[str, Entry], Read]]:
     if start in (b"PK", b"\x80\x02"):  # a zip archive or a bare pickle: torch's new format and its old one
         yield _torch_file(path)
         return
-    try:
-        file = safe_open(str(path), framework="numpy")
-    except (SafetensorError, OSError) as e:
-        raise UserError(
-            f"{path} is not a readable safetensors file ({e})", "give the checkpoint that training wrote"
-        ) from e
-    with file as f:
-        slices = {n: f.get_slice(n) for n in f.keys()}  # noqa: SIM118 (not a dict)
-        entries = {n: Entry(tuple(x.get_shape()), x.get_dtype()) for n, x in slices.items()}
-        yield entries, lambda name: _widened(path, f, name, entries[name])
+    with opened(path) as (file, entries):
+        yield entries, lambda name: _widened(path, file, name, entries[name])
 
 
 def _widened(path: Path, file: Any, name: str, entry: Entry) -> np.ndarray:
@@ -152,12 +141,7 @@ def _match(model: Model, path: Path, have: Mapping[str, Entry], read: Read) -> d
         near = _nearest(owner, want[owner], spare, have) if len(wrong) < SHOWN else ""  # only where it will be shown
         wrong.append(f"{owner}: missing in the file{near}")
     wrong += [f"{n}: not in the spec" for n in spare]
-    if wrong:
-        more = f"\n  … and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise UserError(
-            f"{path} does not fit {model.name}:\n  " + "\n  ".join(wrong[:SHOWN]) + more,
-            "use the spec and the --set options the checkpoint was trained with",
-        )
+    refuse_misfit(path, model.name, wrong)
     return {owner: names[0] for owner, names in found.items()}
 
 

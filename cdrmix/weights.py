@@ -10,11 +10,11 @@ import errno
 import json
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -26,6 +26,9 @@ from cdrmix.progress import over
 from cdrmix.runtime.outputs import output
 
 ALIGN = 64
+
+SHOWN = 8
+"""How many mismatches are told."""
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a full disk, a used-up quota, a file that may not grow."""
@@ -90,24 +93,38 @@ def owners(model: Model) -> list[Weight]:
     return [w for w in weights(model) if w.owner == w.path]
 
 
-def check_tensors(path: Path, want: Mapping[str, Entry], name: str) -> None:
-    """Refuse a file whose tensors are not these, and say which."""
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Any, dict[str, Entry]]]:
+    """A safetensors file, by the library's reader, and what it holds.  Raises `UserError` for what is none."""
     try:
-        with safe_open(str(path), framework="numpy") as f:
-            slices = {n: f.get_slice(n) for n in f.keys()}  # noqa: SIM118 (not a dict)
-            have = {n: Entry(tuple(x.get_shape()), x.get_dtype()) for n, x in slices.items()}
+        file = safe_open(str(path), framework="numpy")
+        slices = {n: file.get_slice(n) for n in file.keys()}  # noqa: SIM118 (not a dict)
+        entries = {n: Entry(tuple(x.get_shape()), x.get_dtype()) for n, x in slices.items()}
     except (SafetensorError, OSError) as e:
         raise UserError(
             f"{path} is not a readable safetensors file ({e})", "give the checkpoint that training wrote"
         ) from e
+    with file:
+        yield file, entries
+
+
+def check_tensors(path: Path, want: Mapping[str, Entry], name: str) -> None:
+    """Refuse a file whose tensors are not these, and say which."""
+    with opened(path) as (_, have):
+        pass
     shared = [(n, have[n], entry) for n, entry in want.items() if n in have]
     wrong = [f"{n}: {h.shape} in the file, {w.shape} in the spec" for n, h, w in shared if h.shape != w.shape]
     wrong += [f"{n}: {h.dtype} in the file, not {w.dtype}" for n, h, w in shared if h.dtype != w.dtype]
     wrong += [f"{n}: missing in the file" for n in want if n not in have]
     wrong += [f"{n}: not in the spec" for n in have if n not in want]
+    refuse_misfit(path, name, wrong)
+
+
+def refuse_misfit(path: Path, name: str, wrong: Sequence[str]) -> None:
+    """Refuse a file that does not fit the model `name`, where anything is wrong, and say the first of what is."""
     if wrong:
-        more = f"\n  … and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+        more = f"\n  … and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise UserError(
-            f"{path} does not fit {name}:\n  " + "\n  ".join(wrong[:8]) + more,
+            f"{path} does not fit {name}:\n  " + "\n  ".join(wrong[:SHOWN]) + more,
             "use the spec and the --set options the checkpoint was trained with",
         )
