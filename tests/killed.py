@@ -34,26 +34,8 @@ from cdrmix.train.checkpoint import save_checkpoint
 from cdrmix.train.config import TrainConfig
 from cdrmix.train.loop import Trainer
 from cdrmix.train.progress import read_metrics
-from tests.small import TEXT, write_spec
+from tests.small import ADDS, TEXT, write_spec
 
-SPEC = """
-use "lib/embed.cdr" { embed, head }
-op adds(x: [D]) -> [D] {
-  param keep: [D] ~ uniform(0.1, 0.9)
-  state S: [D] = 0
-  S' = keep * S + x
-  return S'
-}
-model m {
-  vocab = 256
-  d_model = 4
-  stack {
-    emb: embed(vocab, d_model)
-    mix: adds
-    head(vocab)
-  }
-}
-"""
 STEPS = 7
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.symlink", "os.truncate", "shutil.rmtree"}
 
@@ -136,7 +118,7 @@ def fresh(folder: Path) -> Path:
     """An empty place for a run."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    write_spec(folder, SPEC)
+    write_spec(folder, ADDS)
     (folder / "text.txt").write_text(TEXT[:2000])
     return folder
 
@@ -176,7 +158,7 @@ def saves(folder: Path) -> None:
 
 def compiles(folder: Path, count: int) -> None:
     """Kill a compiler at every `count`th operation; the next one makes what one that nobody disturbed makes."""
-    program = lower(load_text(SPEC))
+    program = lower(load_text(ADDS))
     fresh(folder)
     kills = wrong = 0
 

@@ -33,6 +33,26 @@ model small {
 }
 """
 
+ADDS = """
+use "lib/embed.cdr" { embed, head }
+op adds(x: [D]) -> [D] {
+  param keep: [D] ~ uniform(0.1, 0.9)
+  state S: [D] = 0
+  S' = keep * S + x
+  return S'
+}
+model m {
+  vocab = 256
+  d_model = 4
+  stack {
+    emb: embed(vocab, d_model)
+    mix: adds
+    head(vocab)
+  }
+}
+"""
+"""One op with a parameter and a state: trains and compiles in moments."""
+
 TEXT = "".join(f"the number {n} times {n} is {n * n}, and that is that.\n" for n in range(400))
 
 

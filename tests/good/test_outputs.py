@@ -25,24 +25,8 @@ from cdrmix.compiler import lower
 from cdrmix.diagnose import UserError
 from cdrmix.train.plot import plot_loss
 from cdrmix.weights import atomic
+from tests.small import ADDS
 
-SPEC = """
-use "lib/embed.cdr" { embed, head }
-op adds(x: [D]) -> [D] {
-  state S: [D] = 0
-  S' = S + x
-  return S'
-}
-model m {
-  vocab = 256
-  d_model = 4
-  stack {
-    emb: embed(vocab, d_model)
-    mix: adds
-    head(vocab)
-  }
-}
-"""
 Write = Callable[[Path], None]
 WRITERS = ("atomic", "cpu", "torch", "metalium", "cdrmix-run", "plot", "tokenizer")
 
@@ -55,7 +39,7 @@ def _refusing(code: int, said: str) -> None:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("outputs")
-    program = lower(load_text(SPEC))
+    program = lower(load_text(ADDS))
     for target in ("cpu", "torch"):
         write_artifact(program, target, home / target, None, "bytes")
     subprocess.run(["make", "-s", "-C", home / "cpu", "CFLAGS=-O1"], check=True)

@@ -27,33 +27,14 @@ from cdrmix.train.loop import Trainer
 from cdrmix.train.progress import Metrics, read_metrics
 from cdrmix.train.store import open_store
 from cdrmix.train.tokenizer import byte_tokenizer
-from tests.small import TEXT, write_spec
-
-SPEC = """
-use "lib/embed.cdr" { embed, head }
-op adds(x: [D]) -> [D] {
-  param keep: [D] ~ uniform(0.1, 0.9)
-  state S: [D] = 0
-  S' = keep * S + x
-  return S'
-}
-model m {
-  vocab = 256
-  d_model = 4
-  stack {
-    emb: embed(vocab, d_model)
-    mix: adds
-    head(vocab)
-  }
-}
-"""
+from tests.small import ADDS, TEXT, write_spec
 
 
 def config(**changes: object) -> TrainConfig:
     """A run of 6 steps in `run`, all paths relative, as a run's folder may be moved."""
     Path("text.txt").write_text(TEXT[:2000])
     base = {
-        "spec": write_spec(Path(), SPEC), "data": {"train": "text.txt"}, "out": "run", "steps": 6, "batch": 2,
+        "spec": write_spec(Path(), ADDS), "data": {"train": "text.txt"}, "out": "run", "steps": 6, "batch": 2,
         "context": 8, "log_every": 1, "save_every": 2, "keep": 3, "threads": 1, "optim": {"warmup": 2},
     }  # fmt: skip
     return TrainConfig.model_validate(base | changes)
