@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import hashlib
 import os
-import platform
 import shutil
 import subprocess
 import zlib
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cdrmix.runtime.cache import library, private_folder, users_cache
-from cdrmix.runtime.compilers import command
+from cdrmix.runtime.compilers import command, processor
 from cdrmix.runtime.errors import ArtifactError
 from cdrmix.runtime.files import read_file
 
@@ -127,13 +126,4 @@ def _machine() -> list[str]:
     asks = [*command("CC", "cc"), "--version"]
     done = subprocess.run(asks, capture_output=True, text=True, errors="replace", check=False)
     flags = [os.environ.get(name, "") for name in ("CC", "CFLAGS", "ARCH")]
-    return [done.stdout, *flags, platform.machine(), *_processor()]
-
-
-def _processor() -> list[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        return []
-    kinds = ("model name", "flags", "Features", "CPU part")
-    return sorted({line for line in lines if line.partition(":")[0].strip() in kinds})
+    return [done.stdout, *flags, processor()]

@@ -45,7 +45,7 @@ def runtime_files() -> dict[str, bytes]:
     """The scans, as the package beside `model.py`, with what of the runtime they need."""
     folder = files("cdrmix.runtime.torch")
     kept = [f for f in folder.iterdir() if f.name.endswith((".py", ".cpp", ".h")) and f.name not in _ELSEWHERE]
-    kept += [files("cdrmix.runtime").joinpath(name) for name in ("cache.py", "errors.py", "parts.py")]
+    kept += [files("cdrmix.runtime").joinpath(name) for name in ("cache.py", "compilers.py", "errors.py", "parts.py")]
     return {f"cdrmix_scans/{f.name}": f.read_bytes() for f in sorted(kept, key=lambda f: f.name)}
 
 

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import hashlib
 import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -26,9 +25,11 @@ from torch.autograd.function import once_differentiable
 
 if __name__.startswith("cdrmix.runtime."):
     from cdrmix.runtime.cache import library, private_folder, users_cache
+    from cdrmix.runtime.compilers import processor
     from cdrmix.runtime.errors import ArtifactError
 else:  # an artefact's copy of this package, which has them beside it
     from .cache import library, private_folder, users_cache  # type: ignore[import-not-found,no-redef]
+    from .compilers import processor  # type: ignore[import-not-found,no-redef]
     from .errors import ArtifactError  # type: ignore[import-not-found,no-redef]
 
 HERE = Path(__file__).parent
@@ -90,7 +91,7 @@ def _library() -> tuple[str, Path]:
     except (OSError, subprocess.SubprocessError) as error:
         raise CannotBuild(f"no C++ compiler ({' '.join(compiler)})") from error
     key = hashlib.sha256()
-    for part in (torch.__version__, _processor(), *FLAGS, *BUILD):
+    for part in (torch.__version__, processor(), *FLAGS, *BUILD):
         key.update(part.encode() + b"\0")
     key.update(version + b"\0")
     for file in (*HEADERS, *SOURCES):
@@ -108,17 +109,6 @@ def _compiler() -> list[str]:
     except ValueError as error:
         raise CannotBuild(f"CXX is `{os.environ['CXX']}`, which is no command: {error}") from error
     return given or [next(filter(shutil.which, ("c++", "g++", "clang++")), "c++")]
-
-
-def _processor() -> str:
-    """The instruction sets: a cache on a shared home folder may be seen by different machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = ("model name", "flags", "Features", "CPU part")
-    found = {line.partition(":")[0].strip(): line for line in lines}
-    return platform.machine() + "".join(found.get(name, "") for name in names)
 
 
 def _build(compiler: list[str], name: str, folder: Path) -> Path:
