@@ -9,20 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.small import write_spec
+from tests.small import ADDS, write_spec
 
-SMALL = """
-use "lib/embed.cdr" { embed, head }
-model small {
-  vocab = 256
-  d_model = 4
-  context = 8
-  stack {
-    emb: embed(vocab, d_model)
-    head(vocab)
-  }
-}
-"""
 STREAMS = (">&-", "2>&-", ">&- 2>&- <&-", ">/dev/full", "2>/dev/full", "| true", "2>&1 | true")
 
 
@@ -36,7 +24,7 @@ def run(folder: Path, command: str, **env: str | None) -> subprocess.CompletedPr
 @pytest.mark.parametrize("command", ["check small.cdr", "check absent.cdr", "inspect small.cdr --json"])
 @pytest.mark.parametrize("streams", STREAMS)
 def test_streams_that_cannot_be_written(tmp_path: Path, command: str, streams: str) -> None:
-    write_spec(tmp_path, SMALL)
+    write_spec(tmp_path, ADDS)
     done = run(tmp_path, f"cdrmix {command} {streams}")
     assert "Traceback" not in done.stdout + done.stderr
     wrong = "absent" in command and "|" not in streams
@@ -47,19 +35,19 @@ def test_streams_that_cannot_be_written(tmp_path: Path, command: str, streams: s
 
 
 def test_no_file_of_ours_takes_a_closed_streams_number(tmp_path: Path) -> None:
-    write_spec(tmp_path, SMALL)
+    write_spec(tmp_path, ADDS)
     done = run(tmp_path, "cdrmix compile small.cdr --target cpu -o made >&- 2>&-; cdrmix verify made --tokens 2")
     assert done.returncode == 0 and "executed" in done.stdout
 
 
-TRAIN = "spec: small.cdr\ndata: {train: t.txt}\nout: run\nsteps: 1\nbatch: 1\nthreads: 1\n"
+TRAIN = "spec: small.cdr\ndata: {train: t.txt}\nout: run\nsteps: 1\nbatch: 1\ncontext: 8\nthreads: 1\n"
 NOWHERE = {"TMPDIR": "/nowhere", "PATH": "/usr/bin:/nowhere", "HOME": "/proc/nowhere", "XDG_CACHE_HOME": None}
 NOTHING = {"HOME": None, "LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "COLUMNS": "x", "LINES": "-1"}
 
 
 @pytest.mark.parametrize("odd", [NOWHERE, NOTHING], ids=["nowhere", "nothing"])
 def test_training_in_an_odd_environment(tmp_path: Path, odd: dict[str, str | None]) -> None:
-    write_spec(tmp_path, SMALL)
+    write_spec(tmp_path, ADDS)
     (tmp_path / "t.txt").write_text("a text to train on, \N{GREEK SMALL LETTER ALPHA}\n" * 20, encoding="utf-8")
     (tmp_path / "c.yaml").write_text(TRAIN)
     done = run(tmp_path, "cdrmix train c.yaml", **odd)
