@@ -67,6 +67,12 @@ def _sources() -> dict[str, str]:
 
 def emit(program: Program) -> dict[str, str | bytes]:
     """The generated files by name."""
+    texts = _sources() | generated(program)
+    return {"model.c": join(ENGINE, texts, PUBLIC), "model.h": join(PUBLIC["model.h"], texts)}
+
+
+def generated(program: Program) -> dict[str, str]:
+    """What is generated of `model.c` and `model.h`; the rest of them is the same for every model."""
     model = program.model
     shapes: dict[str, Shape] = {}
     carries = stack.carry_members(model)
@@ -109,10 +115,7 @@ def emit(program: Program) -> dict[str, str | bytes]:
         "cases": list(stack.cases(model, shapes, order)),
         "start_cases": list(stack.start_cases(shapes, order)),
     }
-    texts = _sources()
-    texts["model.c"] = _render("model.c.j2", both | source)
-    texts["model.h"] = _render("model.h.j2", both | header)
-    return {"model.c": join(ENGINE, texts, PUBLIC), "model.h": join(PUBLIC["model.h"], texts)}
+    return {"model.c": _render("model.c.j2", both | source), "model.h": _render("model.h.j2", both | header)}
 
 
 _NOTHING = "float nothing[16];"
