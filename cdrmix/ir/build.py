@@ -19,9 +19,6 @@ from cdrmix.ir.nodes import Access, Axis, DType, Index, Node, Ref
 from cdrmix.ir.ops import OPS
 
 FLOATS: frozenset[str] = frozenset({"work", "f32", "bf16", "f16"})
-_WHOLE_STAYS_WHOLE = frozenset(
-    {"add", "sub", "mul", "floordiv", "mod", "neg", "max", "min", "abs", "sign", "sum", "max_over", "min_over"}
-)
 
 
 def const(value: int | float | bool, span: Span = NOWHERE) -> Node:
@@ -136,4 +133,4 @@ def result_dtype(op: str, args: Sequence[Node]) -> DType:
     if op == "pow":
         exponent = args[1]
         return "int" if exponent.op == "const" and exponent.arg >= 0 else "work"
-    return "int" if op in _WHOLE_STAYS_WHOLE else "work"
+    return "int" if OPS[op].whole else "work"

@@ -73,14 +73,8 @@ def cost(model: Model) -> Cost:
 def flops(n: Node) -> int:
     """FLOPs to compute `n` at every value of its free indices, shared operands once each."""
     own = 0
-    if n.dtype in FLOATS:
-        match OPS[n.op].kind:
-            case "elementwise":
-                own = _elements(n.free)
-            case "reduce":
-                own = _elements((*n.args[0].free, *n.arg))
-            case "normalise":
-                own = 3 * _elements(n.free)  # the exponential, its sum, the quotient
+    if n.dtype in FLOATS and (each := OPS[n.op].flops):
+        own = each * _elements((*n.free, *walk.bound(n)))
     return own + sum(flops(a) for a in n.args)
 
 

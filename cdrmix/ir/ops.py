@@ -15,15 +15,23 @@ from typing import Any, Literal
 import numpy as np
 
 Kind = Literal["leaf", "elementwise", "reduce", "normalise"]
+Effort = Literal["none", "light", "simple", "function"]
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One primitive.
+    """One primitive, and the facts about it: what a pass or a backend asks of an op is a column here.
 
     `surface` is how the language writes it: an operator, a function's name, or None when only passes make it.
     `numpy` takes arrays: the operands of an elementwise op; the body and the reduced axes of a reduction.
     `result` is the dtype rule: `widest` operand, `bool`, or `arg` (leaves set it themselves).
+    `effort` is what an element takes: nothing (a leaf, a sign), an addition or a product, an instruction or two, or a
+    function: a division, a call.
+    `whole`: of whole numbers it is a whole number.
+    `zero`: where its first operand is zero, so is it.
+    `singular` is an operand for some values of which the op or its gradient is not finite, and a value for which both
+    are.
+    `flops` are those of an element, of all that it runs over.
     """
 
     name: str
@@ -32,6 +40,11 @@ class Op:
     surface: str | None = None
     numpy: Callable[..., Any] | None = None
     result: Literal["widest", "bool", "arg"] = "widest"
+    effort: Effort = "function"
+    whole: bool = False
+    zero: bool = False
+    singular: tuple[int, float] | None = None
+    flops: int = 1
 
 
 def _sigmoid(x: Any) -> Any:
@@ -77,65 +90,73 @@ def _logsumexp(x: Any, axis: tuple[int, ...]) -> Any:
     return top[..., 0] + np.log1p(np.sum(e, axis=-1))
 
 
-def _elementwise(name: str, arity: int, surface: str, numpy: Callable[..., Any], result: Any = "widest") -> Op:
-    return Op(name, "elementwise", arity, surface, numpy, result)
+def _leaf(name: str, arity: int = 0) -> Op:
+    return Op(name, "leaf", arity, result="arg", effort="none", whole=True, flops=0)
+
+
+def _elementwise(name: str, arity: int, surface: str, numpy: Callable[..., Any], **facts: Any) -> Op:
+    return Op(name, "elementwise", arity, surface, numpy, **facts)
+
+
+def _truth(name: str, arity: int, surface: str, numpy: Callable[..., Any]) -> Op:
+    return _elementwise(name, arity, surface, numpy, result="bool", effort="simple", whole=True)
 
 
 _ROWS = [
-    Op("const", "leaf", 0, result="arg"),
-    Op("index", "leaf", 0, result="arg"),
-    Op("context", "leaf", 0, result="arg"),
-    Op("read", "leaf", -1, result="arg"),
+    _leaf("const"),
+    _leaf("index"),
+    _leaf("context"),
+    _leaf("read", -1),
     # arithmetic
-    _elementwise("add", 2, "+", np.add),
-    _elementwise("sub", 2, "-", np.subtract),
-    _elementwise("mul", 2, "*", np.multiply),
-    _elementwise("div", 2, "/", np.true_divide),
-    _elementwise("floordiv", 2, "//", np.floor_divide),
-    _elementwise("mod", 2, "%", np.mod),
-    _elementwise("pow", 2, "^", np.power),
-    _elementwise("neg", 1, "-", np.negative),
-    _elementwise("max", 2, "max", np.maximum),
-    _elementwise("min", 2, "min", np.minimum),
+    _elementwise("add", 2, "+", np.add, effort="light", whole=True),
+    _elementwise("sub", 2, "-", np.subtract, effort="light", whole=True),
+    _elementwise("mul", 2, "*", np.multiply, effort="light", whole=True, zero=True),
+    _elementwise("div", 2, "/", np.true_divide, zero=True, singular=(1, 1.0)),
+    _elementwise("floordiv", 2, "//", np.floor_divide, whole=True, zero=True, singular=(1, 1.0)),
+    _elementwise("mod", 2, "%", np.mod, whole=True, zero=True, singular=(1, 1.0)),
+    _elementwise("pow", 2, "^", np.power, whole=True, singular=(0, 1.0)),
+    _elementwise("neg", 1, "-", np.negative, effort="none", whole=True, zero=True),
+    _elementwise("max", 2, "max", np.maximum, effort="simple", whole=True),
+    _elementwise("min", 2, "min", np.minimum, effort="simple", whole=True),
     # comparison and choice
-    _elementwise("eq", 2, "==", np.equal, "bool"),
-    _elementwise("ne", 2, "!=", np.not_equal, "bool"),
-    _elementwise("lt", 2, "<", np.less, "bool"),
-    _elementwise("le", 2, "<=", np.less_equal, "bool"),
-    _elementwise("gt", 2, ">", np.greater, "bool"),
-    _elementwise("ge", 2, ">=", np.greater_equal, "bool"),
-    _elementwise("and", 2, "and", np.logical_and, "bool"),
-    _elementwise("or", 2, "or", np.logical_or, "bool"),
-    _elementwise("not", 1, "not", np.logical_not, "bool"),
-    Op("select", "elementwise", 3, "if", np.where),  # condition, then, other
+    _truth("eq", 2, "==", np.equal),
+    _truth("ne", 2, "!=", np.not_equal),
+    _truth("lt", 2, "<", np.less),
+    _truth("le", 2, "<=", np.less_equal),
+    _truth("gt", 2, ">", np.greater),
+    _truth("ge", 2, ">=", np.greater_equal),
+    _truth("and", 2, "and", np.logical_and),
+    _truth("or", 2, "or", np.logical_or),
+    _truth("not", 1, "not", np.logical_not),
+    _elementwise("select", 3, "if", np.where, effort="simple", whole=True),  # condition, then, other
     # functions
-    _elementwise("exp", 1, "exp", np.exp),
-    _elementwise("log", 1, "log", np.log),
-    _elementwise("sqrt", 1, "sqrt", np.sqrt),
-    _elementwise("abs", 1, "abs", np.abs),
-    _elementwise("sign", 1, "sign", np.sign),
-    _elementwise("sin", 1, "sin", np.sin),
+    _elementwise("exp", 1, "exp", np.exp, singular=(0, 0.0)),
+    _elementwise("log", 1, "log", np.log, singular=(0, 1.0)),
+    _elementwise("sqrt", 1, "sqrt", np.sqrt, zero=True, singular=(0, 1.0)),
+    _elementwise("abs", 1, "abs", np.abs, effort="simple", whole=True, zero=True),
+    _elementwise("sign", 1, "sign", np.sign, effort="simple", whole=True, zero=True),
+    _elementwise("sin", 1, "sin", np.sin, zero=True),
     _elementwise("cos", 1, "cos", np.cos),
-    _elementwise("tanh", 1, "tanh", np.tanh),
+    _elementwise("tanh", 1, "tanh", np.tanh, zero=True),
     _elementwise("sigmoid", 1, "sigmoid", _sigmoid),
-    _elementwise("silu", 1, "silu", _silu),
-    _elementwise("relu", 1, "relu", lambda x: np.maximum(x, 0.0)),
+    _elementwise("silu", 1, "silu", _silu, zero=True),
+    _elementwise("relu", 1, "relu", lambda x: np.maximum(x, 0.0), effort="simple", zero=True),
     _elementwise("softplus", 1, "softplus", lambda x: _logaddexp(x, 0.0)),
     _elementwise("logaddexp", 2, "logaddexp", _logaddexp),
     # reductions over the bound indices; `numpy(body, axis=tuple)`
-    Op("sum", "reduce", 1, "sum", np.sum),
-    Op("mean", "reduce", 1, "mean", np.mean),
-    Op("max_over", "reduce", 1, "max", np.max),
-    Op("min_over", "reduce", 1, "min", np.min),
+    Op("sum", "reduce", 1, "sum", np.sum, whole=True, zero=True),
+    Op("mean", "reduce", 1, "mean", np.mean, zero=True),
+    Op("max_over", "reduce", 1, "max", np.max, whole=True, zero=True),
+    Op("min_over", "reduce", 1, "min", np.min, whole=True, zero=True),
     Op("logsumexp", "reduce", 1, "logsumexp", _logsumexp),
     # along one index, which stays free
-    Op("softmax", "normalise", 1, "softmax", _softmax),
+    Op("softmax", "normalise", 1, "softmax", _softmax, flops=3),  # the exponential, its sum, the quotient
 ]
 
 OPS: dict[str, Op] = {row.name: row for row in _ROWS}
 
 FUNCTIONS: dict[str, Op] = {
-    row.surface: row for row in _ROWS if row.kind == "elementwise" and row.surface and row.surface.isalpha()
+    row.surface: row for row in _ROWS if row.kind == "elementwise" and row.surface and row.surface.isidentifier()
 }
 """Elementwise functions called as `name(…)`; `max` and `min` take two numbers here and reduce as `max[i](…)`."""
 

@@ -110,11 +110,12 @@ class _Lifter:
 
 def is_work(n: Node) -> bool:
     """Whether computing `n` is worth a definition: a float operation, or any reduction."""
-    if OPS[n.op].kind in ("reduce", "normalise"):
+    row = OPS[n.op]
+    if row.kind in ("reduce", "normalise"):
         return True
-    if OPS[n.op].kind == "leaf" or n.dtype not in FLOATS:
+    if row.kind == "leaf" or n.dtype not in FLOATS:
         return False
-    return n.op != "neg" or is_work(n.args[0])
+    return row.effort != "none" or any(map(is_work, n.args))
 
 
 def numbered(n: Node) -> tuple[Node, list[Index]]:

@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 from cdrmix.codegen.c.access import Storage, flat, ring_place, sizes, stride
 from cdrmix.codegen.c.names import Scope
-from cdrmix.codegen.c.rules import ELEMENTWISE, LIGHT, PRODUCT, TOTAL, TYPES, UNARY, Kind, Text, operand_kinds
+from cdrmix.codegen.c.rules import ELEMENTWISE, PRODUCT, TOTAL, TYPES, UNARY, Kind, Text, operand_kinds
 
 from cdrmix.ir import walk
 from cdrmix.ir.build import FLOATS
@@ -311,7 +311,10 @@ def lightweight(n: Node) -> bool:
     """Whether a loop over lanes may hold a node: no call, no whole number."""
     if n.op == "pow":
         return n.args[1].op == "const" and n.args[1].arg in (2, 3)
-    return n.op in LIGHT or n.op in ("const", "read") and (n.op == "const" or n.dtype in FLOATS)
+    row = ROWS[n.op]
+    if row.kind == "leaf":
+        return n.op == "const" or n.op == "read" and n.dtype in FLOATS
+    return row.effort in ("none", "light")
 
 
 def heavy(n: Node) -> bool:

@@ -153,9 +153,6 @@ REDUCTIONS = ("sum", "mean", "max_over", "min_over", "logsumexp", "softmax")
 OPS: frozenset[str] = frozenset((*ELEMENTWISE, *LEAVES, *REDUCTIONS))
 """The rows of the ops table that this target has."""
 
-LIGHT: frozenset[str] = frozenset({"add", "sub", "mul", "neg"})
-"""Ops that a loop over lanes may hold; the others are calls."""
-
 
 def operand_kinds(n: Node, kind: Callable[[Node], Kind]) -> list[Kind]:
     """The kinds in which an elementwise op wants its operands."""

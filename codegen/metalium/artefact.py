@@ -22,8 +22,9 @@ from cdrmix.diagnose import Need, UserError, command, need_compiler
 from cdrmix.ir import layout
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model, Stored
-from cdrmix.ir.ops import OPS as ROWS
 
+from .reductions import REDUCTIONS
+from .registers import ELEMENTWISE
 from .tiles import TILE, in_planes, pages_of, tilise, untilise
 
 OPTIONS: Mapping[str, Any] = {"device": "n150", "cores": None}
@@ -35,8 +36,8 @@ STORED = frozenset({"f32", "bf16"})
 TOLERANCES: Mapping[Stored, float] = {"f32": 1e-3, "bf16": 2e-2}
 """What the matrix unit's arithmetic promises of logits and states, as relative RMS errors."""
 
-OPS: frozenset[str] = frozenset(ROWS)
-"""Every primitive: what is none of the SFPU's is made of what is."""
+OPS: frozenset[str] = ELEMENTWISE | REDUCTIONS | {"read", "index", "context"}
+"""The primitives that it has rules for."""
 
 HOST = ("host.py", "states.py", "weights.py")
 """What the artefact runs by itself with."""

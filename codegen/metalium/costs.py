@@ -16,6 +16,7 @@ from functools import singledispatch
 from math import prod
 
 from cdrmix.ir.nodes import Index
+from cdrmix.ir.ops import OPS
 
 from .devices import Device
 from .locality import own, size_of
@@ -82,9 +83,7 @@ WORDS = (
 )
 """The rates in words, for the head of a budget."""
 
-FUNCTIONS = frozenset(
-    "exp log sqrt sin cos tanh sigmoid silu softplus logaddexp div pow mod floordiv".split()  # noqa: SIM905
-)
+FUNCTIONS = frozenset(row.name for row in OPS.values() if row.effort == "function")
 """Calls that take the vector unit more than an instruction or two."""
 
 

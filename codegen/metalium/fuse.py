@@ -14,13 +14,13 @@ from math import prod
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.nodes import Axis, Index, Node
+from cdrmix.ir.ops import OPS
 
 from .draft import Draft, sizes
 from .drafted import Assign, Drafted, nodes_of, reads_of, written
 from .indices import replaced, split_index, split_node
 from .maps import fits, loads_in
 
-CHEAP = frozenset(("add", "sub", "mul", "neg", "const", "read", "index"))
 CHEAP_LOADS = 2
 CHEAP_CALLS = 2
 
@@ -111,9 +111,9 @@ def _reshape(draft: Draft, a: Drafted) -> None:
 
 
 def _cheap(draft: Draft, n: Node) -> bool:
-    ops = [m.op for m in walk.nodes(n)]
-    calls = sum(op not in ("read", "const", "index") for op in ops)
-    return set(ops) <= CHEAP and len(loads_in(draft, n)) <= CHEAP_LOADS and calls <= CHEAP_CALLS
+    rows = [OPS[m.op] for m in walk.nodes(n)]
+    light, calls = all(row.effort in ("none", "light") for row in rows), sum(row.kind != "leaf" for row in rows)
+    return light and len(loads_in(draft, n)) <= CHEAP_LOADS and calls <= CHEAP_CALLS
 
 
 def _with(draft: Draft, consumer: Assign, a: Assign) -> Assign | None:

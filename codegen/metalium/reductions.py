@@ -27,6 +27,8 @@ from .products import ones
 from .sums import SHORT, total
 
 LOWEST = float(np.finfo(np.float32).min)
+REDUCTIONS = frozenset({"sum", "mean", "max_over", "min_over", "logsumexp", "softmax"})
+"""The rows of `ir.ops` that are taken out here."""
 WRITTEN_OUT = 64
 """Terms of a sum of whole numbers, which is written out."""
 

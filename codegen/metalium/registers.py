@@ -60,7 +60,7 @@ _BROADCAST = {"add": "add", "sub": "subtract", "mul": "multiply"}
 _POWERS = {2.0: ("square",), 0.5: ("square_root",), -0.5: ("reciprocal_root",), -1.0: ("reciprocal",), 1.0: ()}
 _TRUTH = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not"})
 ELEMENTWISE = frozenset({*_UNARY, *_BINARY, *_SPARE, "select", "const"})
-"""The elementwise rows of `ir.ops` (and `tf32`) that compute kernels have."""
+"""The rows of `ir.ops` (and `tf32`) that compute kernels have."""
 
 
 def bits(value: float) -> str:

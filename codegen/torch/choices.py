@@ -10,10 +10,7 @@ from __future__ import annotations
 from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Node
-
-SINGULAR = {"div": (1, 1.0), "floordiv": (1, 1.0), "mod": (1, 1.0), "log": (0, 1.0), "sqrt": (0, 1.0), "pow": (0, 1.0)}
-SINGULAR["exp"] = (0, 0.0)
-"""The operand at fault, and a value at which the op and its gradient are finite."""
+from cdrmix.ir.ops import OPS
 
 
 def guarded(branch: Node, cond: Node, taken: bool) -> Node:
@@ -21,7 +18,7 @@ def guarded(branch: Node, cond: Node, taken: bool) -> Node:
     if branch.op == "read" or not branch.args or branch.dtype not in FLOATS:
         return branch
     args = [guarded(a, cond, taken) for a in branch.args]
-    at, safe = SINGULAR.get(branch.op, (0, None))
+    at, safe = OPS[branch.op].singular or (0, None)
     if safe is not None and not whole_power(branch) and any(True for _ in walk.reads(args[at])):
         args[at] = _chosen(args[at], cond, taken, safe)
     return walk.rebuild(branch, tuple(args))

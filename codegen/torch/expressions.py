@@ -71,8 +71,6 @@ FUNCTIONS = {
     "softplus": "F.softplus",
 }
 OF_NUMBERS = {f: f"math.{f}" for f in ("exp", "log", "sqrt", "sin", "cos", "tanh")} | {"abs": "abs"}
-SINGULAR = {"div": 1, "log": 0, "sqrt": 0, "pow": 0}
-"""Ops with no finite value or gradient at zero, and which operand must not be it."""
 
 
 def rule(*ops: str) -> Callable[[Rule], Rule]:
@@ -130,7 +128,8 @@ def _operands(n: Node, scope: Scope, args: Sequence[Node]) -> list[Value]:
 def _unless_absent(n: Node, p: int, v: Value, scope: Scope) -> Value:
     """One in place of a token that is not there, where zero has no value or no gradient."""
     absent = [d for d in v.dims if d in scope.here]
-    if SINGULAR.get(n.op) != p or not absent or v.type != "float" or whole_power(n):
+    at, safe = TABLE[n.op].singular or (None, 0.0)
+    if p != at or not safe or not absent or v.type != "float" or whole_power(n):
         return v
     for i in absent:
         v = replace(v, code=f"torch.where({fit(scope.mask(i), v.dims).code}, {v.code}, 1.0)", level=ATOM)
@@ -296,8 +295,8 @@ def _function(n: Node, scope: Scope) -> Value:
         if n.op in OF_NUMBERS:
             return Value(f"{OF_NUMBERS[n.op]}({v.code})", "number")
         v = tensor(v, scope)
-    odd = n.op in ("abs", "sign", "sin", "tanh", "silu", "relu", "sqrt")  # zero at zero
-    return Value(f"{FUNCTIONS[n.op]}({v.code})", v.type, v.dims, v.lead, absent_is_zero=odd and v.absent_is_zero)
+    zero = TABLE[n.op].zero and v.absent_is_zero
+    return Value(f"{FUNCTIONS[n.op]}({v.code})", v.type, v.dims, v.lead, absent_is_zero=zero)
 
 
 def _norm(n: Node, scope: Scope) -> Value | None:

@@ -58,7 +58,7 @@ model m {{
 ELSEWHERE = {
     "E0116": "a file of a megabyte: tested in test_parse.py",
     "E0412": "an op of more than a hundred states: tested in test_scale.py",
-    "E0901": "every target has every primitive today",
+    "E0901": "every target has every primitive today: tested with one made up in test_backends.py",
     "E0902": "the checker refuses such a text first (E0601)",
     "E0904": "such a bias is not taken for attention's form today",
 }

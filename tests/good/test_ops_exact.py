@@ -225,3 +225,40 @@ def test_logsumexp_of_infinities() -> None:
 def test_every_row_is_tested() -> None:
     elsewhere = {"pow", "logaddexp", "select", "not", "sum", "mean", "max_over", "min_over", "logsumexp", "softmax"}
     assert {name for name, op in OPS.items() if op.kind != "leaf"} == {*FUNCTIONS, *RATIONAL, *elsewhere}
+
+
+# --- the other columns ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", [n for n, op in OPS.items() if op.kind != "leaf" and op.result != "bool"])
+def test_zero_and_whole_are_what_the_meaning_says(name: str) -> None:
+    row = OPS[name]
+    assert row.numpy is not None
+    if row.kind == "elementwise":
+        others = [np.array([-7, -1, 1, 2, 9])] * (row.arity - 1)
+        at_zero = row.numpy(np.zeros(5), *others)
+        of_whole = row.numpy(np.array([1, 2, 3, 0, 5]), *map(abs, others))
+    else:
+        axes: Any = 0 if row.kind == "normalise" else (0,)
+        at_zero, of_whole = row.numpy(np.zeros(5), axis=axes), row.numpy(np.arange(5), axis=axes)
+    if row.arity == 1 or row.zero:
+        assert row.zero == bool(np.all(at_zero == 0)), at_zero
+    if row.whole:
+        assert of_whole.dtype == np.int64
+
+
+@pytest.mark.parametrize("name", [n for n, op in OPS.items() if op.kind == "elementwise" and op.result != "bool"])
+def test_what_is_singular_is_said_and_avoided(name: str) -> None:
+    """A value or a slope that is not finite, looked for along each operand with the others at a half."""
+    row, places, step = OPS[name], np.array([0.0, 1.0, -1.0, 1e3, -1e3]), 1e-18
+    assert row.numpy is not None
+    for at in range(row.arity):
+
+        def along(x: Any, at: int = at) -> Any:
+            return row.numpy(*(x if p == at else np.full_like(x, 0.5) for p in range(row.arity)))  # type: ignore[misc]
+
+        slopes = np.abs(along(places + step) - along(places)) / step
+        found = not np.isfinite(along(places)).all() or slopes.max() > 1e6 and name != "sign"  # a step's slope is 0
+        wrong, safe = row.singular or (None, 0.0)
+        if at != wrong:
+            assert not found, at
+        else:
+            assert found and np.isfinite(along(np.array([safe]))).all()
