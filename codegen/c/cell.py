@@ -5,7 +5,6 @@ Input: a cell's step form, and the shapes of the cells it holds.  Output: its st
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -30,6 +29,8 @@ from cdrmix.ir.text_statements import statement
 WHOLE: dict[DType, str] = {"int": "int64_t", "bool": "int32_t", "pick": "int32_t"}
 _OWN = ("wt", "st", "tmp", "out", "carry", "pos", "lane")
 """The generator's own names in a function: weights, state, scratch, …"""
+_FORMALS = {"param": "wt", "buffer": "wt", "state": "st", "next": "st", "history": "st", "carry": "carry"}
+"""Where names of a kind lie."""
 
 
 def c_type(dtype: DType) -> str:
@@ -90,25 +91,35 @@ class CellWriter:
         """The function, whole."""
         shape = self.shape
         body = [*self.head, *self.lines, *self.tail]
-        text = "\n".join(line for line in body if not line.startswith("/*"))
-        formals = [*self.formals.values(), *(n for n, there in self.optional() if there)]
-        unused = [f"(void){name};" for name in formals if not re.search(rf"\b{name}\b", text)]
+        used = self.used()
+        unused = [f"(void){name};" for name, there in self.places() if there and name not in used]
         span = shape.cell.span
         title = f"{shape.cell.op} ({PurePath(span.file).name}:{span.line})"
         head = signature(shape.function, self.parameters())
         doc = [f"/* {comment(t)} */" for t in (title, *shape.cell.doc.splitlines()) if comment(t)]
         return [*doc, *head, "{", *(f"  {t}" if t else "" for t in [*unused, *body]), "}", ""]
 
-    def optional(self) -> list[tuple[str, bool]]:
+    def places(self) -> list[tuple[str, object]]:
+        """The formals that hold something, and whether the function has them."""
         shape = self.shape
-        places = [
-            ("wt", shape.weights),
-            ("st", shape.state),
-            ("carry", shape.carry),
-            ("pos", shape.pos),
-            ("tmp", shape.scratch),
-        ]
-        return [(name, bool(there)) for name, there in places]
+        own = {"wt": shape.weights, "st": shape.state, "carry": shape.carry, "pos": shape.pos, "tmp": shape.scratch}
+        return [*((name, True) for name in self.formals.values()), *own.items()]
+
+    def used(self) -> set[str]:
+        """The formals that the statements touch."""
+        refs = {*self.storages, *(r for s in self.cell.body for r in walk.defines(s))}
+        found = {_FORMALS.get(r.kind, "") for r in refs} | {self.formals[r.name] for r in refs if r.kind == "input"}
+        called = {s.part for s in self.cell.body if isinstance(s, Apply)}
+        inner = [self.shapes[p.cell] for p in self.cell.parts if p.name in called]
+        nodes = (n for s in self.cell.body for r in walk.roots(s) for n in walk.nodes(r))
+        passed = {
+            "wt": any(p.weights for p in inner),
+            "st": any(p.state for p in inner),
+            "carry": any(p.carry for p in inner),
+            "pos": any(p.pos for p in inner) or any(n.op == "context" for n in nodes),
+            "tmp": any(p.scratch for p in inner) or bool(self.arrays),
+        }
+        return found | {name for name, there in passed.items() if there}
 
     def parameters(self) -> list[str]:
         shape = self.shape
@@ -272,12 +283,11 @@ class CellWriter:
         weights = f"&wt->{self.shape.weight_members[part.name]}"
         state = f"&st->{self.shape.state_members[part.name]}"
         if stmt.select is not None and (inner.weights or inner.state):
-            place = nest.scope.name("place")
-            nest.line(f"const ptrdiff_t {place} = {nest.expression(stmt.select, 'i').c};")
+            select = nest.expression(stmt.select, "i").c
+            place = nest.declare("const ptrdiff_t", nest.scope.name("place"), select)
             if inner.weights:
-                chosen = nest.scope.name("chosen")
-                nest.line(f"const {inner.weights} {chosen} = {inner.weights}_at({weights[1:]}, {place});")
-                weights = f"&{chosen}"
+                chosen = f"{inner.weights}_at({weights[1:]}, {place})"
+                weights = f"&{nest.declare(f'const {inner.weights}', nest.scope.name('chosen'), chosen)}"
             state = f"{state}[{place}]"
         given = [self.given(nest, g, i, stmt.span) for g, i in zip(stmt.inputs, inner.cell.inputs, strict=True)]
         made = self.address(nest, out, stmt.lead, prod(i.axis.size for i in stmt.outs))
@@ -333,7 +343,9 @@ def start_function(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
         if inner.starts:
             lines += _start_part(shape, inner, p.name, p.bank.axis.size if p.bank else 0)
     weights = [f"const {shape.weights} *wt"] if shape.weights else []
-    unused = ["(void)wt;"] if weights and not any("wt->" in line for line in lines) else []
+    read = any(walk.refs(s.init) for s in shape.cell.states)
+    passed = any(shapes[p.cell].starts and shapes[p.cell].weights for p in shape.cell.parts)
+    unused = ["(void)wt;"] if weights and not (read or passed) else []
     head = f"static void {shape.starts}({', '.join([*weights, f'{shape.state} *st'])})"
     return [head, "{", *(f"  {line}" for line in [*unused, *lines]), "}", ""]
 

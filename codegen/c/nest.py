@@ -7,32 +7,33 @@ vary inside a loop is made before it.  Each is made once a place.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from cdrmix.codegen.c.access import Storage, flat, ring_place, sizes, stride
 from cdrmix.codegen.c.names import Scope
-from cdrmix.codegen.c.rules import ELEMENTWISE, PRODUCT, TOTAL, TYPES, UNARY, Kind, Text, operand_kinds
+from cdrmix.codegen.c.rules import ELEMENTWISE, TYPES, UNARY, Kind, Text, operand_kinds
 
-from cdrmix.ir import walk
+from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Index, Node, Ref
 from cdrmix.ir.ops import OPS as ROWS
 
 LANES = 8
 """`CDR_LANES` of runtime/c/kernels.h."""
-_DECLARATION = re.compile(r"(const )?(float|double|int64_t|ptrdiff_t) ")
 _FIRST = {"max_over": "-INFINITY", "min_over": "INFINITY"}
 _WHOLE_FIRST = {"max_over": "INT64_MIN", "min_over": "INT64_MAX"}
 
 
+@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a nest needs to know of its cell: where names lie, and how many tokens a window holds."""
 
-    def __init__(self, storage: Callable[[Ref], Storage], present: Callable[[int], str], scope: Scope):
-        self.storage, self.present, self.scope = storage, present, scope
+    storage: Callable[[Ref], Storage]
+    present: Callable[[int], str]
+    scope: Scope
 
 
 class Nest:
@@ -49,6 +50,7 @@ class Nest:
         self.blocks: list[list[str]] = [[]]
         self.known: list[dict[tuple[Node, Kind], Text]] = [{}]
         self.named: dict[Index, Text] = {}
+        self.declared: list[str] = []
 
     # --- loops -----------------------------------------------------------------------------------------------------
     def extent(self, i: Index) -> str:
@@ -75,13 +77,18 @@ class Nest:
         """A line in the innermost loop."""
         self.blocks[-1].append(text)
 
+    def declare(self, c: str, name: str, value: str) -> str:
+        """A variable of the type `c` in the innermost loop; its name."""
+        self.line(f"{c} {name} = {value};")
+        if len(self.blocks) == 1:
+            self.declared.append(name)
+        return name
+
     def lines(self) -> list[str]:
         """All lines, every loop closed; in braces when they declare anything."""
         self.close()
         lines = self.blocks[0]
-        if not any(_DECLARATION.match(line) for line in lines):
-            return lines
-        return ["{", *(f"  {line}" for line in lines), "}"]
+        return ["{", *(f"  {line}" for line in lines), "}"] if self.declared else lines
 
     def depth(self, n: Node) -> int:
         """How many of the open loops `n` must stand in."""
@@ -91,6 +98,7 @@ class Nest:
         """The nest with only the outermost loops open; what it writes comes before the loops inside them."""
         nest = object.__new__(Nest)
         nest.around, nest.scope, nest.windowed, nest.named = self.around, self.scope, self.windowed, self.named
+        nest.declared = self.declared
         nest.loops = self.loops[:depth]
         nest.blocks, nest.known = self.blocks[: depth + 1], self.known[: depth + 1]
         return nest
@@ -130,9 +138,8 @@ class Nest:
             if ROWS[n.op].kind == "reduce":
                 found = Text(there.reduce(n, have))
             else:
-                value = there.compute(n, have)
-                found = Text(there.scope.name(f"{n.op}_of"))
-                there.line(f"const {TYPES[have]} {found.c} = {value.c};")
+                value = there.compute(n, have).c
+                found = Text(there.declare(f"const {TYPES[have]}", there.scope.name(f"{n.op}_of"), value))
             there.known[-1][n, have] = found
         return found
 
@@ -171,9 +178,8 @@ class Nest:
         there = self.outer(self.depth(age))
         key: tuple[Node, Kind] = (Node("read", (age,), n.arg.ref), "i")
         if key not in there.known[-1]:
-            name = there.scope.name("slot")
-            there.line(f"const ptrdiff_t {name} = cdr_wrap({ring.head} + {text.inside(UNARY)}, {ring.window});")
-            there.known[-1][key] = Text(name)
+            place = f"cdr_wrap({ring.head} + {text.inside(UNARY)}, {ring.window})"
+            there.known[-1][key] = Text(there.declare("const ptrdiff_t", there.scope.name("slot"), place))
         return there.known[-1][key]
 
     def moves(self, n: Node, i: Index) -> int | None:
@@ -183,20 +189,27 @@ class Nest:
     # --- reductions; `self` is the nest they stand in ----------------------------------------------------------------
     def reduce(self, n: Node, have: Kind) -> str:
         body, name = n.args[0], self.scope.name({"max_over": "largest", "min_over": "least"}.get(n.op, n.op))
-        c = TYPES[have]
+        c = f"const {TYPES[have]}"
         match n.op:
             case "logsumexp":
-                most = self.loop(n.arg, body, have, self.scope.name("most"), "max_over")
-                total = self.loop(n.arg, body, have, self.scope.name("total"), "sum", less(most, have))
-                self.line(f"const {c} {name} = {most} + {call('log', have, total)};")
+                most, each = self.above_most(body, n.arg)
+                over = build.node("log", build.reduce("sum", n.arg, each))
+                self.declare(c, name, f"{self.expression(most, have).c} + {self.expression(over, have).c}")
             case "mean":
                 total = self.total(n.arg, body, have, self.scope.name("total"))
-                self.line(f"const {c} {name} = {total} / {self.count(n.arg, have)};")
+                self.declare(c, name, f"{total} / {self.count(n.arg, have)}")
             case "sum":
                 self.total(n.arg, body, have, name)
             case _:
                 self.loop(n.arg, body, have, name, n.op)
         return name
+
+    def above_most(self, body: Node, bound: tuple[Index, ...]) -> tuple[Node, Node]:
+        """The largest of a body over `bound`, and the body's exponential over it, which cannot be too large."""
+        again = {i: Index(f"{i.name}_all", i.axis) for i in bound}
+        self.windowed.update(again[i] for i in bound if i in self.windowed)
+        most = build.reduce("max_over", again.values(), walk.rename_indices(body, again))
+        return most, build.node("exp", build.sub(body, most))
 
     def count(self, bound: tuple[Index, ...], have: Kind) -> str:
         """How many values the indices take together."""
@@ -210,21 +223,13 @@ class Nest:
             return self.lanes(bound, body, name)
         return self.loop(bound, body, have, name, "sum")
 
-    def loop(
-        self,
-        bound: tuple[Index, ...],
-        body: Node,
-        have: Kind,
-        name: str,
-        op: str,
-        change: Callable[[Text], str] = lambda text: text.c,
-    ) -> str:
+    def loop(self, bound: tuple[Index, ...], body: Node, have: Kind, name: str, op: str) -> str:
         """Accumulate the body over the bound indices into a variable."""
         first = (_WHOLE_FIRST if have == "i" else _FIRST).get(op, literal(0, have).c)
-        self.line(f"{TYPES[have]} {name} = {first};")
+        self.declare(TYPES[have], name, first)
         depth = len(self.loops)
         self.open(*bound)
-        value = change(self.expression(body, have))
+        value = self.expression(body, have).c
         suffix = {"f": "", "d": "_d", "i": "_i"}[have]
         most = {"max_over": "max", "min_over": "min"}.get(op)
         self.line(f"{name} = cdr_{most}{suffix}({name}, {value});" if most else f"{name} += {value};")
@@ -244,16 +249,18 @@ class Nest:
         pair = factors(body)
         if len(pair) == 2 and all(f.op == "read" and self.moves(f, i) == 1 for f in pair):
             if before:
-                self.line(f"float {name} = 0.0f;")
+                self.declare("float", name, "0.0f")
             self.open(*before)
             self.named[i] = Text("0")
             value = f"cdr_dot({self.address(pair[0], i)}, {self.address(pair[1], i)}, {self.extent(i)})"
-            self.line(f"{name} += {value};" if before else f"const float {name} = {value};")
+            if not before:
+                return self.declare("const float", name, value)
+            self.line(f"{name} += {value};")
             self.close(depth)
             return name
         rows, at, size = self.scope.name("lanes"), self.scope.name("from"), i.axis.size
         whole = size // LANES * LANES
-        self.line(f"float {rows}[CDR_LANES] = {{0}};")
+        self.declare("float", f"{rows}[CDR_LANES]", "{0}")
         self.open(*before)
         inner = self.outer(len(self.loops))
         inner.open(i)
@@ -267,28 +274,18 @@ class Nest:
             rest = [*made, f"{rows}[0] += {value};"]
             self.blocks[-1] += braced(f"for (ptrdiff_t {var} = {whole}; {var} < {size}; {var}++)", rest)
         self.close(depth)
-        self.line(f"const float {name} = cdr_fold({rows});")
-        return name
+        return self.declare("const float", name, f"cdr_fold({rows})")
 
     def softmax(self, n: Node) -> Text:
         """One element: its exponential over the sum of all of them along the index."""
-        body, have = n.args[0], kind(n)
-        others = tuple(i for i in n.free if i != n.arg)
-        there = self.outer(max((p + 1 for p, i in enumerate(self.loops) if i in others), default=0))
-        found = there.known[-1].get((n, have))
-        if found is None:
-            most = there.loop(*there.again(n), have, there.scope.name("most"), "max_over")
-            total = there.loop(*there.again(n), have, there.scope.name("total"), "sum", less(most, have))
-            found = there.known[-1][n, have] = Text(f"{most} {total}")
-        most, total = found.c.split()
-        return Text(f"{less(most, have)(self.expression(body, have))} / {total}", PRODUCT)
-
-    def again(self, n: Node) -> tuple[tuple[Index, ...], Node]:
-        """A softmax's index and body with the index renamed: its own may be the variable of an open loop."""
-        along = Index(self.scope.name(f"{n.arg.name}_all"), n.arg.axis)
+        along = Index(f"{n.arg.name}_each", n.arg.axis)
         if n.arg in self.windowed:
             self.windowed.add(along)
-        return (along,), walk.rename_indices(n.args[0], {n.arg: along})
+        body = walk.rename_indices(n.args[0], {n.arg: along})
+        most, each = self.above_most(body, (along,))
+        total = build.reduce("sum", (along,), each)
+        own = build.node("exp", build.sub(n.args[0], most))
+        return self.compute(build.div(own, total), kind(n))
 
 
 # --- nodes ---------------------------------------------------------------------------------------------------------
@@ -328,19 +325,6 @@ def factors(n: Node) -> list[Node]:
 
 
 # --- text ----------------------------------------------------------------------------------------------------------
-_FUNCTIONS: Mapping[Kind, Mapping[str, str]] = {"f": {"exp": "expf", "log": "logf"}, "d": {"exp": "exp", "log": "log"}}
-
-
-def call(function: str, have: Kind, argument: str) -> str:
-    """`exp` or `log` of a kind."""
-    return f"{_FUNCTIONS[have][function]}({argument})"
-
-
-def less(most: str, have: Kind) -> Callable[[Text], str]:
-    """The exponential of a number less the largest of them."""
-    return lambda text: call("exp", have, f"{text.inside(TOTAL)} - {most}")
-
-
 def literal(value: float | int | bool, want: Kind) -> Text:
     """A number in C."""
     if want == "i":

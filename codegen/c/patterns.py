@@ -17,7 +17,7 @@ from math import prod
 
 import numpy as np
 from cdrmix.codegen.c.access import flat
-from cdrmix.codegen.c.nest import Nest, factors, less, lightweight, literal, values
+from cdrmix.codegen.c.nest import Nest, factors, lightweight, literal, values
 from cdrmix.codegen.c.rules import Text
 
 from cdrmix.ir import walk
@@ -117,14 +117,13 @@ def _softmax(nest: Nest, d: Def, target: Target) -> bool:
     if d.value.op != "softmax" or d.value.arg != d.indices[-1] or target.read:
         return False
     *lead, t = d.indices
-    body = d.value.args[0]
     nest.open(*lead)
-    most = nest.loop(*nest.again(d.value), "f", nest.scope.name("most"), "max_over")
-    total, depth = nest.scope.name("total"), len(nest.loops)
-    nest.line(f"float {total} = 0.0f;")
+    most, each = nest.above_most(d.value.args[0], (t,))
+    nest.expression(most, "f")  # before the sum
+    total, depth = nest.declare("float", nest.scope.name("total"), "0.0f"), len(nest.loops)
     nest.open(t)
     element = target.element(nest, d.indices)
-    nest.line(f"{element} = {less(most, 'f')(nest.expression(body, 'f'))};")
+    nest.line(f"{element} = {nest.expression(each, 'f').c};")
     nest.line(f"{total} += {element};")
     nest.close(depth)
     nest.open(t)

@@ -48,7 +48,7 @@ def _compare(sign: str) -> Rule:
         # a truth value compared with a number: compilers warn of it unless it is made a number
         given = [Text(f"cdr_number({t.c})") if m.dtype == "bool" else t for m, t in zip(n.args, args, strict=True)]
         a, b = (text.inside(TOTAL) for text in given)
-        if a == b and not any(arg.dtype in FLOATS for arg in n.args):  # compilers warn of `i < i`
+        if n.args[0] == n.args[1] and n.args[0].dtype not in FLOATS:  # compilers warn of `i < i`
             return Text("1" if "=" in sign and sign != "!=" else "0")
         return Text(f"{a} {sign} {b}", LOOSE)
 
