@@ -30,6 +30,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read at import
 import torch
 import torch.nn.functional as F
 from cdrmix.runtime.torch import native
+from cdrmix.runtime.torch.sums import Sums
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -69,9 +70,10 @@ class Run:
         """Forward and backward, as the training loop has them."""
         self.optimiser.zero_grad(set_to_none=True)
         ids = self.tokens
-        logits, _ = self.module(ids[:, :-1])
+        sums = Sums()
+        logits, _ = self.module(ids[:, :-1], sums=sums)
         loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
-        aux = self.module.training_values()["aux"]  # type: ignore[operator]
+        aux = self.module.aux(sums)  # type: ignore[operator]
         torch.stack([loss, *aux.values()]).sum().backward()
         return float(loss.detach())
 

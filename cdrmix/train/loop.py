@@ -28,6 +28,7 @@ from cdrmix.runs import CHECKPOINTS, LAST, checkpoints, first_whole, read_checkp
 from cdrmix.runtime.parts import sweep
 from cdrmix.runtime.torch.load import ALIAS, load_module
 from cdrmix.runtime.torch.stream import State
+from cdrmix.runtime.torch.sums import Sums
 from cdrmix.train.batches import IGNORE, Batch, Batches, Lanes
 from cdrmix.train.checkpoint import load_checkpoint, point_last, save_checkpoint, set_aside
 from cdrmix.train.config import TrainConfig
@@ -303,28 +304,26 @@ class Trainer:
         scored = int((batch.targets != IGNORE).sum())
         if scored == 0:
             return Loss(0, 0.0, 0.0, {}, {})
-        total = 0.0
-        aux: dict[str, float] = {}
-        sums: dict[str, torch.Tensor] = {}
+        total, share = 0.0, 1 / config.accumulate
+        sums = Sums()
         self.optimiser.zero_grad(set_to_none=True)
         after: list[State] = []
         for part, before in zip(*_parts(batch, self.carried, config.accumulate), strict=True):
-            logits, state = module(part.tokens, before, part.reset)
+            own = Sums()
+            logits, state = module(part.tokens, before, part.reset, own)
             after.append(state)
             loss = F.cross_entropy(
                 logits.flatten(0, 1).float(), part.targets.flatten(), ignore_index=IGNORE, reduction="sum"
             )
             loss = loss / scored
-            values = module.training_values()  # type: ignore[operator]
-            extra = sum(values["aux"].values()) / config.accumulate if values["aux"] else 0.0
-            (loss + extra).backward()
+            sums += own.detach()
+            aux = module.aux(own.of_step(sums, share))  # type: ignore[operator]
+            (loss + sum(aux.values()) * share).backward()
             total += float(loss.detach())
-            for path, x in values["aux"].items():
-                aux[path] = aux.get(path, 0.0) + float(x.detach()) / config.accumulate
-            for path, x in values["sums"].items():
-                sums[path] = sums[path] + x if path in sums else x
         norm = float(nn.utils.clip_grad_norm_(module.parameters(), config.optim.clip))
-        found = Loss(scored, total, norm, aux, module.metrics(sums))  # type: ignore[operator]
+        with torch.no_grad():
+            extra = {path: float(x) for path, x in module.aux(sums).items()}  # type: ignore[operator]
+        found = Loss(scored, total, norm, extra, module.metrics(sums))  # type: ignore[operator]
         if found.finite:  # a bad batch moves nothing
             set_rate(self.optimiser, rate(config.optim, step, config.steps))
             self.optimiser.step()

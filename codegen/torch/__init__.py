@@ -25,7 +25,7 @@ from .stack import Block, emit_stack
 from .wrap import wrapped
 
 TEMPLATE = "model.py.j2"
-_ALWAYS = frozenset({"Cell", "State", "Stream", "Streaming"})
+_ALWAYS = frozenset({"Cell", "State", "Stream", "Streaming", "Sums"})
 _ELSEWHERE = frozenset({"load.py", "engine.py"})  # they open artefacts; inside one they have no use
 
 

@@ -54,7 +54,7 @@ def emit_bank(
         room = _capacity(part, scope)
         dropped = scope.names.fresh(f"{a.part}_dropped") if part.capacity > 0 else "_"
         scope.line(f"{name}, {dropped} = run_chosen({bank}, {path}, {pick}, [{listed}], stream{room})")
-        _log_dropped(part, scope, dropped)
+        _keep_dropped(part, scope, dropped)
     indices = (*a.lead, *a.outs)
     scope.symbols[Ref("def", a.name)] = Symbol(
         name, "float", tuple(i.axis.size for i in indices), (True,) * len(indices), True
@@ -70,7 +70,7 @@ def _emit_rows(a: Apply, part: Part, formals: Sequence[tuple[int, bool]], scope:
         code, _ = given(g, a.lead, axes, place, scope)
         inputs.append(f"{routes}.rows({code}, {axes})")
     scope.line(f"{name} = {routes}.back({bank}.routed({', '.join([*inputs, routes])}))")
-    _log_dropped(part, scope, f"{routes}.dropped")
+    _keep_dropped(part, scope, f"{routes}.dropped")
 
 
 def _capacity(part: Part, scope: Scope) -> str:
@@ -79,9 +79,9 @@ def _capacity(part: Part, scope: Scope) -> str:
     return f", {part.capacity!r} if self.training else 0.0"
 
 
-def _log_dropped(part: Part, scope: Scope, count: str) -> None:
+def _keep_dropped(part: Part, scope: Scope, count: str) -> None:
     """What found no room is a metric of its own, beside the bank's path."""
     if part.capacity > 0 and scope.mode == "forward":
-        scope.line("if stream.log is not None:")
+        scope.line("if stream.sums is not None:")
         key = f"self.at + {escape.text(part.name + '.dropped')}"
-        scope.line(f"    stream.log.sums[{key}] = {scope.data}.new_tensor(float({count}))")
+        scope.line(f"    stream.sums[{key}] = {scope.data}.new_tensor(float({count}))")

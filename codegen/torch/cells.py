@@ -24,7 +24,7 @@ from .inits import init_body, start_body
 from .scans import emit_scan, key, old
 from .scope import Mode, Scope, Symbol, method_names
 from .statements import emit_def, emit_part, emit_top
-from .training import after_body, log_values, metrics_body
+from .training import after_body, keep_sums, values_body
 from .value import Value, listed
 
 RUNTIME = re.findall(
@@ -81,12 +81,13 @@ def emit_cell(name: str, program: Program, classes: Mapping[str, str], in_bank: 
         methods.append(_step(cell, program.step[name].body, program))
     if in_bank and as_rows(cell, model.cells):
         methods.append(_routed(cell, program.sequence[name].body, program))
-    sums = "sums: Mapping[str, Tensor]"
-    metrics, after = metrics_body(cell), after_body(cell)
-    if metrics:
-        methods.append(Method(f"def metrics(self, {sums}) -> dict[str, Tensor]:", tuple(metrics)))
-    if after:
-        methods.append(Method(f"def after_step(self, {sums}) -> None:", tuple(after)))
+    for method, result, lines in (
+        ("aux", "dict[str, Tensor]", values_body(cell, "aux", model.sources)),
+        ("metrics", "dict[str, Tensor]", values_body(cell, "metric", model.sources)),
+        ("after_step", "None", after_body(cell, model.sources)),
+    ):
+        if lines:
+            methods.append(Method(f"def {method}(self, sums: Sums) -> {result}:", tuple(lines)))
     text = "\n".join(line for m in methods for line in m.lines)
     imports = random | {f for f in RUNTIME if re.search(rf"(?<![\w.]){f}\(", text)}
     doc = tuple(escape.doc(f"op {cell.op} ({cell.span})\n\n{cell.doc}".strip()))
@@ -195,7 +196,7 @@ def _forward(cell: Cell, body: Sequence[SequenceStmt], program: Program) -> Meth
     uses = set(_reads(body)) | {r for t in cell.training for r in walk.refs(t.value)}
     for stmt in body:
         _emit(stmt, scope, uses, program)
-    log_values(cell, scope)
+    keep_sums(cell, scope)
     _return(cell, scope)
     return Method(head, tuple(scope.text()))
 

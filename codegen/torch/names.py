@@ -30,8 +30,8 @@ _MODULE_MEMBERS = """
     set_extra_state set_submodule share_memory state_dict to to_empty train training type xpu zero_grad
 """
 _OWN_MEMBERS = """
-    at banks depth groups forward step start routed init_weights metrics after_step
-    paths ties build begin close init_state param_groups training_values
+    at banks depth groups forward step start routed init_weights aux metrics after_step
+    paths ties build begin close init_state param_groups
 """
 MEMBERS = frozenset((_MODULE_MEMBERS + _OWN_MEMBERS).split())
 """Attributes of `nn.Module` and of generated classes."""

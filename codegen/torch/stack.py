@@ -118,7 +118,9 @@ class _Writer:
         self.classes = classes
         self.blocks: dict[object, Block] = {}
         self.made: set[tuple[str, ...]] = set()
-        names = escape.Names({*escape.MODULE_NAMES, "x", "y", "tokens", "state", "reset", "block", "layer", "layers"})
+        names = escape.Names(
+            {*escape.MODULE_NAMES, "x", "y", "tokens", "state", "reset", "sums", "block", "layer", "layers"}
+        )
         declared = [c.name for line in model.lines for i in line.chain for c in self.cell(i).carries]
         self.local = {name: names.of(name, name) for name in dict.fromkeys(declared)}
 

@@ -16,6 +16,7 @@ Output: what the state is or what its reads see, over [B, T], and the state afte
 | `attend(q, k, v, window, scale, …)` | softmax attention over a history |
 | `enter`, `top`, `Stream`, `Cell`, `Streaming` | one token's window; the choice of a router; what modules are made of |
 | `route`, `grouped_linear`, `run_every`, `run_chosen` | banks of experts |
+| `Sums` | what training measures over the tokens of a step |
 | `orthogonal`, `uniform`, `normal` | the init rules that draw |
 
 Everything is exact for any decay (0, 1e-30, negative) and differentiable once.
@@ -29,6 +30,7 @@ from .initial import normal, orthogonal, uniform
 from .module import Cell, Streaming
 from .reads import chunk_reads, chunk_scan, read_after
 from .stream import State, Stream, enter, top
+from .sums import Sums
 from .window import advance, ages, unfold
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "State",
     "Stream",
     "Streaming",
+    "Sums",
     "advance",
     "ages",
     "attend",

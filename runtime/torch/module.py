@@ -1,7 +1,7 @@
 """What every generated module has: `Cell`, one op at its place in the stack, and `Streaming`, the model.
 
 Input: the subclasses' equations.
-Output: the state, the optimiser's groups, training values and the keys of `state_dict` of any model.
+Output: the state, the optimiser's groups, what training values are of given sums, and the keys of `state_dict`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from .stream import Log, State, Stream, rename_keys
+from .stream import State, Stream, rename_keys
+from .sums import Sums
 
 
 class Cell(nn.Module):
@@ -41,11 +42,15 @@ class Cell(nn.Module):
     def init_weights(self, generator: Generator | None = None) -> None:
         """Fill the parameters by the spec's rules."""
 
-    def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """This cell's metrics from sums over tokens."""
+    def aux(self, sums: Sums) -> dict[str, Tensor]:
+        """This cell's auxiliary losses of sums over tokens."""
         return {}
 
-    def after_step(self, sums: Mapping[str, Tensor]) -> None:
+    def metrics(self, sums: Sums) -> dict[str, Tensor]:
+        """This cell's metrics of sums over tokens."""
+        return {}
+
+    def after_step(self, sums: Sums) -> None:
         """Move the buffers after an optimiser step."""
 
 
@@ -84,35 +89,30 @@ class Streaming(nn.Module):
             state.update(cell.start(batch, like))
         return state
 
-    def begin(self, tokens: Tensor, state: Mapping[str, Tensor] | None, reset: Tensor | None) -> Stream:
-        """The stream of a forward over tokens [B, T, ...]."""
+    def begin(
+        self, tokens: Tensor, state: Mapping[str, Tensor] | None, reset: Tensor | None, sums: Sums | None
+    ) -> Stream:
+        """The stream of a forward over tokens [B, T, ...]; it measures where the caller gives `sums`."""
         batch, T = tokens.shape[:2]
         if state is None:
             start = self.init_state(batch)
             held = {p for p in start if f"{p}.count" in start}  # histories are None while they hold nothing
             state = {p: x for p, x in start.items() if p not in held and p.removesuffix(".count") not in held}
-        return Stream.over(state, T, reset, Log() if self.training else None)
+        return Stream.over(state, T, reset, None if sums is None else Sums())
 
-    def close(self, stream: Stream) -> State:
-        """The state after the last token; what training measured is kept for `training_values`."""
-        if stream.log is not None:
-            stream.log.sums["tokens"] = torch.tensor(float(stream.pos.numel()), device=stream.pos.device)
-        self._log = stream.log
+    def close(self, stream: Stream, sums: Sums | None) -> State:
+        """The state after the last token; what the forward measured is added to the caller's sums."""
+        if sums is not None and stream.sums is not None:
+            stream.sums["tokens"] = torch.tensor(float(stream.pos.numel()), device=stream.pos.device)
+            sums += stream.sums
         return stream.new
 
     # --- training ---------------------------------------------------------------------------------------------------
-    def training_values(self) -> dict[str, Any]:
-        """Of the last forward in training mode: `aux` losses, `metrics`, and `sums`.
+    def aux(self, sums: Sums) -> dict[str, Tensor]:
+        """Every auxiliary loss by path, to be added to the loss; `Sums.of_step` is for a step in parts."""
+        return {path: x for cell in self._cells() for path, x in cell.aux(sums).items()}
 
-        `sums` holds sums over tokens and their number (`tokens`): key by key they add over micro-batches and ranks,
-        and what `metrics` and `after_step` make of the total is what one forward over all those tokens would give.
-        """
-        log = getattr(self, "_log", None)
-        if log is None:
-            raise RuntimeError("training values are of a forward in training mode: call train() first")
-        return {"aux": dict(log.aux), "metrics": self.metrics(log.sums), "sums": dict(log.sums)}
-
-    def metrics(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def metrics(self, sums: Sums) -> dict[str, Tensor]:
         """Every metric by path, and how many tokens found no room in a bank with a capacity (`….dropped`)."""
         found = {path: x for path, x in sums.items() if path.endswith(".dropped")}
         with torch.no_grad():
@@ -120,7 +120,7 @@ class Streaming(nn.Module):
                 found.update(cell.metrics(sums))
         return found
 
-    def after_step(self, sums: Mapping[str, Tensor]) -> None:
+    def after_step(self, sums: Sums) -> None:
         """Move every buffer by its `after step`, from sums over all tokens of the optimiser step."""
         with torch.no_grad():
             for cell in self._cells():

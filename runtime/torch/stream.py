@@ -8,11 +8,12 @@ Output: a `Stream` whose `new` the cells fill; `old` is never written, so a cell
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .sums import Sums
 from .window import ages
 
 State = dict[str, Tensor]
@@ -21,29 +22,24 @@ Path = tuple[str, str]
 
 
 @dataclass(slots=True)
-class Log:
-    """What a forward in training mode leaves: losses, and sums over its tokens, which add over batches and ranks."""
-
-    aux: dict[str, Tensor] = field(default_factory=dict)
-    sums: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
 class Stream:
-    """One call's way through time; `pos` [B, T], or [B] in a step, is each token's place in its document."""
+    """One call's way through time; `pos` [B, T], or [B] in a step, is each token's place in its document.
+
+    `sums` are this call's own, None where nobody measures: a cell that is run again writes the same ones again.
+    """
 
     old: Mapping[str, Tensor]
     new: State
     pos: Tensor
     reset: Tensor | None = None
-    log: Log | None = None
+    sums: Sums | None = None
 
     @classmethod
-    def over(cls, old: Mapping[str, Tensor], T: int, reset: Tensor | None = None, log: Log | None = None) -> Stream:
+    def over(cls, old: Mapping[str, Tensor], T: int, reset: Tensor | None = None, sums: Sums | None = None) -> Stream:
         """The stream of T tokens that follow `old`."""
         before = old["pos"]
         pos = ages(reset, before, before.shape[0], T, before.device)
-        return cls(old, {"pos": pos[:, -1] + 1}, pos, reset, log)
+        return cls(old, {"pos": pos[:, -1] + 1}, pos, reset, sums)
 
     @classmethod
     def once(cls, old: Mapping[str, Tensor]) -> Stream:
