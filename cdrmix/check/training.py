@@ -21,8 +21,9 @@ from cdrmix.check.stores import own_axes
 from cdrmix.check.symbols import Stored
 from cdrmix.check.tensors import Value
 from cdrmix.diagnose import Span
-from cdrmix.ir import build
-from cdrmix.ir.nodes import Training
+from cdrmix.ir import build, walk
+from cdrmix.ir.nodes import TOKENS, Node, Training
+from cdrmix.ir.ops import OPS
 from cdrmix.syntax import ast
 
 
@@ -97,7 +98,23 @@ def _written(
     named = [w.open(v) for v in indices.values()]
     slots = [w.fresh(a) for a in found.shape]
     node = w.emit(found, tuple(build.index(i) for i in slots), text.span)
+    _check_sums(node, r)
     return Training(kind, name, (*named, *slots), node, span)  # type: ignore[arg-type]
+
+
+def _check_sums(value: Node, r: Reading) -> None:
+    """What is made of the tokens is sums over them, which add over the parts of a step before anything else."""
+    for n in (n for n in walk.nodes(value) if _over_tokens(n)):
+        if n.op not in ("sum", "mean"):
+            r.draft.fail("E0607", n.span, f"`{OPS[n.op].surface}` over the tokens does not add up over parts of a step",
+                         "`sum` and `mean` do: of a power, or of a comparison")  # fmt: skip
+        if inner := next((m for m in walk.nodes(n.args[0]) if _over_tokens(m)), None):
+            r.draft.fail("E0607", inner.span, "a reduction over the tokens inside another, which needs its end first",
+                         "side by side, as `mean[tokens](x^2) - mean[tokens](x)^2` for a variance")  # fmt: skip
+
+
+def _over_tokens(n: Node) -> bool:
+    return any(i.axis == TOKENS for i in walk.bound(n))
 
 
 def _check_windows(found: Value, text: ast.Expr, r: Reading) -> None:

@@ -244,3 +244,24 @@ def test_capacity_drops_in_training_only_and_is_counted(op: str) -> None:
     if op == "capped":  # a kept token's value does not depend on the dropped ones
         torch.testing.assert_close(some[kept], whole[kept])
     module.eval()
+
+
+def test_the_loop_of_the_documentation_is_a_step() -> None:
+    """The lines of docs/training.md, on parts of one batch: the values are those of the batch at once."""
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    (block,) = (b for b in text.split("```")[1::2] if "Sums" in b)
+    module: Any = pair_of("measured").module
+    x, whole, logged = batch_of(4, 9), Sums(), []
+    module(x, sums=whole)
+    before = module.state_dict()["measured.seen"].clone()
+    given = {"model": module, "parts": [(part, part, None) for part in x.split(2)], "log": logged.append}
+    given |= {"loss": lambda y, target: (y - target).square().mean(), "optimiser": torch.optim.SGD(module.parameters())}
+    given["optimiser"].param_groups[0]["lr"] = 0.0
+    module.zero_grad()
+    exec(compile(block.removeprefix("python"), "docs/training.md", "exec"), given)
+    assert all(p.grad is not None for p in module.parameters())
+    for path, value in module.metrics(whole).items():
+        torch.testing.assert_close(logged[0][path], value)
+    (path,) = (path for path in whole if ".seen." in path)
+    torch.testing.assert_close(module.get_buffer("measured.seen") - before, whole[path])
+    module.get_buffer("measured.seen").copy_(before)
