@@ -165,9 +165,13 @@ def _history(expr: ast.Index, symbol: Stored, r: Reading) -> Value:
         r.draft.fail("E0405", expr.span, f"`{quote(expr)}`: ages count back from 0, this token, and nothing is ahead",
                      "the value before this one has age 1, and is a `state`")  # fmt: skip
     if isinstance(age.const, int):
-        shape = names(stores.own_axes(symbol))
+        axes = stores.own_axes(symbol)
+        if symbol.window is not None and age.const >= symbol.window.root.size:
+            r.draft.fail("E0405", expr.span, f"`{quote(expr)}` is always zero: the window holds "
+                         f"{symbol.window.root.size} tokens, ages 0 to {symbol.window.root.size - 1}",
+                         "a longer window: `last` and the number of tokens")  # fmt: skip
         r.draft.fail("E0405", expr.span, f"`{quote(expr)}`: a fixed age is a delay",
-                     delay(expr, symbol.stmt, age.const, shape, r.frame))  # type: ignore[arg-type]  # fmt: skip
+                     delay(expr, symbol.stmt, age.const, names(axes), len(axes), r.frame))  # type: ignore[arg-type]  # fmt: skip
     ahead = "; an age counts back from this token, 0, and nothing is ahead" if isinstance(first, ast.Binary) else ""
     r.draft.fail("E0404", first.span, f"`{name}` is a history: read it as `{name}[t, …]`, `t` a lone index",
                  f"with `t` reduced over: `sum[t]`, `softmax[t]`, …{ahead}")  # fmt: skip

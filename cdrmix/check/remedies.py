@@ -57,17 +57,26 @@ def _of(target: ast.Target, body: Sequence[ast.Stmt], inner: bool) -> str:
     return f"({found})" if inner and " if " in found else found
 
 
-def delay(read: ast.Index, history: ast.History, age: int, shape: str, frame: Frame) -> str:
-    """`K[2, n]` as a chain of states."""
+LONGEST_CHAIN = 3
+"""So many states in a row are easier to read than a sum over the history."""
+
+
+def delay(read: ast.Index, history: ast.History, age: int, shape: str, rank: int, frame: Frame) -> str:
+    """`K[2, n]` as a chain of states, or as a sum over the history; an entry has `rank` axes and the shape `shape`."""
     rest = f"[{', '.join(written(i) for i in read.items[1:])}]" if read.items[1:] else ""
     now = written(history.value)
     if age == 0:
         plain = isinstance(history.value, ast.Name) or not rest
         return f"age 0 is this token: write `{now if plain else f'({now})'}{rest}`"
-    if age > 3 and len(read.items) > 1:
-        t = next(c for c in "tuvw" if not frame.visible(c, frame.decl.scope))
-        items = ", ".join((t, *(written(i) for i in read.items[1:])))
-        return f"write `sum[{t}]({history.name}[{items}]*({t} == {age}))`"
+    if age > LONGEST_CHAIN:
+        free = [c for c in "tuvijkmnpqacde" if not frame.visible(c, frame.decl.scope)]
+        t, own = free[0], [c for c in free if c not in "tuv"][:rank]
+        items = ", ".join((t, *(written(i) for i in read.items[1:]))) if rest else ", ".join((t, *own))
+        found = f"sum[{t}]({history.name}[{items}]*({t} == {age}))"
+        if rest or not own:
+            return f"write `{found}`"
+        late = _free(f"{history.name.lower()}_late", frame)
+        return f"add `{late}[{', '.join(own)}] = {found}` and write `{late}`"
     names = [_free(f"{history.name.lower()}{n}", frame) for n in range(1, age + 1)]
     states = [f"`state {name}: {shape}`" for name in names]
     steps = [f"`{name}' = {value}`" for name, value in zip(names, (now, *names), strict=False)]
