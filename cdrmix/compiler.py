@@ -9,7 +9,7 @@
 | routes | model | nothing, or the calls of banks that advance an instance twice | `passes/routes.py` |
 | simplify | cell | cell with constants folded | `passes/simplify.py` |
 | whole | cell | cell whose whole numbers fit 32 bits | `passes/whole.py` |
-| precision | model | model with the working type written in | `passes/precision.py` |
+| precision | model, `work` | model with every type decided (`ir/types.py`) | `passes/precision.py` |
 | classify | cell | groups of states and their class (delay, diagonal, delta, …) | `passes/classify.py` |
 | sequence form | cell, groups | `SequenceForm`: statements over [B, T], scans for the states | `passes/sequence.py` |
 | hoist | cell | cell whose loop-invariant parts are equations of their own | `passes/hoist.py` |
@@ -40,7 +40,7 @@ import cdrmix.codegen
 from cdrmix.diagnose import CompileError, Diagnostic, Report, UserError, did_you_mean
 from cdrmix.ir import walk
 from cdrmix.ir.forms import Program
-from cdrmix.ir.nodes import Cell, Model, Node, Stored
+from cdrmix.ir.nodes import Cell, DType, Model, Node, Stored
 from cdrmix.ir.text import to_text
 from cdrmix.ir.verify import verify
 from cdrmix.passes.hoist import hoist
@@ -93,16 +93,16 @@ def quoting(model: Model) -> Iterator[None]:
         raise CompileError([too_deep], model.sources) from None
 
 
-def lower(model: Model, dump: Dump | None = None, weights: Stored = "f32") -> Lowered:
-    """Run every pass; `weights` is how matrices are to be stored.
+def lower(model: Model, dump: Dump | None = None, weights: Stored = "f32", work: DType = "f32") -> Lowered:
+    """Run every pass; `weights` is how matrices are to be stored, `work` the type of activations (f32, bf16, f16).
 
     Raises `CompileError` for what no pass can handle, `InvalidIR` for a compiler bug.
     """
     with quoting(model):
-        return _lower(model, dump, weights)
+        return _lower(model, dump, weights, work)
 
 
-def _lower(model: Model, dump: Dump | None, weights: Stored) -> Lowered:
+def _lower(model: Model, dump: Dump | None, weights: Stored, work: DType) -> Lowered:
     def over_cells(model: Model, change: Callable[[Cell], Cell]) -> Model:
         return replace(model, cells={name: change(cell) for name, cell in model.cells.items()})
 
@@ -121,7 +121,7 @@ def _lower(model: Model, dump: Dump | None, weights: Stored) -> Lowered:
     report = Report()
     model = checked("simplify", over_cells(model, lambda cell: fit_whole(simplify(cell), report)))
     report.raise_if_any()
-    model = checked("precision", decide_precision(model, weights=weights))
+    model = checked("precision", decide_precision(model, work, weights))
     sequence = {name: sequence_form(cell) for name, cell in model.cells.items()}
     show("sequence", Program(model, {}, sequence, digest))
     hoisted = checked("hoist", over_cells(model, hoist))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cdrmix.diagnose import NOWHERE, Span
-from cdrmix.ir.nodes import Apply, Def, Index, Model, Node, Top
+from cdrmix.ir.nodes import Apply, Def, DType, Index, Model, Node, Top
 
 
 # --- sequence form -------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ class Attend:
     """name[indices] = sum[t](softmax[t](scale·Σ_parts sum[contract](query * K[t, …]) + bias) * V[t, …]), for SDPA.
 
     Several parts are one product over queries and keys put end to end.  `value` is the history read itself; `bias` may
-    read `t` and params, never the token.
+    read `t` and params, never the token.  `dtype` is the equation's where the attention is all of one, else f32.
     """
 
     name: str
@@ -152,6 +152,7 @@ class Attend:
     scale: float
     bias: Node | None
     span: Span = field(default=NOWHERE, compare=False)
+    dtype: DType = "f32"
 
 
 SequenceStmt = Def | Top | Apply | Delay | Elementwise | MaxPlus | Coupled | Chunk | Sequential | Attend
@@ -183,7 +184,7 @@ class StepForm:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a backend gets: `step` and `sequence` by cell name; the tensors' dtypes are already decided."""
+    """What a backend gets: `step` and `sequence` by cell name; the types are already decided (`ir/types.py`)."""
 
     model: Model
     step: Mapping[str, StepForm]

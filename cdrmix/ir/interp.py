@@ -5,6 +5,11 @@ Output: logits, and the state as a dict with the keys and shapes of `layout.slot
 `"pos"`, the tokens since the document's start.  With `collect`, what training values need of every token.
 
 A bank's capacity acts in training only; here no token is dropped.
+
+With `rounding`, on a model whose types are decided, values are rounded where `ir/types.py` says, so that mixed
+precision has an executable meaning.  What is f32 there is float64 here: the difference is f32's own noise, which every
+backend has in its own way, and which a reference should not have.  Only where a value is rounded to a narrow type does
+it become f32 first, as it would be.
 """
 
 from __future__ import annotations
@@ -20,7 +25,8 @@ from cdrmix.ir import interp_training, layout
 from cdrmix.ir.interp_cell import Banks, Program, Recording, Site, Token
 from cdrmix.ir.interp_expr import Array, Frame, expression
 from cdrmix.ir.layout import Slot
-from cdrmix.ir.nodes import Buffer, Cell, Instance, Model, Param, Ref
+from cdrmix.ir.nodes import Buffer, Cell, DType, Instance, Model, Param, Ref
+from cdrmix.ir.types import rounded
 
 State = dict[str, Array]
 Fed = int | Array | tuple[Array, ...]
@@ -55,8 +61,9 @@ class Interpreter:
     A token is an id; for a model of one bare op (`vocab == 0`) it is the op's input, or a tuple of its inputs.
     """
 
-    def __init__(self, model: Model, weights: Mapping[str, Array]):
+    def __init__(self, model: Model, weights: Mapping[str, Array], rounding: bool = False):
         self.model = model
+        self.rounding = rounding
         self.weights: dict[str, Array] = {}
         for w in layout.weights(model):
             if w.owner not in weights:
@@ -64,12 +71,12 @@ class Interpreter:
             value = np.asarray(weights[w.owner])
             if value.shape != w.shape:
                 raise ValueError(f"`{w.path}` has the shape {w.shape}, not {value.shape}")
-            self.weights[w.path] = value.astype(np.float64)
+            self.weights[w.path] = self._held(value.astype(np.float64), w.decl.dtype)
         self._slots = layout.slots(model)
         self._bound: dict[tuple[str, Banks], dict[Ref, Array]] = {}
         self._programs: dict[str, Program] = {}
         for name, cell in model.cells.items():
-            self._programs[name] = Program(cell, self._programs, self._weights_of)
+            self._programs[name] = Program(cell, self._programs, self._weights_of, rounding)
 
     def start(self) -> State:
         """The state before a document's first token."""
@@ -80,8 +87,12 @@ class Interpreter:
             if slot.kind == "history":
                 state[f"{slot.path}.count"] = np.zeros(banks, np.int64)
                 continue
-            state[slot.path] = first_value(slot, partial(self._weights_of, slot.place.path, slot.place.cell))
+            value = first_value(slot, partial(self._weights_of, slot.place.path, slot.place.cell))
+            state[slot.path] = self._held(value, slot.decl.dtype)
         return state
+
+    def _held(self, value: Array, dtype: DType) -> Array:
+        return rounded(value, dtype) if self.rounding else value
 
     def step(self, token: Fed, state: Mapping[str, Array]) -> tuple[Array, State]:
         """The logits after one more token, and the state after it; `state` is left alone."""
@@ -126,7 +137,7 @@ class Interpreter:
             y = x
             for instance in line.chain:
                 y = (self._instance(instance, y, now),)
-            x = (x[0] + y[0],) if line.residual else y
+            x = (self._held(x[0] + y[0], self.model.work),) if line.residual else y
         return x[0], new
 
     def _instance(self, instance: Instance, x: tuple[Array, ...], token: Token) -> Array:

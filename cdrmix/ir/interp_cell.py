@@ -14,7 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from cdrmix.ir.interp_expr import Array, Expression, Frame, cast, expression
-from cdrmix.ir.nodes import Apply, Cell, Def, Ref, Stmt, Top
+from cdrmix.ir.nodes import Apply, Cell, Def, DType, Ref, Stmt, Top
+from cdrmix.ir.types import param_types, rounded
 from cdrmix.ir.walk import Windows, refs, windows
 
 Banks = tuple[int, ...]
@@ -58,11 +59,13 @@ class _Run:
 
 
 class Program:
-    """A cell made ready to run."""
+    """A cell made ready to run; with `rounding`, what it names and what meets a matrix is rounded."""
 
-    def __init__(self, cell: Cell, programs: Mapping[str, Program], weights: Weights):
+    def __init__(self, cell: Cell, programs: Mapping[str, Program], weights: Weights, rounding: bool = False):
         self.cell = cell
         self.weights = weights
+        self.rounding = rounding
+        self.types = param_types(cell) if rounding else {}
         self.parts = {p.name: programs[p.cell] for p in cell.parts}
         self.stateful: bool = bool(cell.states or cell.histories) or any(p.stateful for p in self.parts.values())
         over_window = windows(cell)
@@ -75,7 +78,7 @@ class Program:
         cell, old = self.cell, token.old
         values = dict(self.weights(site.path, cell, site.banks))
         for formal, value in zip(cell.inputs, inputs, strict=True):
-            values[Ref("input", formal.name)] = value.reshape([a.size for a in formal.axes])
+            values[Ref("input", formal.name)] = self._held(value, formal.dtype).reshape([a.size for a in formal.axes])
         for state in cell.states:
             values[Ref("state", state.name)] = old[f"{site.path}.{state.name}"][site.banks]
         for carry in cell.carries:
@@ -91,12 +94,15 @@ class Program:
         assert run.out is not None
         return run.out
 
+    def _held(self, value: Array, dtype: DType) -> Array:
+        return rounded(value, dtype) if self.rounding else value
+
     def _action(self, stmt: Stmt, over_window: Windows) -> Action:
         match stmt:
             case Def():
-                return self._define(stmt, expression(stmt.value, over_window, stmt.indices))
+                return self._define(stmt, expression(stmt.value, over_window, stmt.indices, self.types))
             case Top():
-                return _top(stmt, expression(stmt.source, over_window, (*stmt.lead, stmt.over)))
+                return _top(stmt, expression(stmt.source, over_window, (*stmt.lead, stmt.over), self.types))
             case Apply():
                 return self._apply(stmt)
 
@@ -107,7 +113,7 @@ class Program:
         from_above = any(c.name == name and c.reads for c in self.cell.carries)
 
         def define(run: _Run) -> None:
-            result = np.asarray(value(run.frame), kind)
+            result = self._held(np.asarray(value(run.frame), kind), d.dtype)
             match key.kind:
                 case "next":
                     run.token.new[f"{run.site.path}.{name}"][run.site.banks] = result
@@ -129,7 +135,8 @@ class Program:
             path, banks, new = f"{run.site.path}.{d.ref.name}", run.site.banks, run.token.new
             count = int(run.token.old[f"{path}.count"][banks])
             past = run.token.old[path][banks][:count]
-            entries = np.concatenate([np.asarray(value(run.frame), np.float64)[None], past])
+            entry = self._held(np.asarray(value(run.frame), np.float64), d.dtype)
+            entries = np.concatenate([entry[None], past])
             run.frame.values[d.ref] = entries
             keep = min(count + 1, window - 1)
             new[path][banks][:keep] = entries[:keep]

@@ -1,24 +1,28 @@
 """The interpreter's expressions: one token's value of a `Node`, vectorised over indices.
 
 Input: a `Node` and where its cell's names run over a history's window.
-Output: a function from a `Frame` to a float64, int64 or bool array with one axis a free index, in their order.
+Output: a function from a `Frame` to a float64, int64 or bool array with one axis a free index, in their order.  With
+the types of params, what meets a narrow matrix is rounded (`ir/types.py`).
 
 An index over a window ranges over the tokens that are there, so nothing absent is ever computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdrmix.ir import build
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Axis, DType, Index, Node, Ref
 from cdrmix.ir.ops import OPS
-from cdrmix.ir.walk import Windows, window_positions, windowed
+from cdrmix.ir.types import Product, matrix_product, rounded
+from cdrmix.ir.walk import Windows, factors, window_positions, windowed
 
 Array = NDArray[Any]
 
@@ -33,11 +37,14 @@ class Frame:
 
 
 Expression = Callable[[Frame], Array]
+ParamTypes = Mapping[str, DType]
 
 
-def expression(n: Node, windows: Windows | None = None, order: Sequence[Index] | None = None) -> Expression:
+def expression(
+    n: Node, windows: Windows | None = None, order: Sequence[Index] | None = None, types: ParamTypes | None = None
+) -> Expression:
     """The function that computes `n`; with `order`, over those indices (all of `n.free` and perhaps more)."""
-    compiler = _Compiler(windows or {}, windowed(n, windows or {}))
+    compiler = _Compiler(windows or {}, windowed(n, windows or {}), types or {})
     return compiler.over(n, n.free if order is None else tuple(order))
 
 
@@ -55,20 +62,13 @@ def _aligner(have: tuple[Index, ...], want: tuple[Index, ...]) -> Callable[[Arra
     return lambda a: a.transpose(order)[place]
 
 
-def _factors(n: Node) -> Iterable[Node]:
-    if n.op == "mul" and n.dtype in FLOATS:
-        for a in n.args:
-            yield from _factors(a)
-    else:
-        yield n
-
-
 class _Compiler:
     """Turns the nodes of one expression into functions; `here` are its indices over a window."""
 
-    def __init__(self, windows: Windows, here: set[Index]):
+    def __init__(self, windows: Windows, here: set[Index], types: ParamTypes):
         self.windows = windows
         self.here = here
+        self.types = types
 
     def over(self, n: Node, order: tuple[Index, ...]) -> Expression:
         """`n` with all of `order` as axes, broadcast in full."""
@@ -116,6 +116,8 @@ class _Compiler:
 
     def reduce(self, n: Node) -> Expression:
         body = n.args[0]
+        if self.types and (product := matrix_product(n)) is not None:
+            return self.product(n, product)
         if n.op == "sum" and body.op == "mul" and body.dtype in FLOATS and set(n.arg) <= set(body.free):
             return self.contract(n)
         order = n.free + n.arg
@@ -126,8 +128,18 @@ class _Compiler:
 
     def contract(self, n: Node) -> Expression:
         """A sum of products without the product's array."""
+        return self.summed(n, [(self.compile(a), a.free) for a in factors(n.args[0])])
+
+    def product(self, n: Node, product: Product) -> Expression:
+        """A value that meets a matrix: it is rounded as one, whatever its factors."""
+        operand = reduce(build.mul, product.operand)
+        value, dtype = self.compile(operand), self.types[product.matrix.arg.ref.name]
+        rest = [(self.compile(a), a.free) for a in (product.matrix, *product.outer)]
+        return self.summed(n, [(lambda f: rounded(value(f), dtype), operand.free), *rest])
+
+    def summed(self, n: Node, parts: Sequence[tuple[Expression, tuple[Index, ...]]]) -> Expression:
         label = {i: p for p, i in enumerate(n.free + n.arg)}
-        factors = [(self.compile(a), [label[i] for i in a.free]) for a in _factors(n.args[0])]
+        factors = [(value, [label[i] for i in free]) for value, free in parts]
         out = [label[i] for i in n.free]
 
         def value(f: Frame) -> Array:

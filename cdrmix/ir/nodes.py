@@ -22,8 +22,9 @@ from typing import Any, Literal
 from cdrmix.diagnose import NOWHERE, Span
 
 DType = Literal["work", "f32", "bf16", "f16", "int", "bool", "pick"]
-"""`work` is the model's working type, fixed by the precision pass; `int` is index arithmetic and `pos`; `bool` is
-a comparison (0 or 1 when used as a number); `pick` is a place on an axis chosen at run time."""
+"""`work` is the type of activations, which a target or a training run chooses (`ir/types.py`); `int` is index
+arithmetic and `pos`; `bool` is a comparison (0 or 1 when used as a number); `pick` is a place on an axis chosen at run
+time."""
 
 
 Stored = Literal["f32", "f16", "bf16", "i8"]
@@ -316,6 +317,7 @@ class Model:
 
     `cells` holds callees before their callers.  `ties` maps a parameter's path to the path that owns its storage.
     `settings` are the resolved ones, groups as dotted names; `notes` what the checker says of a text that is right.
+    `work` is what the passes made the type of activations.
     """
 
     name: str
@@ -329,3 +331,4 @@ class Model:
     notes: tuple[str, ...] = field(default=(), compare=False)
     doc: str = ""
     span: Span = field(default=NOWHERE, compare=False)
+    work: DType = "f32"

@@ -80,6 +80,8 @@ def _model(model: Model) -> Iterator[str]:
     yield f"model {model.name}"
     for key, value in model.settings.items():
         yield f"  {key} = {value}"
+    if model.work != "f32":
+        yield f"work {model.work}"
     yield "stack"
     for line in model.lines:
         chain = " >> ".join(_instance(i) for i in line.chain)

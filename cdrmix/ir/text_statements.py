@@ -109,7 +109,7 @@ def _(s: forms.Attend, known: Known) -> list[str]:
     ]
     said += [f"value {expression(s.value, known)}", f"scale {s.scale!r}"]
     said += [f"bias {expression(s.bias, known)}"] if s.bias is not None else []
-    left = over(Ref("def", s.name), s.indices, known)
+    left = over(Ref("def", s.name), s.indices, known) + (f": {s.dtype}" if s.dtype != "f32" else "")
     return [f"{left} = attend[{binder(s.t, known)}]({', '.join(said)})"]
 
 

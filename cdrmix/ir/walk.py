@@ -12,6 +12,7 @@ from functools import singledispatch
 from math import prod
 
 from cdrmix.ir import build
+from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Access, Apply, Axis, Cell, Def, Index, Node, Ref, Stmt, Top
 from cdrmix.ir.ops import OPS
 
@@ -49,6 +50,15 @@ def depth(n: Node) -> int:
 def reads(n: Node) -> Iterator[Node]:
     """The `read` nodes in `n`."""
     return (m for m in nodes(n) if m.op == "read")
+
+
+def factors(n: Node) -> Iterator[Node]:
+    """The factors of a product of numbers; of anything else, itself."""
+    if n.op == "mul" and n.dtype in FLOATS:
+        for a in n.args:
+            yield from factors(a)
+    else:
+        yield n
 
 
 def refs(n: Node) -> set[Ref]:

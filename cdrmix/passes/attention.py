@@ -43,7 +43,7 @@ class Attention:
             found: list[Attend] = []
             value = self._node(stmt, stmt.value, found)
             if len(found) == 1 and stmt.ref.kind == "def" and _is_plain(value, found[0], stmt):
-                out.append(replace(found[0], name=stmt.ref.name))
+                out.append(replace(found[0], name=stmt.ref.name, dtype=stmt.dtype))
             else:
                 out += [*found, replace(stmt, value=value)]
         return out

@@ -145,7 +145,7 @@ def gather_factors(n: Node, loops: frozenset[Index]) -> Node:
     """A product, at `n` or reduced by it, with the factors that run over the same few indices multiplied together."""
     if n.op == "sum" and n.args[0].op == "mul":
         return walk.rebuild(n, (gather_factors(n.args[0], loops),))
-    factors = list(_factors(n))
+    factors = list(walk.factors(n))
     if len(factors) < 3:
         return n
     few: list[list[Node]] = []
@@ -160,11 +160,3 @@ def gather_factors(n: Node, loops: frozenset[Index]) -> Node:
         return n
     groups = [reduce(build.mul, g) for g in (*([f] for f in rest), *few)]
     return reduce(lambda a, b: build.mul(a, b, n.span), groups)
-
-
-def _factors(n: Node) -> Iterable[Node]:
-    if n.op == "mul" and n.dtype in FLOATS:
-        for a in n.args:
-            yield from _factors(a)
-    else:
-        yield n

@@ -1,37 +1,32 @@
-"""Decide the types: `work` becomes a concrete float everywhere, and each parameter gets the form it is stored in.
+"""Decide the types: of every name (`passes/types.py`), and the form in which each parameter is stored.
 
-Input: a checked model.  Output: the same model with no `work` left but in literals.  Weights narrower than f32 are
-matrices whose type the spec left open; vectors, what the spec declares f32 (a router), and what a state begins with
-stay f32, and so do all values and sums.  A declared f16 or bf16 becomes the
-working type where that is wider, so a target that computes in f32 never narrows a value it need not.  Raises
-`CompileError` for a number that the working type would make infinite, or zero.
+Input: a checked model.  Output: the same model with every type decided.  Weights stored narrower than f32 are matrices
+whose type the spec left open; vectors, what the spec declares f32 (a router), and what a state begins with stay f32.
+With `work` f32, so do all values and sums: a declared f16 or bf16 becomes f32 then, so a target that computes in f32
+never narrows a value it need not.  Raises `CompileError` for a number that f32 would make infinite, or zero.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from cdrmix.diagnose import Report
 from cdrmix.ir import layout, walk
-from cdrmix.ir.nodes import Cell, DType, Model, Node, Param, Stored
+from cdrmix.ir.nodes import Cell, DType, Model, Param, Stored
+from cdrmix.passes.types import decide_types
 
-_WIDTH: dict[str, int] = {"f16": 1, "bf16": 1, "f32": 2}
-_RANGE: dict[str, tuple[float, float]] = {
-    "f32": (2.0**-149, 3.4028234e38),
-    "bf16": (2.0**-133, 3.3895e38),
-    "f16": (2.0**-24, 65504.0),
-}
-"""The least positive number and the largest of each type."""
+_LEAST, _MOST = 2.0**-149, 3.4028234e38
+"""The least positive number and the largest of f32, in which equations are computed."""
 
 
 def decide_precision(model: Model, work: DType = "f32", weights: Stored = "f32") -> Model:
-    """The model with `work` (a float type) written in, and `weights` as the type its matrices are stored in."""
+    """The model with `work` (a float type) as the type of activations, its matrices stored as `weights`."""
     report = Report()
-    cells = {name: _cell(_stored(cell, weights), work, report) for name, cell in model.cells.items()}
-    decided = _tied(replace(model, cells=cells))
+    for cell in model.cells.values():
+        _check(cell, report)
     report.raise_if_any()
-    return decided
+    cells = {name: _stored(cell, weights) for name, cell in model.cells.items()}
+    return decide_types(_tied(replace(model, cells=cells)), work)
 
 
 def _stored(cell: Cell, weights: Stored) -> Cell:
@@ -58,41 +53,12 @@ def _tied(model: Model) -> Model:
         model = replace(model, cells=cells)  # a cell stands at several places, each with ties of its own
 
 
-def _dtype(dtype: DType, work: DType) -> DType:
-    if dtype == "work":
-        return work
-    if dtype in _WIDTH and _WIDTH[work] > _WIDTH[dtype]:
-        return work
-    return dtype
-
-
-def _check(n: Node, work: DType, report: Report) -> None:
-    """Report a number that the working type does not hold."""
-    least, most = _RANGE[work]
-    if n.arg and not least <= abs(n.arg) <= most:
-        becomes = "infinite" if abs(n.arg) > most else "zero"
-        report.error("E0906", n.span, f"{n.arg:g} is {becomes} in {work}, in which the model is computed",
-                     f"a number other than 0 is from {least:.1e} to {most:.1e} there")  # fmt: skip
-
-
-def _cell(cell: Cell, work: DType, report: Report) -> Cell:
-    def node(n: Node) -> Node:
-        if n.op == "const" and isinstance(n.arg, float):
-            _check(n, work, report)
-        # only what is read has a type of its own; the rest follow, and numbers adapt to what they meet
-        return replace(n, dtype=_dtype(n.dtype, work)) if n.op == "read" else n
-
-    def decide(x: Any) -> Any:
-        """Any record of the IR: its own dtype, and those of the expressions it holds."""
-        changes: dict[str, Any] = {}
-        for name in x.__dataclass_fields__:
-            value = getattr(x, name)
-            if isinstance(value, Node):
-                changes[name] = walk.transform(value, node)
-            elif name == "dtype":
-                changes[name] = _dtype(value, work)
-        return replace(x, **changes)
-
-    groups = ("inputs", "body", "params", "states", "histories", "carries", "buffers", "training")
-    decided: dict[str, Any] = {group: tuple(decide(x) for x in getattr(cell, group)) for group in groups}
-    return replace(cell, **decided)
+def _check(cell: Cell, report: Report) -> None:
+    """Report every number that f32 does not hold."""
+    roots = [root for stmt in cell.body for root in walk.roots(stmt)]
+    roots += [s.init for s in cell.states] + [b.init for b in cell.buffers] + [t.value for t in cell.training]
+    for n in (n for root in roots for n in walk.nodes(root)):
+        if n.op == "const" and isinstance(n.arg, float) and n.arg and not _LEAST <= abs(n.arg) <= _MOST:
+            becomes = "infinite" if abs(n.arg) > _MOST else "zero"
+            report.error("E0906", n.span, f"{n.arg:g} is {becomes} in f32, in which the model is computed",
+                         f"a number other than 0 is from {_LEAST:.1e} to {_MOST:.1e} there")  # fmt: skip

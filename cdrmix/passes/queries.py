@@ -53,7 +53,6 @@ def ask(body: graph.Body, cell: Cell, group: Group, leaves: Callable[..., Leaves
     refs = [Ref(kind, s) for s in group.states for kind in ("state", "next")]
     asked: dict[Ref, list[Asked]] = {}
     known: dict[tuple[str, bool, str], Asked] = {}
-    dtype = {s.name: s.dtype for s in cell.states}
 
     def one(owner: Ref, t: Term) -> Node:
         made, rest = _query(group, t, fresh)
@@ -64,7 +63,7 @@ def ask(body: graph.Body, cell: Cell, group: Group, leaves: Callable[..., Leaves
             asked.setdefault(owner, []).append(known[name])
         made = known[name].query
         axes = [i.axis for i in (*group.batch, *made.lead, *group.value)]
-        found = build.read(Ref("def", made.name), axes, rest.args, dtype[made.state], rest.span)
+        found = build.read(Ref("def", made.name), axes, rest.args, "f32", rest.span)
         return algebra.product((found, *rest.outer), rest.bound)
 
     done = rewrite(cell, group.states, leaves(*refs), one)
