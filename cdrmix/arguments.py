@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cdrmix import commands
+from cdrmix.runtime.encodings import ENCODINGS
 
 _ABOUT = """A compiler for streaming language models.  Write what happens to one token (.cdr), train it, stream it.
 
@@ -137,6 +138,13 @@ def make_parser() -> argparse.ArgumentParser:
         cores = "how many of its cores a line of the stack may use"
         p.add_argument("--cores", type=_whole(LARGEST, 1), metavar="N", help=cores)
 
+    def held(p: argparse.ArgumentParser, default: str | None, about: str) -> None:
+        p.add_argument("--quant", choices=tuple(ENCODINGS), default=default, help=about)
+        one = (
+            "store these matrices otherwise: 'layer.*.att.W*=i8', 'head.W=f32'; repeatable, the last that matches holds"
+        )
+        p.add_argument("--encode", action="append", default=[], metavar="PATHS=ENCODING", help=one)
+
     def artefact(p: argparse.ArgumentParser) -> None:
         p.add_argument("artefact", type=_path, help="a folder that `cdrmix compile` wrote")
 
@@ -166,7 +174,7 @@ def make_parser() -> argparse.ArgumentParser:
     spec(p)
     p.add_argument("--ops", action="store_true", help="also each op, and how its states run over a sequence")
     p.add_argument("--target", help="instead, what each line costs on a target: tenstorrent")
-    p.add_argument("--quant", choices=("f32", "bf16"), help="with --target, how matrices are stored (f32)")
+    held(p, None, "count weights whose matrices are stored so (f32, bf16 and i8)")
     card(p)
     machine(p)
 
@@ -178,11 +186,10 @@ def make_parser() -> argparse.ArgumentParser:
     spec(p)
     targets = "torch, cpu (one C file), cuda or rocm (kernels and a C runner), tenstorrent (kernels and a ttnn host)"
     p.add_argument("--target", required=True, help=targets)
-    p.add_argument(
-        "--quant",
-        choices=("f32", "f16", "bf16", "i8"),
-        default="f32",
-        help="how matrices are stored; values and state stay f32 (%(default)s; cuda, rocm: all; tenstorrent: bf16)",
+    held(
+        p,
+        "f32",
+        "how matrices are stored; values and state stay f32 (%(default)s; tenstorrent: also bf16; others: all)",
     )
     card(p)
     p.add_argument("--arch", type=_names, metavar="A,B", help="GPUs: sm_90,gfx942 … (default: all known)")

@@ -289,6 +289,7 @@ def describe(lowered: Lowered, target: str, weights: str, overrides: Mapping[str
         },
         "dtype": "f32",
         "stored": lowered.stored,
+        "encode": list(lowered.rules),
         "weights": weights,
         **layout(model),
         "notes": list(lowered.notes),

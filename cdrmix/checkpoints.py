@@ -24,7 +24,8 @@ from cdrmix.diagnose import UserError
 from cdrmix.ir.layout import weights
 from cdrmix.ir.nodes import Model
 from cdrmix.runs import LAST, WEIGHTS, check_checkpoint, checkpoints, whole_weights
-from cdrmix.weights import SHOWN, Entry, opened, owners, refuse_misfit
+from cdrmix.runtime.encodings import Entry
+from cdrmix.weights import SHOWN, opened, owners, refuse_misfit
 
 Read = Callable[[str], np.ndarray]
 

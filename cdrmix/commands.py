@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cdrmix.check import load
 from cdrmix.compiler import PASSES, TARGETS, lower, options_of
 from cdrmix.diagnose import UserError, did_you_mean
+from cdrmix.passes.encodings import encodings_asked
 from cdrmix.plain_json import to_json
 from cdrmix.progress import doing
 
@@ -63,17 +64,18 @@ def run_check(a: Namespace) -> None:
 
 def run_inspect(a: Namespace) -> None:
     """`cdrmix inspect`."""
-    from cdrmix.inspect import describe, describe_json, describe_on
+    from cdrmix.inspect import Asked, describe, describe_json, describe_on
 
-    if a.target is None and (asked := [f"--{n}" for n in ("device", "cores", "quant") if getattr(a, n) is not None]):
-        raise UserError(f"{asked[0]} without a target", "name one that has a budget: --target tenstorrent")
-    model = _load(a)
+    if a.target is None and (given := [f"--{n}" for n in ("device", "cores") if getattr(a, n) is not None]):
+        raise UserError(f"{given[0]} without a target", "name one that has a budget: --target tenstorrent")
+    model, asked = _load(a), Asked(a.quant, tuple(a.encode))
     if a.target is not None:
-        given = {"device": a.device, "cores": a.cores}
-        text = describe_on(model, a.target, options_of(a.target, given, a.quant or "f32"), a.quant or "f32")
+        encodings = encodings_asked(a.quant or "f32", a.encode)
+        options = options_of(a.target, {"device": a.device, "cores": a.cores}, *encodings)
+        text = describe_on(model, a.target, options, asked)
         print(to_json({"model": model.name, "target": a.target, "budget": text.split("\n")}) if a.json else text)
         return
-    print(to_json(describe_json(model), indent=1) if a.json else describe(model, ops=a.ops))
+    print(to_json(describe_json(model, asked), indent=1) if a.json else describe(model, a.ops, asked))
 
 
 def run_compile(a: Namespace) -> None:
@@ -89,10 +91,9 @@ def run_compile(a: Namespace) -> None:
         if name == a.dump_after:
             print(text)
 
-    options = options_of(
-        a.target, {name: getattr(a, name) for name in ("arch", "batch", "block", "device", "cores")}, a.quant
-    )
-    lowered = lower(_load(a), dump, a.quant)
+    given = {name: getattr(a, name) for name in ("arch", "batch", "block", "device", "cores")}
+    options = options_of(a.target, given, *encodings_asked(a.quant, a.encode))
+    lowered = lower(_load(a), dump, a.quant, rules=a.encode)
     tokenizer = Path(a.tokenizer) if a.tokenizer and a.tokenizer != "bytes" else a.tokenizer
     files = write_artifact(lowered, a.target, a.out, a.checkpoint, tokenizer, a.seed, overrides_of(a.set), options)
     for note in lowered.notes:

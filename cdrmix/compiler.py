@@ -9,6 +9,7 @@
 | routes | model | nothing, or the calls of banks that advance an instance twice | `passes/routes.py` |
 | simplify | cell | cell with constants folded | `passes/simplify.py` |
 | whole | cell | cell whose whole numbers fit 32 bits | `passes/whole.py` |
+| encodings | model, a policy | model whose parameters are held as it says | `passes/encodings.py` |
 | precision | model, `work` | model with every type decided (`ir/types.py`) | `passes/precision.py` |
 | classify | cell | groups of states and their class (delay, diagonal, delta, …) | `passes/classify.py` |
 | sequence form | cell, groups | `SequenceForm`: statements over [B, T], scans for the states | `passes/sequence.py` |
@@ -30,7 +31,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -43,6 +44,7 @@ from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Cell, DType, Model, Node, Stored
 from cdrmix.ir.text import to_text
 from cdrmix.ir.verify import verify
+from cdrmix.passes.encodings import encode
 from cdrmix.passes.hoist import hoist
 from cdrmix.passes.precision import decide_precision
 from cdrmix.passes.routes import check_routes
@@ -63,16 +65,18 @@ TARGETS: Mapping[str, str] = {
 Dump = Callable[[str, str], None]
 """Called with a pass's name and the text of its result."""
 
-PASSES = ("check", "simplify", "precision", "sequence", "hoist", "step")
+PASSES = ("check", "simplify", "encodings", "precision", "sequence", "hoist", "step")
 
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """What lowering found: the program, and notes for the user (which states run token by token, and why)."""
+    """What lowering found: the program, and notes for the user (which states run token by token, and why); and the
+    encoding of its matrices, and the rules for others, that were asked for."""
 
     program: Program
     notes: tuple[str, ...]
     stored: Stored = "f32"
+    rules: tuple[str, ...] = ()
 
 
 def model_hash(model: Model) -> str:
@@ -93,16 +97,25 @@ def quoting(model: Model) -> Iterator[None]:
         raise CompileError([too_deep], model.sources) from None
 
 
-def lower(model: Model, dump: Dump | None = None, weights: Stored = "f32", work: DType = "f32") -> Lowered:
-    """Run every pass; `weights` is how matrices are to be stored, `work` the type of activations (f32, bf16, f16).
+def lower(
+    model: Model,
+    dump: Dump | None = None,
+    weights: Stored = "f32",
+    work: DType = "f32",
+    rules: Sequence[str] = (),
+) -> Lowered:
+    """Run every pass.
 
-    Raises `CompileError` for what no pass can handle, `InvalidIR` for a compiler bug.
+    `weights` is how matrices are stored, `rules` which are stored otherwise (`passes/encodings.py`), `work` the type of
+    activations (f32, bf16, f16).
+
+    Raises `CompileError` for what no pass can handle, `UserError` for a rule, `InvalidIR` for a compiler bug.
     """
     with quoting(model):
-        return _lower(model, dump, weights, work)
+        return _lower(model, dump, weights, work, rules)
 
 
-def _lower(model: Model, dump: Dump | None, weights: Stored, work: DType) -> Lowered:
+def _lower(model: Model, dump: Dump | None, weights: Stored, work: DType, rules: Sequence[str]) -> Lowered:
     def over_cells(model: Model, change: Callable[[Cell], Cell]) -> Model:
         return replace(model, cells={name: change(cell) for name, cell in model.cells.items()})
 
@@ -121,14 +134,15 @@ def _lower(model: Model, dump: Dump | None, weights: Stored, work: DType) -> Low
     report = Report()
     model = checked("simplify", over_cells(model, lambda cell: fit_whole(simplify(cell), report)))
     report.raise_if_any()
-    model = checked("precision", decide_precision(model, work, weights))
+    model = checked("encodings", encode(model, weights, rules))
+    model = checked("precision", decide_precision(model, work))
     sequence = {name: sequence_form(cell) for name, cell in model.cells.items()}
     show("sequence", Program(model, {}, sequence, digest))
     hoisted = checked("hoist", over_cells(model, hoist))
     step = {name: step_form(cell) for name, cell in hoisted.cells.items()}
     show("step", Program(model, step, {}, digest))
     notes = (*model.notes, *dict.fromkeys(note for form in sequence.values() for note in form.notes))
-    return Lowered(Program(model, step, sequence, digest), notes, weights)
+    return Lowered(Program(model, step, sequence, digest), notes, weights, tuple(rules))
 
 
 def backend(target: str) -> ModuleType:
@@ -166,8 +180,9 @@ def _nodes(cell: Cell) -> Iterator[Node]:
         yield from walk.nodes(root)
 
 
-def options_of(target: str, given: Mapping[str, Any], weights: Stored = "f32") -> dict[str, Any]:
-    """What a target's backend is asked for: its defaults and what the user gave.  Refuses what it has no use for."""
+def options_of(target: str, given: Mapping[str, Any], *encodings: Stored) -> dict[str, Any]:
+    """What a target's backend is asked for: its defaults and what the user gave.  Refuses what it has no use for, and
+    encodings that it does not read."""
     module = backend(target)
     known: Mapping[str, Any] = getattr(module, "OPTIONS", {})
     asked = {name: value for name, value in given.items() if value is not None}
@@ -177,10 +192,10 @@ def options_of(target: str, given: Mapping[str, Any], weights: Stored = "f32") -
             raise UserError(
                 f"--{name} means nothing to target {target}", f"it is for {', '.join(others) or 'no target'}"
             )
-    readable = getattr(module, "STORED", {"f32"})
-    if weights not in readable:
-        others = [t for t in TARGETS if weights in getattr(backend(t), "STORED", {"f32"})]
-        raise UserError(f"target {target} reads no {weights} weights", f"these do: {', '.join(others)}")
+    for name in encodings:
+        if name not in getattr(module, "STORED", {"f32"}):
+            others = [t for t in TARGETS if name in getattr(backend(t), "STORED", {"f32"})]
+            raise UserError(f"target {target} reads no {name} weights", f"these do: {', '.join(others)}")
     options = {**known, **asked}
     if hasattr(module, "require"):
         module.require(target, options)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from cdrmix.compiler import TARGETS, backend, check_target, lower, quoting
@@ -12,14 +13,32 @@ from cdrmix.ir.layout import slots
 from cdrmix.ir.nodes import Model, Stored
 from cdrmix.ir.text import to_text
 from cdrmix.passes.classify import classify
-from cdrmix.passes.precision import decide_precision
+from cdrmix.passes.encodings import encode
 from cdrmix.passes.simplify import simplify
 
 STORED: tuple[Stored, ...] = ("f32", "bf16", "i8")
-"""The ways to store weights that are shown."""
+"""The encodings of matrices that are shown where none is asked for."""
 
 
-def describe_json(model: Model) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The encoding of matrices that was asked for, and the rules for others."""
+
+    matrices: Stored | None = None
+    rules: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self != Asked()
+
+    def sizes(self, model: Model) -> dict[str, int]:
+        """Bytes of an artefact's weights, by how they are held."""
+        if not self:
+            return {stored: weight_bytes(model, stored) for stored in STORED}
+        matrices = self.matrices or "f32"
+        return {", ".join((matrices, *self.rules)): weight_bytes(model, matrices, self.rules)}
+
+
+def describe_json(model: Model, asked: Asked = Asked()) -> dict[str, Any]:
     """The same as data."""
     found = cost(model)
     return {
@@ -29,7 +48,7 @@ def describe_json(model: Model) -> dict[str, Any]:
         "settings": {k: v for k, v in model.settings.items() if isinstance(v, int | float | str)},
         "parameters": found.total.stored,
         "active_parameters": found.total.active,
-        "weight_bytes": {stored: weight_bytes(model, stored) for stored in STORED},
+        "weight_bytes": asked.sizes(model),
         "state_bytes": found.total.state_bytes(),
         "flops_per_token": found.total.flops,
         "lines": [{"path": x.path, "parameters": x.amount.stored, "active": x.amount.active} for x in found.lines],
@@ -37,22 +56,22 @@ def describe_json(model: Model) -> dict[str, Any]:
     }
 
 
-def describe_on(model: Model, target: str, options: Mapping[str, Any], weights: Stored = "f32") -> str:
+def describe_on(model: Model, target: str, options: Mapping[str, Any], asked: Asked = Asked()) -> str:
     """What the model costs on a target, by the backend's own account."""
     module = backend(target)
     if not hasattr(module, "inspect"):
         known = [t for t in TARGETS if hasattr(backend(t), "inspect")]
         raise UserError(f"target {target} has no account of what a model costs", f"these have: {', '.join(known)}")
-    program = lower(model, weights=weights).program
+    program = lower(model, weights=asked.matrices or "f32", rules=asked.rules).program
     with quoting(model):
         check_target(model, target)
         text: str = module.inspect(program, options)
     return text
 
 
-def weight_bytes(model: Model, stored: Stored) -> int:
-    """Bytes of an artefact's weights when its matrices are stored so."""
-    return cost(decide_precision(model, weights=stored)).total.weight_bytes()
+def weight_bytes(model: Model, matrices: Stored, rules: Sequence[str] = ()) -> int:
+    """Bytes of an artefact's weights when its matrices are held so, and others by the rules."""
+    return cost(encode(model, matrices, rules)).total.weight_bytes()
 
 
 def classes(model: Model) -> dict[str, list[str]]:
@@ -64,14 +83,14 @@ def classes(model: Model) -> dict[str, list[str]]:
     }
 
 
-def describe(model: Model, ops: bool = False) -> str:
+def describe(model: Model, ops: bool = False, asked: Asked = Asked()) -> str:
     """Text for people; with `ops`, the checked equations too."""
     found = cost(model)
     total = found.total
     lines = [
         f"{model.name}: {len(model.lines)} lines, width {model.width}, vocabulary {model.vocab}",
         f"  parameters    {count(total.stored)}, active for a token {count(total.active)}",
-        f"  weights       {', '.join(f'{size(weight_bytes(model, stored))} in {stored}' for stored in STORED)}",
+        f"  weights       {', '.join(f'{size(bytes)} in {how}' for how, bytes in asked.sizes(model).items())}",
         f"  state         {size(total.state_bytes())} a stream, in {len(slots(model))} pieces",
         f"  arithmetic    {count(total.flops)} FLOPs a token",
         "",

@@ -1,32 +1,29 @@
-"""The weights of an artefact in the types they are stored in, one tensor in memory at a time.
+"""The weights of an artefact in the encodings they are held in, one tensor in memory at a time.
 
-Input: a model whose precision is decided, and a function that gives a tensor in f32 by its path.  Output: what
-`weights.safetensors` holds, and the f32 values it stands for.  An `i8` tensor is whole numbers from -127 to 127 and,
-as `<path>.scale`, one f32 a row; `<slot>.start` is what a state begins with, where that is made of parameters.
-A target may hold a parameter in an order of its own (`Arranged`), even in several.
+Input: a model whose encodings are decided, and a function that gives a tensor in f32 by its path.  Output: what
+`weights.safetensors` holds, and the f32 values it stands for.  A tensor's planes are its encoding's; `<slot>.start` is
+what a state begins with, where that is made of parameters and the target keeps it.  A target may hold a parameter in an
+order of its own (`Arranged`), even in several.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
-from safetensors import safe_open
 
 from cdrmix.ir import walk
 from cdrmix.ir.interp import first_value
-from cdrmix.ir.layout import Slot, Weight, slots, weights
+from cdrmix.ir.layout import Slot, Weight, planes, slots, weights
 from cdrmix.ir.nodes import Model, Param, Ref, State, Stored
-from cdrmix.weights import Entry, check_tensors, owners, write_tensors
+from cdrmix.runtime.encodings import ENCODINGS, Entry, read_file
+from cdrmix.weights import check_tensors, owners, write_tensors
 
 Make = Callable[[str], np.ndarray]
-
-DTYPES: Mapping[Stored, str] = {"f32": "F32", "f16": "F16", "bf16": "BF16", "i8": "I8"}
-"""How safetensors names them."""
 
 
 class Arranged(Protocol):
@@ -42,7 +39,7 @@ class Arranged(Protocol):
 
     @property
     def dtype(self) -> Stored:
-        """The type it is stored in."""
+        """The encoding it is held in, one without a scale."""
 
     @property
     def arrange(self) -> Callable[[np.ndarray], np.ndarray]:
@@ -53,15 +50,6 @@ class Arranged(Protocol):
         """Brings it back."""
 
 
-LARGEST: Mapping[str, float] = {"f16": 65504.0, "bf16": (2 - 2**-7) * 2.0**127}
-"""The largest value of the types that hold fewer than f32; what is beyond is clipped to it."""
-
-I8_SMALLEST = 127 * np.float32(1e-45)
-"""The largest value of a row below which its scale is no f32."""
-
-GONE = 0.01
-"""The share of a tensor's values that may become zero before it is worth a word."""
-
 Arrangement = Mapping[str, Arranged]
 """Arranged tensors by their names in the file, those that `read_values` goes by first; other parameters lie as they
 are."""
@@ -71,23 +59,19 @@ PLAIN: Arrangement = MappingProxyType({})
 
 
 def stored(w: Weight) -> Stored:
-    """The type a tensor is stored in; buffers are f32."""
+    """The encoding of a tensor; buffers are f32."""
     return w.decl.stored if isinstance(w.decl, Param) else "f32"
 
 
-def entries(model: Model, arrangement: Arrangement = PLAIN) -> dict[str, Entry]:
+def entries(model: Model, arrangement: Arrangement = PLAIN, starts: bool = True) -> dict[str, Entry]:
     """Every tensor of the file, in order."""
     arranged = {a.owner for a in arrangement.values()}
-    found = {name: Entry(a.shape, DTYPES[a.dtype]) for name, a in arrangement.items()}
-    for w in owners(model):
-        if w.path in arranged:
-            continue
-        found[w.path] = Entry(w.shape, DTYPES[stored(w)])
-        if stored(w) == "i8":
-            found[f"{w.path}.scale"] = Entry(w.shape[:-1], "F32")
+    found = {name: ENCODINGS[a.dtype].planes(a.shape)[""] for name, a in arrangement.items()}
+    for w in (w for w in owners(model) if w.path not in arranged):
+        found |= {w.path + suffix: plane for suffix, plane in planes(w.decl, w.shape).items()}
     for slot in slots(model):
-        if isinstance(start(slot), str):
-            found[str(start(slot))] = Entry(slot.shape, "F32")
+        if starts and isinstance(start(slot), str):
+            found[str(start(slot))] = Entry(slot.shape)
     return found
 
 
@@ -99,9 +83,12 @@ def start(slot: Slot) -> float | str:
     return float(init.arg) if init.op == "const" else f"{slot.path}.start"
 
 
-def pack(path: Path, model: Model, make: Make, arrangement: Arrangement = PLAIN) -> None:
-    """Write the file.  `make(path)` gives an owner's tensor in f32."""
-    write_tensors(path, entries(model, arrangement), _Packer(model, make, arrangement).tensor)
+def pack(path: Path, model: Model, make: Make, arrangement: Arrangement = PLAIN, starts: bool = True) -> None:
+    """Write the file, with what states begin with where the target keeps it (`starts`).
+
+    `make(path)` gives an owner's tensor in f32.
+    """
+    write_tensors(path, entries(model, arrangement, starts), _Packer(model, make, arrangement).tensor)
 
 
 class _Packer:
@@ -120,18 +107,17 @@ class _Packer:
             arranged = self.arrangement[name]
             value = np.asarray(arranged.arrange(np.asarray(self.make(arranged.owner), np.float32)))
             self._tell(arranged.owner, value, arranged.dtype)
-            return narrow(value, arranged.dtype)[""]
-        owner = name if name in self.owners else name.removesuffix(".scale")
+            return ENCODINGS[arranged.dtype].narrow(value)[""]
+        owner = name if name in self.owners else name.rpartition(".")[0]
         value, to = self.make(owner), stored(self.owners[owner])
-        if name == owner:
-            self._tell(owner, value, to)
-        return narrow(value, to)[name.removeprefix(owner)]
+        self._tell(owner, value, to)
+        return ENCODINGS[to].narrow(value)[name.removeprefix(owner)]
 
     def _tell(self, path: str, value: np.ndarray, to: Stored) -> None:
-        """Warn of what a type loses, once a tensor."""
-        if path not in self.told and (lost := loss(value, to)):
-            self.told.add(path)
+        """Warn of what an encoding loses, once a tensor."""
+        if path not in self.told and (lost := ENCODINGS[to].loss(value)):
             warnings.warn(f"{path} as {to}: {lost}", stacklevel=2)
+        self.told.add(path)
 
     def start(self, slot: Slot) -> np.ndarray:
         """A state's first value, by the interpreter, from the few parameters it reads."""
@@ -142,79 +128,28 @@ class _Packer:
         return value.astype(np.float32)
 
 
-def loss(x: np.ndarray, to: Stored) -> str:
-    """What storing finite values in a type loses beyond rounding, for people; nothing where it loses no more."""
-    x = np.abs(np.asarray(x, np.float32))
-    if to not in LARGEST:
-        tiny = int(np.count_nonzero((x.max(-1, initial=0) > 0) & (x.max(-1, initial=0) < I8_SMALLEST))) if x.ndim else 0
-        return f"{tiny} rows of values too small for a scale became 0" if to == "i8" and tiny else ""
-    if clipped := int(np.count_nonzero(x > LARGEST[to])):
-        return f"{clipped} of {x.size} values are beyond {LARGEST[to]:g} and were clipped, up to {x.max():g}"
-    nonzero = np.count_nonzero(x)
-    if (gone := nonzero - np.count_nonzero(narrow(x, to)[""])) > nonzero * GONE:
-        return f"{gone} of {x.size} values are so small that they became 0"
-    return ""
-
-
-def narrow(x: np.ndarray, to: Stored) -> dict[str, np.ndarray]:
-    """A tensor in a stored type, by the suffix of its name; to the nearest, ties to even."""
-    x = np.asarray(x, np.float32, order="C")  # keeps a scalar a scalar
-    match to:
-        case "f32":
-            return {"": x}
-        case "f16":
-            return {"": np.clip(x, -LARGEST[to], LARGEST[to]).astype(np.float16)}
-        case "bf16":
-            x = np.clip(x, -LARGEST[to], LARGEST[to])  # keeps NaN
-            bits = x.view(np.uint32)
-            rounded = ((bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-            return {"": np.where(np.isnan(x), np.uint16(0x7FC0), rounded)}
-        case "i8":
-            scale = np.max(np.abs(x), axis=-1) / np.float32(127)
-            rows = x / np.where(scale == 0, 1, scale)[..., None]
-            return {"": np.rint(rows).astype(np.int8), ".scale": scale.astype(np.float32)}
-
-
-def widen(x: np.ndarray, of: Stored, scale: np.ndarray | None = None) -> np.ndarray:
-    """The f32 values a stored tensor stands for; bf16 as its bits."""
-    match of:
-        case "bf16":
-            return np.asarray((x.astype(np.uint32) << 16).view(np.float32))
-        case "i8":
-            assert scale is not None
-            return np.asarray(x.astype(np.float32) * scale[..., None])
-        case _:
-            return x.astype(np.float32)
-
-
-def read_stored(model: Model, path: Path, arrangement: Arrangement = PLAIN) -> dict[str, np.ndarray]:
-    """Every tensor of an artefact's file as it is stored; bf16 as its bits in uint16."""
-    want = entries(model, arrangement)
+def read_stored(
+    model: Model, path: Path, arrangement: Arrangement = PLAIN, starts: bool = True
+) -> dict[str, np.ndarray]:
+    """Every tensor of an artefact's file as it is held; bf16 as its bits in uint16."""
+    want = entries(model, arrangement, starts)
     check_tensors(path, want, model.name)
-    return dict(_read(path, want))
+    found, _ = read_file(path)
+    return {name: found[name] for name in want}
 
 
-def _read(path: Path, want: Mapping[str, Entry]) -> Iterator[tuple[str, np.ndarray]]:
-    for name, entry in want.items():
-        if entry.dtype == "BF16":  # numpy has no such type
-            import torch
-
-            with safe_open(str(path), framework="pt") as f:
-                yield name, f.get_tensor(name).view(torch.uint16).numpy()
-        else:
-            with safe_open(str(path), framework="numpy") as f:
-                yield name, f.get_tensor(name)
-
-
-def read_values(model: Model, path: Path, arrangement: Arrangement = PLAIN) -> dict[str, np.ndarray]:
+def read_values(
+    model: Model, path: Path, arrangement: Arrangement = PLAIN, starts: bool = True
+) -> dict[str, np.ndarray]:
     """The f32 values of an artefact's weights, by owner path: what its program computes with."""
-    found = read_stored(model, path, arrangement)
+    found = read_stored(model, path, arrangement, starts)
     first = {a.owner: (name, a) for name, a in reversed(list(arrangement.items()))}
     values = {}
     for w in owners(model):
         if w.path in first:
             name, arranged = first[w.path]
-            values[w.path] = arranged.restore(widen(found[name], arranged.dtype))
+            values[w.path] = arranged.restore(ENCODINGS[arranged.dtype].widen({"": found[name]}))
         else:
-            values[w.path] = widen(found[w.path], stored(w), found.get(f"{w.path}.scale"))
+            held = ENCODINGS[stored(w)]
+            values[w.path] = held.widen({suffix: found[w.path + suffix] for suffix in held.planes(w.shape)})
     return values

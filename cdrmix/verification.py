@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +20,13 @@ from cdrmix.checkpoints import read_weights
 from cdrmix.compiler import arrangement, backend, model_hash, packs
 from cdrmix.diagnose import UserError
 from cdrmix.ir.interp import Interpreter
-from cdrmix.ir.nodes import Model, Stored
+from cdrmix.ir.nodes import Model
 from cdrmix.packing import read_values
+from cdrmix.passes.encodings import encode
 from cdrmix.passes.precision import decide_precision
 from cdrmix.progress import doing
 from cdrmix.random_copy import random_copy
+from cdrmix.runtime.encodings import ENCODINGS
 from cdrmix.runtime.errors import ArtifactError, NoDevice
 from cdrmix.runtime.files import check_files
 from cdrmix.runtime.session import Session, read_manifest, require_weights
@@ -74,17 +76,19 @@ def relative_rms(found: np.ndarray, wanted: np.ndarray) -> float:
 
 def spec_of(manifest: dict[str, Any]) -> Model:
     """The model an artefact was made from, checked again from the text in its manifest."""
-    texts = [*manifest["spec"].values(), *manifest["set"].values()]
+    texts = [*manifest["spec"].values(), *manifest["set"].values(), *(rules := manifest.get("encode", []))]
     if not manifest["spec"] or not all(isinstance(text, str) for text in texts):
-        raise UserError("the artefact's manifest is damaged: its `spec` or `set` is no text", "compile the spec again")
+        raise UserError(
+            "the artefact's manifest is damaged: its `spec`, `set` or `encode` is no text", "compile the spec again"
+        )
     model = load_sources(manifest["spec"], manifest["set"], model=manifest["model"])
     if model_hash(model) != manifest["hash"]:
         raise UserError(
             "the artefact's hash is not its spec's", "it was made by another version, or edited: compile it again"
         )
-    if manifest["stored"] not in get_args(Stored):
+    if manifest["stored"] not in ENCODINGS:
         raise UserError(f"no type of weights `{manifest['stored']}`", "the manifest was edited: compile the spec again")
-    model = decide_precision(model, weights=manifest["stored"])
+    model = decide_precision(encode(model, manifest["stored"], rules))
     wrong = [key for key, value in layout(model).items() if manifest.get(key) != value]
     if wrong:
         raise UserError(f"the manifest's `{wrong[0]}` is not its spec's", "it was edited: compile the spec again")
@@ -147,7 +151,8 @@ def verify_artifact(
         _record(folder, manifest, {"how": "failed", "why": e.message})
         raise
     if tolerance is None:
-        tolerance = getattr(backend(manifest["target"]), "TOLERANCES", {}).get(manifest["stored"], TOLERANCE)
+        known = getattr(backend(manifest["target"]), "TOLERANCES", {})
+        tolerance = max(known.get(tensor["stored"], TOLERANCE) for tensor in manifest["tensors"])
     if random_weights or manifest.get("weights") != "checkpoint":
         with doing("making random weights"), random_copy(folder, manifest, model, SEED) as copy:
             ran, wanted, state = _runs(copy, manifest, model, tokens)

@@ -12,7 +12,6 @@ import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +22,7 @@ from cdrmix.diagnose import UserError
 from cdrmix.ir.layout import Weight, weights
 from cdrmix.ir.nodes import Model
 from cdrmix.progress import over
+from cdrmix.runtime.encodings import HELD, Entry
 from cdrmix.runtime.outputs import output
 
 ALIGN = 64
@@ -50,18 +50,6 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             raise UserError(f"cannot write {path}: {e.strerror}", "make room, or give another place") from e
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A tensor of a safetensors file."""
-
-    shape: tuple[int, ...]
-    dtype: str = "F32"
-
-
-STORAGE: Mapping[str, str] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "<i1"}
-"""The numpy type of each; bf16 is held by its bits."""
-
-
 def write_weights(path: Path, shapes: Mapping[str, tuple[int, ...]], make: Callable[[str], np.ndarray]) -> None:
     """Write float32 tensors, in the order of `shapes`, one in memory at a time."""
     write_tensors(path, {name: Entry(shape) for name, shape in shapes.items()}, make)
@@ -71,10 +59,10 @@ def write_tensors(path: Path, entries: Mapping[str, Entry], make: Callable[[str]
     """Write tensors, in the order of `entries` (types with the most bytes first), one in memory at a time."""
     header: dict[str, object] = {}
     at = 0
-    order = sorted(entries, key=lambda name: -np.dtype(STORAGE[entries[name].dtype]).itemsize)  # keeps all aligned
+    order = sorted(entries, key=lambda name: -np.dtype(HELD[entries[name].dtype]).itemsize)  # keeps all aligned
     for name in order:
         entry = entries[name]
-        size = np.dtype(STORAGE[entry.dtype]).itemsize * math.prod(entry.shape)
+        size = np.dtype(HELD[entry.dtype]).itemsize * math.prod(entry.shape)
         header[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -82,7 +70,7 @@ def write_tensors(path: Path, entries: Mapping[str, Entry], make: Callable[[str]
     with atomic(path) as f:
         f.write(struct.pack("<Q", len(text)) + text)
         for name in over(order, f"writing {path.name}", len(order), "tensors"):
-            tensor = np.asarray(make(name), dtype=STORAGE[entries[name].dtype], order="C")
+            tensor = np.asarray(make(name), dtype=HELD[entries[name].dtype], order="C")
             if tensor.shape != entries[name].shape:
                 raise ValueError(f"{name}: made {tensor.shape}, declared {entries[name].shape}")
             f.write(tensor.tobytes())

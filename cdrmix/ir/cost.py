@@ -15,14 +15,18 @@ from dataclasses import dataclass
 from math import prod
 from typing import TypeVar
 
+import numpy as np
+
 from cdrmix.ir import walk
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Apply, Cell, DType, Index, Model, Node, Param, Ref, Stored
 from cdrmix.ir.ops import OPS
+from cdrmix.runtime.encodings import ENCODINGS, HELD
 
 Held = TypeVar("Held", bound=str)
 
-BYTES = {"f32": 4, "bf16": 2, "f16": 2, "i8": 1}
+BYTES = {"f32": 4, "bf16": 2, "f16": 2} | {dtype: np.dtype(held).itemsize for dtype, held in HELD.items()}
+"""Of an element, by its type or by what safetensors calls what it is held in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,11 @@ def _elements(indices: Iterable[Index]) -> int:
 
 
 def _elements_held(p: Param, n: int) -> list[tuple[DType | Stored, int]]:
-    """`n` elements of a parameter by the type they are held in; whole numbers have a scale a row besides."""
-    if p.stored == "i8":
-        return [("i8", n), ("f32", n // p.indices[-1].axis.size)]
-    return [(p.dtype if p.stored == "f32" else p.stored, n)]
+    """`n` elements of a parameter by the type they are held in, with their scales."""
+    if p.stored == "f32":
+        return [(p.dtype, n)]
+    row = p.indices[-1].axis.size
+    return [(plane.dtype, n * prod(plane.shape) // row) for plane in ENCODINGS[p.stored].planes((row,)).values()]
 
 
 def _bytes(elements: Iterable[tuple[DType | Stored, int]], work: str) -> int:

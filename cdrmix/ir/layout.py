@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cdrmix.ir.nodes import Buffer, Cell, History, Instance, Model, Param, State
+from cdrmix.runtime.encodings import ENCODINGS, Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,11 @@ def weights(model: Model) -> list[Weight]:
                 shape = place.banks + tuple(i.axis.size for i in decl.indices)
                 found.append(Weight(path, shape, kind, decl, place, model.ties.get(path, path)))  # type: ignore[arg-type]
     return found
+
+
+def planes(decl: Param | Buffer, shape: tuple[int, ...]) -> dict[str, Entry]:
+    """The tensors of the file that hold a declared one of this shape, by the suffix of their names."""
+    return ENCODINGS[decl.stored if isinstance(decl, Param) else "f32"].planes(shape)
 
 
 def slots(model: Model) -> list[Slot]:

@@ -27,9 +27,9 @@ arithmetic and `pos`; `bool` is a comparison (0 or 1 when used as a number); `pi
 time."""
 
 
-Stored = Literal["f32", "f16", "bf16", "i8"]
-"""How an artefact holds a parameter: `i8` are whole numbers with one f32 scale a row (the last axis).  The precision
-pass decides; what is computed has the type that `DType` says."""
+Stored = str
+"""How an artefact holds a parameter: the name of an encoding (`runtime/encodings.py`).  `passes/encodings.py` decides;
+what is computed has the type that `DType` says."""
 
 
 @dataclass(frozen=True, slots=True)

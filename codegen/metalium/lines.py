@@ -29,7 +29,6 @@ def schedule(program: Program) -> plan.ModelPlan:
     """See the module; every program is for one core, its arrays without places yet."""
     model = program.model
     _refuse_state_in_banks(model)
-    stored = stored_as(model)
     made: dict[object, Written] = {}
     names: set[str] = set()
     calls: list[plan.CallOf] = []
@@ -39,16 +38,19 @@ def schedule(program: Program) -> plan.ModelPlan:
         key = (line.residual, tuple((i.cell, i.path.removeprefix(line.path)) for i in line.chain), number == 0)
         if key not in made:
             name = _name(line, names)
-            made[key] = _write(program, line, name, stored, number == 0)
+            made[key] = _write(program, line, name, stored_as(model, line), number == 0)
         calls.append(call_of(made[key], line, number, last, owners))
     programs = {w.program.name: w.program for w in made.values()}
     return plan.ModelPlan("", programs, tuple(named(calls, made.values())))
 
 
-def stored_as(model: Model) -> Stored:
-    """How the model's matrices are stored: `bf16` where any of them is narrower than f32."""
-    narrow = any(p.stored != "f32" for cell in model.cells.values() for p in cell.params)
-    return "bf16" if narrow else "f32"
+def stored_as(model: Model, line: Line) -> Stored:
+    """How a line's matrices are stored: `bf16` where any is narrower than f32; as the model's, where it has none."""
+    paths = {i.path for i in line.chain}
+    matrices = [(p.stored, place.instance.path in paths)
+                for place in layout.places(model) for p in place.cell.params if len(p.indices) > 1]  # fmt: skip
+    own = [stored for stored, here in matrices if here]
+    return "bf16" if any(stored != "f32" for stored in own or (stored for stored, _ in matrices)) else "f32"
 
 
 def _name(line: Line, taken: set[str]) -> str:

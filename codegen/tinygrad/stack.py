@@ -130,10 +130,8 @@ def _unit(
         prefix = _prefix(place.path, line.path)
         for d in _stored(place.cell):
             shape = place.banks + tuple(i.axis.size for i in d.indices)
-            stored = d.stored if isinstance(d, Param) else "f32"
-            weights[prefix + d.name] = (shape, stored)
-            if stored == "i8":
-                weights[f"{prefix}{d.name}.scale"] = (shape[:-1], "f32")
+            for suffix, plane in layout.planes(d, shape).items():
+                weights[prefix + d.name + suffix] = (plane.shape, plane.dtype.lower())
         for s in place.cell.states:
             states[prefix + s.name] = (tuple(i.axis.size for i in s.indices), "f32")
         for h in place.cell.histories:

@@ -13,11 +13,11 @@ pytest.importorskip("tinygrad")
 from tests.conformance import tinygrad_device as tinygrad_device  # before tinygrad
 
 # isort: split
+from cdrmix.runtime.encodings import ENCODINGS
 from cdrmix.runtime.tinygrad import lookup, means, several
 from tinygrad import Tensor
 
 from cdrmix.ir.nodes import Stored
-from cdrmix.packing import narrow, widen
 from tests.conformance import tinygrad_fibers
 from tests.gpu.build import needs_compilers
 
@@ -37,10 +37,10 @@ def as_fibers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _stored(shape: tuple[int, ...], stored: Stored) -> tuple[np.ndarray, Tensor, Tensor | None]:
     """Values, and the tensors that hold them."""
-    found = narrow(np.random.default_rng(0).standard_normal(shape).astype(np.float32), stored)
+    found = ENCODINGS[stored].narrow(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
     scale = found.get(".scale")
     return (
-        widen(found[""], stored, scale),
+        ENCODINGS[stored].widen(found),
         Tensor(found[""]).realize(),
         None if scale is None else Tensor(scale).realize(),
     )

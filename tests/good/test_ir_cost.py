@@ -12,6 +12,7 @@ from cdrmix.ir import layout
 from cdrmix.ir.cost import cost, flops
 from cdrmix.ir.initial import initial_weights
 from cdrmix.ir.interp import Interpreter
+from cdrmix.passes.encodings import encode
 from cdrmix.passes.precision import decide_precision
 from tests.good.handmade import delta_cell, layer_norm
 from tests.small import SPEC
@@ -75,5 +76,5 @@ def test_what_a_token_reads_is_what_is_active() -> None:
     model = decide_precision(load(SPECS / "tiny.cdr"))
     total = cost(model).total
     assert total.read_bytes() == 4 * total.active
-    small = cost(decide_precision(load(SPECS / "tiny.cdr"), weights="i8")).total.read_bytes()
+    small = cost(decide_precision(encode(load(SPECS / "tiny.cdr"), "i8"))).total.read_bytes()
     assert total.active < small < 1.3 * total.active

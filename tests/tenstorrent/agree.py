@@ -24,6 +24,7 @@ from cdrmix.ir.initial import random_weights
 from cdrmix.ir.interp import Interpreter
 from cdrmix.ir.nodes import Model, Stored
 from cdrmix.packing import read_values
+from cdrmix.passes.encodings import encode
 from cdrmix.passes.precision import decide_precision
 from cdrmix.verification import relative_rms
 from cdrmix.weights import owners, write_weights
@@ -66,7 +67,7 @@ def compile_to(
 def definition(folder: Path, model: Model) -> Interpreter:
     """The interpreter with the values that the artefact's program computes with."""
     manifest = read_manifest(folder)
-    decided = decide_precision(model, weights=manifest["stored"])
+    decided = decide_precision(encode(model, manifest["stored"]))
     order = arrangement("tenstorrent", manifest, decided)
     return Interpreter(decided, read_values(decided, folder / "weights.safetensors", order))
 

@@ -15,10 +15,10 @@ import numpy as np
 from cdrmix.codegen.metalium.artefact import runtime_files
 from cdrmix.codegen.metalium.tiles import in_bf16, tilise
 from cdrmix.runtime.checksum import file_checksum
+from cdrmix.runtime.encodings import ENCODINGS, Entry
 
 from cdrmix.artifact import write_manifest
-from cdrmix.packing import narrow
-from cdrmix.weights import Entry, write_tensors
+from cdrmix.weights import write_tensors
 
 WIDTH, WINDOW, CORES = 40, 3, 2
 PAGE = 192
@@ -228,7 +228,7 @@ def write(folder: Path) -> Handmade:
     W = in_bf16(W.astype(np.float32))
     shift, first = (rng.standard_normal(WIDTH).astype(np.float32) for _ in range(2))
     pages = tilise(W, TILED)
-    tensors = {"W": narrow(pages, "bf16")[""], "table": table, "shift": shift, "sum.S.start": first}
+    tensors = {"W": ENCODINGS["bf16"].narrow(pages)[""], "table": table, "shift": shift, "sum.S.start": first}
     kernels = {
         "embed_reader": IDLE, "embed_compute": IDLE_COMPUTE, "embed_writer": EMBED,
         "sum_reader": READER, "sum_compute": COMPUTE, "sum_writer": WRITER,

@@ -19,13 +19,13 @@ from cdrmix.codegen.metalium.kernels import emit_kernels
 from cdrmix.codegen.metalium.launch import launch_description
 from cdrmix.codegen.metalium.setting import words
 from cdrmix.codegen.metalium.tiles import tilise
+from cdrmix.runtime.encodings import ENCODINGS, Entry
 from cdrmix.runtime.metalium import emulated
 from cdrmix.runtime.metalium.host import Model
 
 from cdrmix.ir import build
 from cdrmix.ir.nodes import Axis, Index, Node, Ref
-from cdrmix.packing import narrow
-from cdrmix.weights import Entry, write_tensors
+from cdrmix.weights import write_tensors
 
 
 def index(name: str, size: int) -> Index:
@@ -153,7 +153,7 @@ def run(
     entries, tensors = {}, {}
     for name, value in given.items():
         tiled = launch["tensors"][name]["tiled"]
-        tensors[name] = value if tiled is None else narrow(tilise(value, tiled), "bf16")[""]
+        tensors[name] = value if tiled is None else ENCODINGS["bf16"].narrow(tilise(value, tiled))[""]
         entries[name] = Entry(value.shape) if tiled is None else Entry(tilise(value, tiled).shape, "BF16")
     write_tensors(folder / "weights.safetensors", entries, tensors.__getitem__)
     size = prod(program.tensors["logits"].shape)

@@ -22,6 +22,7 @@ from cdrmix.doctor import examine
 from cdrmix.ir.initial import random_weights
 from cdrmix.ir.nodes import Model
 from cdrmix.packing import read_values
+from cdrmix.passes.encodings import encode
 from cdrmix.passes.precision import decide_precision
 from cdrmix.verification import spec_of
 from tests.small import write_spec
@@ -41,7 +42,7 @@ def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def values_of(folder: Path, model: Model) -> dict[str, np.ndarray]:
     manifest = read_manifest(folder)
-    decided = decide_precision(model, weights=manifest["stored"])
+    decided = decide_precision(encode(model, manifest["stored"]))
     return read_values(decided, folder / "weights.safetensors", arrangement("tenstorrent", manifest, decided))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from cdrmix.codegen.metalium.tiles import tilise
 from cdrmix.runtime import saved
+from cdrmix.runtime.encodings import Entry
 from cdrmix.runtime.errors import ArtifactError, NoDevice
 from cdrmix.runtime.metalium import engine as engines
 from cdrmix.runtime.metalium.states import begin, from_words, to_words
@@ -22,7 +23,7 @@ from cdrmix.runtime.metalium.weights import DamagedWeights, Weights
 from cdrmix.runtime.session import Session
 
 from cdrmix.artifact import write_manifest
-from cdrmix.weights import Entry, write_tensors
+from cdrmix.weights import write_tensors
 
 from . import handmade
 

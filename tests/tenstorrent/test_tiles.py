@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 from cdrmix.codegen.metalium.tiles import Order, in_bf16, in_planes, pages_of, tilise, untilise
-
-from cdrmix.packing import narrow
+from cdrmix.runtime.encodings import ENCODINGS
 
 MATRIX = {"bank": [], "lead": [], "columns": [0], "k": [1]}
 
@@ -103,7 +102,7 @@ def test_bf16_is_the_nearest_and_the_even_one_between_two() -> None:
     wanted = np.array([1.0, 1 + step, 1.0, 1 + 2 * step, 1 + step, -1.0], np.float32)
     assert np.array_equal(in_bf16(x), wanted)
     random = np.random.default_rng(1).standard_normal(1000).astype(np.float32)
-    bits = narrow(random, "bf16")[""].astype(np.uint32) << 16
+    bits = ENCODINGS["bf16"].narrow(random)[""].astype(np.uint32) << 16
     assert np.array_equal(in_bf16(random).view(np.uint32), bits)
 
 

@@ -1,0 +1,190 @@
+"""How an artefact holds the numbers of a tensor: the table of encodings, for who writes weights and who reads them.
+
+An encoding turns a tensor's f32 values [..., K] into *planes*, tensors of `weights.safetensors` by the suffix of their
+names, and back: the numbers themselves under the tensor's own name and, where they are whole numbers or such, an f32
+`.scale` for each row or group of a row, by which the numbers are multiplied.  numpy alone; it travels with artefacts.
+
+Adding one is a record here and a spelling in each backend that reads it (`docs/extending.md`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+Shape = tuple[int, ...]
+
+SCALE = ".scale"
+"""The suffix of the plane that holds the scales."""
+
+ROW = 0
+"""As a group: all of a row, the last axis."""
+
+GONE = 0.01
+"""The share of a tensor's values that may become zero before it is worth a word."""
+
+LEAST = np.float32(1e-45)
+"""The least number above zero that f32 holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A tensor of a safetensors file: its shape, and the type of its numbers as safetensors names it."""
+
+    shape: Shape
+    dtype: str = "F32"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One way of holding f32 values.
+
+    `dtype` is what safetensors calls the numbers and `held` numpy's type for them (bits, where numpy has no such
+    number); `largest` is the largest of them, to which a scale brings the largest value of its group, and beyond which
+    values without a scale are clipped.  `group` is how many elements of a row share a scale; `ROW`: all; None: there is
+    no scale.  `shorten` takes f32 values within `largest` to the nearest numbers, ties to even, and `lengthen` back.
+    """
+
+    name: str
+    dtype: str
+    held: str
+    largest: float
+    shorten: Callable[[Array], Array]
+    lengthen: Callable[[Array], Array]
+    group: int | None = None
+
+    def planes(self, shape: Shape) -> dict[str, Entry]:
+        """The planes of a tensor of this shape, by suffix."""
+        planes = {"": Entry(shape, self.dtype)}
+        if self.group is not None:
+            planes[SCALE] = Entry(shape[:-1] + self._groups(shape))
+        return planes
+
+    def bytes(self, shape: Shape) -> int:
+        """What a tensor of this shape takes."""
+        return sum(np.dtype(HELD[p.dtype]).itemsize * math.prod(p.shape) for p in self.planes(shape).values())
+
+    def narrow(self, x: Array) -> dict[str, Array]:
+        """A tensor's planes; `x` is [..., K] in f32."""
+        x = np.asarray(x, np.float32, order="C")  # keeps a scalar a scalar
+        if self.group is None:
+            return {"": self.shorten(self._clipped(x))}
+        scale = self._largest_of_groups(x) / np.float32(self.largest)
+        ratio = x / self._spread(np.where(scale == 0, np.float32(1), scale), x.shape)
+        return {"": self.shorten(self._clipped(ratio)), SCALE: scale.astype(np.float32)}
+
+    def widen(self, planes: Mapping[str, Array]) -> Array:
+        """The f32 values [..., K] that planes stand for."""
+        x = self.lengthen(planes[""])
+        return x if self.group is None else np.asarray(x * self._spread(planes[SCALE], x.shape))
+
+    def loss(self, x: Array) -> str:
+        """What finite values lose beyond rounding, for people; nothing where they lose no more."""
+        if math.isinf(self.largest):
+            return ""
+        x = np.abs(np.asarray(x, np.float32))
+        if self.group is not None:
+            most, each = self._largest_of_groups(x), "rows" if self.group == ROW else "groups"
+            tiny = np.count_nonzero((most > 0) & (most < np.float32(self.largest) * LEAST))
+            return f"{tiny} {each} of values too small for a scale became 0" if tiny else ""
+        if clipped := int(np.count_nonzero(x > self.largest)):
+            return f"{clipped} of {x.size} values are beyond {self.largest:g} and were clipped, up to {x.max():g}"
+        nonzero = np.count_nonzero(x)
+        gone = nonzero - np.count_nonzero(self.lengthen(self.shorten(x)))
+        return f"{gone} of {x.size} values are so small that they became 0" if gone > nonzero * GONE else ""
+
+    def _clipped(self, x: Array) -> Array:
+        return x if math.isinf(self.largest) else np.clip(x, -self.largest, self.largest)  # NaN stays NaN
+
+    # --- scales ------------------------------------------------------------------------------------------------------
+    def _groups(self, shape: Shape) -> Shape:
+        """The axis of groups that scales have behind those of the rows: none where a row has one."""
+        return (-(-shape[-1] // self.group),) if self.group else ()
+
+    def _largest_of_groups(self, x: Array) -> Array:
+        x = np.abs(x)
+        if not self.group:
+            return np.asarray(np.max(x, axis=-1, initial=0))
+        padded = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % self.group)])
+        return np.asarray(np.max(padded.reshape(*x.shape[:-1], -1, self.group), axis=-1))
+
+    def _spread(self, scale: Array, shape: Shape) -> Array:
+        """Each value's scale, or one a row to go with all of them."""
+        return np.repeat(scale, self.group, axis=-1)[..., : shape[-1]] if self.group else scale[..., None]
+
+
+def _to_bf16(x: Array) -> Array:
+    bits = x.view(np.uint32)
+    rounded = ((bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return np.where(np.isnan(x), np.uint16(0x7FC0), rounded)
+
+
+def _from_bf16(x: Array) -> Array:
+    return np.asarray((x.astype(np.uint32) << 16).view(np.float32))
+
+
+def _to_f32(x: Array) -> Array:
+    return x.astype(np.float32)
+
+
+ENCODINGS: Mapping[str, Encoding] = MappingProxyType(
+    {
+        e.name: e
+        for e in (
+            Encoding("f32", "F32", "<f4", float("inf"), _to_f32, _to_f32),
+            Encoding("f16", "F16", "<f2", 65504.0, lambda x: x.astype(np.float16), _to_f32),
+            Encoding("bf16", "BF16", "<u2", (2 - 2**-7) * 2.0**127, _to_bf16, _from_bf16),
+            Encoding("i8", "I8", "<i1", 127.0, lambda x: np.rint(x).astype(np.int8), _to_f32, group=ROW),
+        )
+    }
+)
+"""The encodings by name."""
+
+HELD: Mapping[str, str] = MappingProxyType({e.dtype: e.held for e in ENCODINGS.values()})
+"""The numpy type of each type of safetensors; what numpy has no type for is held by its bits."""
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+def read_file(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """The tensors of a safetensors file, mapped: nothing is read before it is used; and what its header says besides.
+
+    Raises `ValueError` for what is no such file, `OSError` for one that cannot be read.
+    """
+    data = np.memmap(path, np.uint8, "r")
+    size = int.from_bytes(data[:8].tobytes(), "little")
+    try:
+        header: dict[str, Any] = json.loads(data[8 : 8 + size].tobytes())
+        said = header.pop("__metadata__", {})
+        return {name: _tensor(data[8 + size :], entry) for name, entry in header.items()}, said
+    except (KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise ValueError(f"{path} is damaged: {e!r}") from e
+
+
+def _tensor(data: Array, entry: Mapping[str, Any]) -> Array:
+    begin, end = entry["data_offsets"]
+    return np.asarray(data[begin:end].view(HELD[entry["dtype"]]).reshape(entry["shape"]))
+
+
+def widen_all(planes: Mapping[str, Array], encodings: Iterable[tuple[str, str]]) -> dict[str, Array]:
+    """The f32 values of a file's tensors, by path; `encodings` are (path, name of its encoding), of those wanted."""
+    found = {}
+    for path, name in encodings:
+        held = {suffix: planes[path + suffix] for suffix in ENCODINGS[name].planes((1,))}
+        found[path] = ENCODINGS[name].widen(held)
+    return found
+
+
+def read_values(folder: str | Path) -> dict[str, Array]:
+    """The f32 values of an artefact's weights by path, as its manifest says that they are held."""
+    folder = Path(folder)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    planes, _ = read_file(folder / "weights.safetensors")
+    return widen_all(planes, ((t["path"], t["stored"]) for t in manifest["tensors"]))
