@@ -53,7 +53,7 @@ def decide_types(model: Model, work: DType = "f32") -> Model:
             return dtype
         if wide(cell, ref):
             return "f32"
-        return dtype if dtype in NARROW and ref.kind != "def" else work
+        return dtype if dtype in NARROW else work
 
     outs = {cell.name: held(cell.name, OUT, _output(cell).dtype) for cell in model.cells.values()}
     cells = {name: _written(cell, held, outs) for name, cell in model.cells.items()}
@@ -68,13 +68,13 @@ def _written(cell: Cell, held: Held, outs: Mapping[str, DType]) -> Cell:
         return walk.transform(n, lambda m: replace(m, dtype="f32") if m.op == "read" and m.dtype in FLOATS else m)
 
     def statement(stmt: Stmt) -> Stmt:
-        match walk.map_roots(stmt, widen):
-            case Def() as d:
-                return replace(d, dtype=held(cell.name, d.ref, d.dtype))
-            case Apply() as a:
-                return replace(a, dtype=outs[callee[a.part]])
-            case top:
-                return top
+        match stmt:
+            case Def():
+                return replace(stmt, value=widen(stmt.value), dtype=held(cell.name, stmt.ref, _said(stmt)))
+            case Apply():
+                return replace(stmt, dtype=outs[callee[stmt.part]])
+            case Top():
+                return replace(stmt, source=widen(stmt.source))
 
     def declared(group: str) -> tuple[Any, ...]:
         found = getattr(cell, group)
@@ -90,6 +90,12 @@ def _name(cell: str, ref: Ref) -> Name:
     if ref.kind == "state":
         ref = Ref("next", ref.name)
     return ("" if ref.kind == "carry" else cell), ref
+
+
+def _said(d: Def) -> DType:
+    """The type that the text gives a definition; one that its value has by itself is not said."""
+    inferred = d.ref.kind == "def" and d.dtype in FLOATS and d.dtype == d.value.dtype
+    return "work" if inferred else d.dtype
 
 
 def _output(cell: Cell) -> Def:
@@ -247,8 +253,8 @@ def _declared(cell: Cell) -> Iterator[Ref]:
     """What the text declares f32, and buffers; a state is f32 where nothing is declared, and says nothing so."""
     for group, kind in _GROUPS.items():
         yield from (Ref(kind, x.name) for x in getattr(cell, group) if kind != "state" and x.dtype == "f32")
-    if _output(cell).dtype == "f32":
-        yield OUT
+    kinds = ("def", "output")
+    yield from (d.ref for d in cell.body if isinstance(d, Def) and d.ref.kind in kinds and _said(d) == "f32")
 
 
 def _natural(cell: Cell, loops: Sequence[Recurrence]) -> Iterator[Ref]:
