@@ -223,6 +223,22 @@ def test_sums_of_a_functional_call() -> None:
         torch.testing.assert_close(got[path], p.grad)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_compiled_module_sums_the_same() -> None:
+    module: Any = pair_of("moe").module
+    x, found = batch_of(2, 9), []
+    for forward in (module, torch.compile(module, backend="aot_eager")):
+        sums = Sums()
+        y, _ = forward(x, sums=sums)
+        module.zero_grad()
+        (y.square().mean() + sum(module.aux(sums).values())).backward()
+        found.append((sums.detach(), gradients_kept(module)))
+    for one, two in zip(*found, strict=True):
+        assert one.keys() == two.keys()
+        for path, value in one.items():
+            torch.testing.assert_close(two[path], value)
+
+
 @pytest.mark.parametrize("op", ["capped", "capped_state"])
 def test_capacity_drops_in_training_only_and_is_counted(op: str) -> None:
     pair = Pair(load_op(OPS, op, {"D": 8}))
