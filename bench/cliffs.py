@@ -18,7 +18,7 @@ import torch
 
 from cdrmix.check import load_text
 from cdrmix.compiler import lower
-from cdrmix.train.loop import build_module
+from cdrmix.train.build import build_module
 
 MODEL = """
 use "lib/embed.cdr" {{ embed, head }}

@@ -38,10 +38,10 @@ from bench.scans import matrix_loop
 from cdrmix.check import load
 from cdrmix.compiler import lower
 from cdrmix.ir.cost import cost
+from cdrmix.train.build import build_module
 from cdrmix.train.config import OptimConfig
-from cdrmix.train.loop import build_module
-from cdrmix.train.memory import keep_freed_memory
 from cdrmix.train.optimiser import make_optimiser
+from cdrmix.train.place import keep_freed_memory
 
 SPEC = Path(__file__).parents[1] / "spec"
 SQUARE = 768

@@ -198,7 +198,7 @@ def run_train(a: Namespace) -> None:
 def run_eval(a: Namespace) -> None:
     """`cdrmix eval`."""
     from cdrmix.train.config import EvalConfig, read_config
-    from cdrmix.train.scoring import score_checkpoint
+    from cdrmix.train.evaluate import score_checkpoint
 
     with doing("scoring"):
         score = score_checkpoint(read_config(EvalConfig, a.config, a.set))

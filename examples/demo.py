@@ -19,8 +19,7 @@ from pathlib import Path
 from cdrmix.runs import checkpoints, step_of
 from cdrmix.train.config import TrainConfig, read_config
 from cdrmix.train.loop import Trainer
-from cdrmix.train.plot import plot_loss, sparkline
-from cdrmix.train.progress import read_metrics
+from cdrmix.train.progress import plot_loss, read_metrics, sparkline
 
 HOME = Path("demo")
 CONFIG = Path("configs/train-tiny.yaml")

@@ -1,4 +1,7 @@
-"""What a run shows: a bar on a terminal, plain lines elsewhere, and `metrics.jsonl` always."""
+"""What a run shows: a bar on a terminal, plain lines elsewhere, `metrics.jsonl` always.
+
+Input: what each step measured.  Output: notes and lines for people, records, and a curve drawn from these.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,21 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cdrmix.diagnose import UserError
 from cdrmix.plain_json import to_json
+from cdrmix.train.step import Measured
+from cdrmix.train.store import END, TokenStore
 from cdrmix.weights import atomic
 
 
@@ -115,3 +123,95 @@ class Bar:
     def say(self, text: str) -> None:
         """A line above the bar."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def describe(record: dict[str, Any]) -> str:
+    """One line for people: loss, speed, and the least and most loaded expert as a share of an even load."""
+    text = f"loss {record['loss']:.3f}  lr {record['lr']:.1e}  {record['tokens_per_s']:,.0f} tokens/s"
+    loads = [x for path, x in record["metrics"].items() if path.endswith(".load")]
+    if loads:
+        shares = [share * len(load) for load in loads for share in load]
+        text += f"  expert load {min(shares):.2f}..{max(shares):.2f}"
+    return text
+
+
+@dataclass(slots=True)
+class Tally:
+    """The steps of one call so far.
+
+    `bad` ones in a row had no finite loss or gradient, `moved` moved the weights, `empty` had nothing to predict.
+    """
+
+    data: TokenStore
+    steps: int = 0
+    bad: int = 0
+    moved: int = 0
+    empty: int = 0
+    _tokens: int = 0
+    _seconds: float = 0.0
+
+    def count(self, step: int, found: Measured, tokens: int, seconds: float) -> str:
+        """Count a step; a note about the first of a kind that changes nothing, or an empty text."""
+        self.steps, self._tokens, self._seconds = self.steps + 1, self._tokens + tokens, self._seconds + seconds
+        if found.targets == 0:
+            self.empty += 1
+            return f"note: step {step} has nothing to predict: {self._ones()}" if self.empty == 1 else ""
+        if found.finite:
+            self.bad, self.moved = 0, self.moved + 1
+            return ""
+        self.bad += 1
+        return f"note: step {step} changes nothing: its loss or gradient is not finite" if self.bad == 1 else ""
+
+    def speed(self) -> float:
+        """Tokens a second since this was asked last."""
+        speed, self._tokens, self._seconds = self._tokens / self._seconds, 0, 0.0
+        return speed
+
+    def end(self) -> Iterator[str]:
+        """What there is to say at the end."""
+        if self.bad:
+            said = "steps changed" if self.bad > 1 else "step changed"
+            yield f"note: the last {self.bad} {said} nothing, without a finite loss; lower optim.lr or optim.clip"
+        if self.empty:
+            yield f"note: {self.empty} of {self.steps} steps had nothing to predict and changed nothing"
+
+    def _ones(self) -> str:
+        """Why a step may have nothing to predict, and what helps."""
+        starts = self.data.starts
+        ones = int((np.diff(starts, append=len(self.data.tokens)) == 1).sum())
+        about = f"{ones} of {len(starts)} documents are one token long"
+        return f"{about}; give longer documents, a larger `batch`, or a tokenizer with `{END}`, which is predicted too"
+
+
+def plot_loss(metrics: Path, picture: Path) -> None:
+    """Write the training loss and, where it was measured, held-out bits per byte, as a .png."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    records = read_metrics(metrics)
+    figure, left = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    losses = [(r["step"], r["loss"]) for r in records if r.get("loss") is not None]
+    if losses:
+        left.plot(*zip(*losses, strict=True), lw=1, label="training loss")
+    left.set(xlabel="step", ylabel="nats a token")
+    scored = [(r["step"], r["eval_loss"]) for r in records if r.get("eval_loss") is not None]
+    if scored:
+        left.plot(*zip(*scored, strict=True), "o-", ms=4, label="held-out loss")
+    if losses or scored:
+        left.legend()
+    left.grid(alpha=0.3)
+    with atomic(picture) as f:
+        figure.savefig(f, format="png", dpi=120)
+    pyplot.close(figure)
+
+
+def sparkline(values: list[float], width: int = 60) -> str:
+    """The values as one line of blocks, averaged down to `width` of them."""
+    if not values:
+        return ""
+    size = max(1, len(values) // width)
+    means = [sum(values[i : i + size]) / len(values[i : i + size]) for i in range(0, len(values), size)]
+    low, high = min(means), max(means)
+    return "".join("▁▂▃▄▅▆▇█"[int(7.999 * (m - low) / (high - low or 1))] for m in means)

@@ -11,7 +11,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import numpy as np
-from cdrmix.train.memory import keep_freed_memory
+from cdrmix.train.place import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 for n in range(12):

@@ -23,7 +23,7 @@ from cdrmix.check import load_text
 from cdrmix.cli import main
 from cdrmix.compiler import lower
 from cdrmix.diagnose import UserError
-from cdrmix.train.plot import plot_loss
+from cdrmix.train.progress import plot_loss
 from cdrmix.weights import atomic
 from tests.small import ADDS
 

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from cdrmix.diagnose import UserError
 from cdrmix.train.config import EvalConfig
+from cdrmix.train.evaluate import score_checkpoint
 from cdrmix.train.loop import Trainer
-from cdrmix.train.scoring import score_checkpoint
 from cdrmix.train.tokenizer import byte_tokenizer, load_tokenizer
 from tests.good.test_train import config
 

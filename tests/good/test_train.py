@@ -13,9 +13,9 @@ from cdrmix.check import load
 from cdrmix.compiler import lower
 from cdrmix.diagnose import UserError
 from cdrmix.train.config import EvalConfig, TrainConfig
+from cdrmix.train.evaluate import score_checkpoint
 from cdrmix.train.loop import Trainer
 from cdrmix.train.progress import read_metrics
-from cdrmix.train.scoring import score_checkpoint
 from tests.small import TEXT, write_spec
 
 

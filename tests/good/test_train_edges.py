@@ -20,8 +20,7 @@ from cdrmix.train.config import EvalConfig, OptimConfig, TrainConfig, read_confi
 from cdrmix.train.evaluate import Score
 from cdrmix.train.loop import Trainer
 from cdrmix.train.optimiser import overlap, rate
-from cdrmix.train.plot import plot_loss
-from cdrmix.train.progress import Metrics, read_metrics
+from cdrmix.train.progress import Metrics, plot_loss, read_metrics
 from cdrmix.train.store import TokenStore
 from tests.good.test_train import config
 
@@ -84,7 +83,7 @@ def test_a_step_with_nothing_to_predict_moves_nothing(tmp_path: Path, capsys: py
     (tmp_path / "ones.jsonl").write_text('{"text": "a"}\n' * 300 + '{"text": "ab"}\n')
     given = {"data": {"train": tmp_path / "ones.jsonl"}, "steps": 30, "batch": 1, "context": 4}
     trainer = Trainer(config(tmp_path, "run", **given))
-    at = next(step for step in range(30) if (trainer._batches.at(step).targets == IGNORE).all())
+    at = next(step for step in range(30) if (trainer.batches.at(step).targets == IGNORE).all())
     before = {n: x.clone() for n, x in trainer.module.state_dict().items()}
     found = trainer.train_step(at)
     assert found.finite and found.loss == found.targets == 0

@@ -67,7 +67,7 @@ def test_a_resumed_run_goes_on_from_its_own_weights(tmp_path: Path) -> None:
     trainer = Trainer(config(tmp_path, "second", steps=4, **again), resume=True)
     own = load_file(tmp_path / "second" / "last" / "weights.safetensors")
     assert trainer.step == 2 and all((trainer.module.state_dict()[n] == x).all() for n, x in own.items())
-    trainer._lock.close()
+    trainer.folder.close()
     with pytest.raises(UserError, match="checkpoint changed"):
         Trainer(config(tmp_path, "second", steps=4, **again | {"checkpoint": None}), resume=True)
 
@@ -127,7 +127,7 @@ def test_a_carried_state_is_that_of_the_whole_document(tmp_path: Path, accumulat
     """The losses of an epoch that moves nothing are those of the lanes read at once, in one long forward each."""
     given = {"carry_state": True, "accumulate": accumulate, "optim": STILL, "context": 16}
     trainer = Trainer(config(tmp_path, "run", **given))
-    batches = [trainer._batches.at(step) for step in range(20)]
+    batches = [trainer.batches.at(step) for step in range(20)]
     found = [trainer.train_step(step) for step in range(20)]
     tokens, aims, resets = (torch.cat([getattr(b, n) for b in batches], 1) for n in _FIELDS)
     trainer.module.eval()
@@ -155,7 +155,7 @@ def test_a_resumed_run_carries_the_same_state(tmp_path: Path, accumulate: int) -
         cut.train_step(cut.step)
         cut.step += 1
     cut.save()
-    cut._lock.close()
+    cut.folder.close()
     Trainer(config(tmp_path, "cut", **given), resume=True).train()
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")[4:]
     for file in ("weights.safetensors", "state.safetensors"):
@@ -192,7 +192,7 @@ def test_after_a_step_without_a_finite_loss_the_lanes_begin_anew(tmp_path: Path)
     assert not trainer.train_step(1).finite and not trainer.carried
     trainer.step = 2
     trainer.save()
-    trainer._lock.close()
+    trainer.folder.close()
     again = Trainer(config(tmp_path, "run", carry_state=True), resume=True)
     assert again.carried == {} and again.train_step(2).finite
 

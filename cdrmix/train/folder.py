@@ -1,0 +1,122 @@
+"""A run's folder while a process trains in it: one writer, a run that fits, checkpoints in and out.
+
+Input: a config and the hash of its spec.
+Output: a `RunFolder`, locked until it is closed.  What it does not fit is refused before anything is written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from cdrmix.diagnose import UserError
+from cdrmix.runs import CHECKPOINTS, LAST, checkpoints, first_whole, read_checkpoint, tell_choice
+from cdrmix.runtime.parts import sweep
+from cdrmix.runtime.torch.load import ALIAS
+from cdrmix.runtime.torch.stream import State
+from cdrmix.train.checkpoint import load_checkpoint, point_last, save_checkpoint, set_aside
+from cdrmix.train.config import TrainConfig
+from cdrmix.train.lock import Lock
+
+_MAY_CHANGE = {"steps", "out", "log_every", "eval_every", "eval_tokens", "save_every", "keep", "threads"}
+"""What a run may be resumed with another value of."""
+
+
+class RunFolder:
+    """The folder `out` of a config, this process's alone; `resume` says whether it has to hold a run or must not."""
+
+    def __init__(self, config: TrainConfig, hash: str, resume: bool):
+        self.path = config.out
+        self.module, self.tokens, self.metrics = (self.path / n for n in ("module", "tokens", "metrics.jsonl"))
+        self._keep = config.keep
+        self._about: dict[str, Any] = {"hash": hash, "config": config.model_dump(mode="json")}
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"`out` is {self.path}, a file", "give a folder for the run")
+        if resume and not self.path.is_dir():
+            raise UserError(f"nothing to resume in {self.path}: no such folder", "leave --resume out to start")
+        self._lock = Lock(self.path, self.path / ".lock")
+        try:
+            for folder in (self.path, self.path / CHECKPOINTS, self.module, self.module / ALIAS):
+                sweep(folder)
+            self._require_fit(resume)
+            for folder in (self.path / CHECKPOINTS, self.module):  # what cannot be written is told before any work
+                try:
+                    folder.mkdir(exist_ok=True)
+                except OSError as e:
+                    raise UserError(f"{folder}: {e.strerror}", "remove it, or give another `out`") from e
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let others write to it."""
+        self._lock.close()
+
+    def _require_fit(self, resume: bool) -> None:
+        """Refuse a folder that holds a run already, or, to be resumed, none or another one."""
+        run = self.path
+        if (run / LAST).exists() and not (run / LAST).is_symlink():
+            raise UserError(f"{run / LAST} is no link", f"give it the name of its step in {run / CHECKPOINTS}")
+        if not resume and checkpoints(run):
+            raise UserError(f"{run} holds a run already", "go on with --resume, or give another `out`")
+        if resume:
+            if not checkpoints(run):
+                raise UserError(f"nothing to resume in {run}: no checkpoint", "leave --resume out to start")
+            _, about, _ = first_whole(run, lambda home: read_checkpoint(home, ()))
+            self._require_same(about)
+
+    def _require_same(self, about: dict[str, Any]) -> None:
+        """Refuse to go on from what another spec, config or text has led to."""
+        if about["hash"] != self._about["hash"]:
+            raise UserError(
+                f"the spec is not the one {self.path} was trained with", "resume with the same spec and `set`"
+            )
+        now: dict[str, Any] = self._about["config"]
+        # what a run of another version knew no key for was as the default says
+        then = {name: field.default for name, field in TrainConfig.model_fields.items()} | about["config"]
+        changed = [k for k in now if k not in _MAY_CHANGE and now[k] != then.get(k)]
+        if changed:
+            raise UserError(
+                f"{', '.join(changed)} changed since {self.path} was started", "resume with the same config"
+            )
+        if about["data"] != self._about.get("data", about["data"]):
+            raise UserError(
+                f"the data or the tokenizer is not what {self.path} was trained with", "resume with the same files"
+            )
+
+    def trains_on(self, digest: str) -> None:
+        """Name the data of the run."""
+        self._about["data"] = digest
+
+    def resume(self, module: nn.Module, optimiser: torch.optim.Optimizer, carried: State | None) -> int:
+        """Load the newest whole checkpoint, and return its step.
+
+        Damaged ones before it are set aside, as `step-….damaged`.
+        """
+        run = self.path
+        home, about, damaged = first_whole(run, lambda home: load_checkpoint(home, module, optimiser, carried))
+        self._require_same(about)
+        tell_choice(run, home, damaged)
+        for path in damaged:
+            if path.parent == run / CHECKPOINTS:
+                set_aside(path)
+        if home.parent == run / CHECKPOINTS:
+            point_last(run, home)
+        step: int = about["step"]
+        return step
+
+    def save(
+        self, step: int, module: nn.Module, optimiser: torch.optim.Optimizer, tokenizer: str, carried: State | None
+    ) -> None:
+        """Write a checkpoint.  Refuses weights that are not finite."""
+        if not all(bool(p.isfinite().all()) for p in module.parameters()):
+            raise UserError(f"the weights of step {step} are not finite", self.remedy())
+        save_checkpoint(self.path, step, module, optimiser, tokenizer, self._about, self._keep, carried)
+
+    def remedy(self) -> str:
+        """What to do about a run that went astray, and what is left of it."""
+        last = self.path / LAST
+        saved = f"{last} is the checkpoint before" if last.exists() else "nothing was saved yet"
+        return f"lower optim.lr or optim.clip; {saved}"
