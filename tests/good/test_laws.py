@@ -1,4 +1,4 @@
-"""The laws of the layout, read from the imports: what travels to a device stays light, backends stay apart."""
+"""The laws of the layout, read from the sources: what travels is light, backends and stages of training stay apart."""
 
 from __future__ import annotations
 
@@ -59,3 +59,31 @@ def test_every_package_is_installed() -> None:
         parts = init.parent.relative_to(ROOT).parts
         name = ".".join(parts if parts[0] == "cdrmix" else ("cdrmix", *parts))
         assert f'"{name}"' in listed, name
+
+
+# --- training ------------------------------------------------------------------------------------------------------
+ROOMS = {"build": (), "place": (), "step": ("batches", "optimiser"), "folder": ("checkpoint", "config", "lock")}
+"""What each stage of training knows of the others: nothing; the step, no files either."""
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_stages_of_training_meet_in_the_loop_alone(room: str) -> None:
+    path = ROOT / "cdrmix" / "train" / f"{room}.py"
+    assert {n for n in imports(path) if within(n, "cdrmix.train")} <= {f"cdrmix.train.{n}" for n in ROOMS[room]}
+    if room == "step":
+        assert not [n for n in imports(path) if within(n, "os", "pathlib", "time", "safetensors", "cdrmix.runs")]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cdrmix" / "train").glob("*.py")), ids=lambda path: path.stem)
+def test_training_reaches_into_nothing_private(path: Path) -> None:
+    """What begins with `_` is of the file that defines it: of a module, training uses what anyone may use."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    own = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    own |= {n.target.id for n in nodes if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+    read = [n for n in nodes if isinstance(n, ast.Attribute) and n.attr.startswith("_") and not n.attr.endswith("__")]
+    assert not [
+        f"{n.lineno}: {ast.unparse(n)}"
+        for n in read
+        if n.attr not in own and not (isinstance(n.value, ast.Name) and n.value.id in ("self", "cls"))
+    ]
+    assert not [name for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names if (name := a.name)[0] == "_"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from cdrmix.record import write_record
 from cdrmix.train.batches import IGNORE, Lanes
 from cdrmix.train.evaluate import evaluate
 from cdrmix.train.loop import Trainer
+from cdrmix.train.place import Placement
 from cdrmix.train.store import TokenStore
 from cdrmix.train.tokenizer import train_tokenizer
 from tests.good.test_train import config, losses
@@ -80,6 +82,16 @@ def test_another_tokenizer_beside_the_start_is_said(tmp_path: Path) -> None:
     train_tokenizer([tmp_path / "text.txt"], 257).save(str(home / "tokenizer.json"))
     assert "another tokenizer" in Trainer(config(tmp_path, "second", checkpoint=home)).notes[-1]
     assert "another tokenizer" not in str(Trainer(config(tmp_path, "third", checkpoint=tmp_path / "first")).notes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [({"device": "cuda"}, "`device` cuda"), ({"work": "bf16"}, "`work` bf16"), ({"processes": 2}, "`processes` 2")],
+)
+def test_a_placement_that_does_not_exist_is_refused_by_name(asked: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says) as error:
+        Placement(**asked)
+    assert " is " in error.value.help
 
 
 # --- from state ------------------------------------------------------------------------------------------------------
