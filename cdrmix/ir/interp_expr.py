@@ -21,8 +21,8 @@ from cdrmix.ir import build
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Axis, DType, Index, Node, Ref
 from cdrmix.ir.ops import OPS
-from cdrmix.ir.types import Product, matrix_product, rounded
-from cdrmix.ir.walk import Windows, factors, window_positions, windowed
+from cdrmix.ir.types import NARROW, matrix_product, operand_type, rounded
+from cdrmix.ir.walk import Windows, multiplied, window_positions, windowed
 
 Array = NDArray[Any]
 
@@ -116,8 +116,8 @@ class _Compiler:
 
     def reduce(self, n: Node) -> Expression:
         body = n.args[0]
-        if self.types and (product := matrix_product(n)) is not None:
-            return self.product(n, product)
+        if self.types and operand_type(n, self.types) in NARROW:
+            return self.product(n)
         if n.op == "sum" and body.op == "mul" and body.dtype in FLOATS and set(n.arg) <= set(body.free):
             return self.contract(n)
         order = n.free + n.arg
@@ -128,10 +128,12 @@ class _Compiler:
 
     def contract(self, n: Node) -> Expression:
         """A sum of products without the product's array."""
-        return self.summed(n, [(self.compile(a), a.free) for a in factors(n.args[0])])
+        return self.summed(n, [(self.compile(a), a.free) for a in multiplied(n.args[0])])
 
-    def product(self, n: Node, product: Product) -> Expression:
+    def product(self, n: Node) -> Expression:
         """A value that meets a matrix: it is rounded as one, whatever its factors."""
+        product = matrix_product(n)
+        assert product is not None
         operand = reduce(build.mul, product.operand)
         value, dtype = self.compile(operand), self.types[product.matrix.arg.ref.name]
         rest = [(self.compile(a), a.free) for a in (product.matrix, *product.outer)]

@@ -53,7 +53,10 @@ NARROW: frozenset[DType] = frozenset({"bf16", "f16"})
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """`sum(matrix * operand) * outer`: `matrix` is the read of a parameter; the others are factors of one product."""
+    """`sum(matrix * operand) * outer`: the read of a parameter, and the factors of two products.
+
+    `outer` are those with an index of the matrix's own; a factor that is one number belongs to the operand.
+    """
 
     matrix: Node
     operand: tuple[Node, ...]
@@ -66,16 +69,16 @@ def matrix_product(n: Node) -> Product | None:
     """
     if n.op != "sum" or n.dtype not in FLOATS:
         return None
-    factors = list(walk.factors(n.args[0]))
-    summed = set(n.arg)
-    inner = [f for f in factors if summed & set(f.free)]
-    for m in inner:
+    summed, factors = set(n.arg), walk.factors(n.args[0])
+    for m in factors:
         if m.op != "read" or m.arg.ref.kind != "param" or not all(a.op == "index" for a in m.args):
             continue
-        others = [f for f in inner if f is not m]
-        met = {i for f in others for i in f.free}
-        if others and summed & set(m.free) & met and set(m.free) - summed - met:
-            return Product(m, tuple(others), tuple(f for f in factors if not summed & set(f.free)))
+        others = [f for f in factors if f is not m]
+        met = {i for f in others if summed & set(f.free) for i in f.free}
+        own = set(m.free) - summed - met
+        if own and summed & set(m.free) & met:
+            operand = tuple(f for f in others if not own & set(f.free))
+            return Product(m, operand, tuple(f for f in others if own & set(f.free)))
     return None
 
 

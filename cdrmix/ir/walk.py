@@ -52,13 +52,26 @@ def reads(n: Node) -> Iterator[Node]:
     return (m for m in nodes(n) if m.op == "read")
 
 
-def factors(n: Node) -> Iterator[Node]:
-    """The factors of a product of numbers; of anything else, itself."""
+def multiplied(n: Node) -> Iterator[Node]:
+    """The operands of a product of numbers as it is written; of anything else, itself."""
     if n.op == "mul" and n.dtype in FLOATS:
         for a in n.args:
-            yield from factors(a)
+            yield from multiplied(a)
     else:
         yield n
+
+
+def factors(n: Node) -> tuple[Node, ...]:
+    """The factors of a product; a quotient's divisor is a factor `1/divisor`, a sign is one of -1."""
+    match n.op:
+        case "mul":
+            return factors(n.args[0]) + factors(n.args[1])
+        case "div":
+            return (*factors(n.args[0]), build.div(build.const(1.0), n.args[1], n.args[1].span))
+        case "neg":
+            return (build.const(-1), *factors(n.args[0]))
+        case _:
+            return (n,)
 
 
 def refs(n: Node) -> set[Ref]:

@@ -68,7 +68,7 @@ class Attention:
         t = n.arg[0]
         inside: list[Node] = []
         around: list[Node] = []
-        for f in algebra.factors(n.args[0]):
+        for f in walk.factors(n.args[0]):
             (inside if t in f.free else around).append(self._resolved(f, t))
         weights = [f for f in inside if f.op == "softmax"]
         if not weights:
@@ -158,7 +158,7 @@ class Attention:
     def _normalised(self, n: Node) -> bool:
         """Whether a sum over a window weighs by a softmax, here or in a definition it reads."""
         t = n.arg[0]
-        return any(self._resolved(f, t).op == "softmax" for f in algebra.factors(n.args[0]) if t in f.free)
+        return any(self._resolved(f, t).op == "softmax" for f in walk.factors(n.args[0]) if t in f.free)
 
 
 def _static(places: tuple[Node, ...] | list[Node], indices: set[Index]) -> bool:

@@ -145,7 +145,7 @@ def gather_factors(n: Node, loops: frozenset[Index]) -> Node:
     """A product, at `n` or reduced by it, with the factors that run over the same few indices multiplied together."""
     if n.op == "sum" and n.args[0].op == "mul":
         return walk.rebuild(n, (gather_factors(n.args[0], loops),))
-    factors = list(walk.factors(n))
+    factors = list(walk.multiplied(n))
     if len(factors) < 3:
         return n
     few: list[list[Node]] = []

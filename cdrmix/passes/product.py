@@ -35,19 +35,6 @@ def constant(n: Node) -> float | None:
     return None if None in args else float(op.numpy(*args))
 
 
-def factors(n: Node) -> tuple[Node, ...]:
-    """The factors of a product; a quotient's divisor is a factor `1/divisor`."""
-    match n.op:
-        case "mul":
-            return factors(n.args[0]) + factors(n.args[1])
-        case "div":
-            return factors(n.args[0]) + invert(n.args[1])
-        case "neg":
-            return (build.const(-1), *factors(n.args[0]))
-        case _:
-            return (n,)
-
-
 def invert(n: Node) -> tuple[Node, ...]:
     """The factors of `1/n`."""
     return (build.div(ONE, n, n.span),)

@@ -142,7 +142,7 @@ def _batch(
 def _decay_factors(terms: list[Term]) -> tuple[Node, ...]:
     """The factors of a decay; a sum of terms is one factor."""
     whole = _decay(terms)
-    return () if algebra.constant(whole) is not None else algebra.factors(whole)
+    return () if algebra.constant(whole) is not None else walk.factors(whole)
 
 
 def _decay(terms: list[Term]) -> Node:
@@ -165,10 +165,10 @@ def _chunk(group: Group, map_: Affine, decay: dict[Edge, list[Term]], addend: di
     if len(group.states) == 1:
         nodes.setdefault((group.states[0], group.states[0]), algebra.ZERO)
         ((edge, whole),) = nodes.items()
-        rows = [f for f in algebra.factors(whole) if set(f.free) & set(group.value)]
+        rows = [f for f in walk.factors(whole) if set(f.free) & set(group.value)]
         if rows:
             value_decay = algebra.product(rows)
-            nodes[edge] = algebra.product(f for f in algebra.factors(whole) if f not in rows)
+            nodes[edge] = algebra.product(f for f in walk.factors(whole) if f not in rows)
     elif any(set(f.free) & set(group.value) for ts in decay.values() for f in _decay_factors(ts)):
         return replace(group, form="scan", why="several states decay along their rows")
     outers = _merged([_outer(t, s, group.key) for s, terms in addend.items() for t in terms])

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from cdrmix.ir import build, walk
 from cdrmix.ir.nodes import Def, Index, Node, Ref, Stmt
 from cdrmix.passes import graph
-from cdrmix.passes.product import factors, invert, product
+from cdrmix.passes.product import invert, product
 from cdrmix.passes.views import Move, move
 
 MOST_TERMS = 256
@@ -145,7 +145,7 @@ class Leaves:
                 body, bound = self._rebound(n)
                 return [replace(t, bound=bound + t.bound) for t in self.split(body)]
             case _:
-                return [Term(factors(n))]
+                return [Term(walk.factors(n))]
 
     def terms(self, ref: Ref) -> list[Term]:
         """The terms of a definition, over its own indices."""

@@ -270,7 +270,7 @@ def test_a_matrix_is_met_where_an_index_is_summed_and_one_is_its_own() -> None:
     W, x, v = at("param", "W", d, k), at("input", "x", k), at("param", "v", k)
     found = matrix_product(reduce("sum", (k,), mul(mul(W, add(x, v)), const(2.0))))
     assert found is not None
-    assert (found.matrix, found.operand, found.outer) == (W, (add(x, v),), (const(2.0),))
+    assert (found.matrix, found.operand, found.outer) == (W, (add(x, v), const(2.0)), ())
     assert operand_type(reduce("sum", (k,), mul(x, W)), {"W": "f16", "v": "f32"}) == "f16"
     gate = at("def", "g", d)
     gated = matrix_product(reduce("sum", (k,), mul(mul(W, gate), mul(x, v))))
