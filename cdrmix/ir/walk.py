@@ -6,7 +6,7 @@ Output: its parts, or the same thing with parts replaced; what is unchanged is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import singledispatch
 from math import prod
@@ -74,6 +74,11 @@ def factors(n: Node) -> tuple[Node, ...]:
             return (n,)
 
 
+def has_reads(n: Node) -> bool:
+    """Whether `n` reads anything: else it is known but for indices and `pos`."""
+    return any(True for _ in reads(n))
+
+
 def refs(n: Node) -> set[Ref]:
     """What `n` reads."""
     return {m.arg.ref for m in reads(n)}
@@ -91,6 +96,16 @@ def holding(n: Node, ref: Ref) -> set[int]:
 def indices(n: Node) -> set[Index]:
     """Every index variable in `n`, free or bound."""
     return {i for m in nodes(n) for i in (*m.free, *bound(m))}
+
+
+def sizes(indices: Iterable[Index]) -> tuple[int, ...]:
+    """The sizes of the axes that indices run over."""
+    return tuple(i.axis.size for i in indices)
+
+
+def size(indices: Iterable[Index]) -> int:
+    """How many values indices take together."""
+    return prod(i.axis.size for i in indices)
 
 
 def rebuild(n: Node, args: tuple[Node, ...]) -> Node:

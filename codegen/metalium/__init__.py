@@ -21,7 +21,7 @@ from .artefact import (
     runtime_files,
     tools,
 )
-from .budget import inspect
+from .cost.budget import inspect
 
 __all__ = [
     "OPS",

@@ -23,8 +23,8 @@ from cdrmix.ir import layout
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model, Stored
 
-from .reductions import REDUCTIONS
-from .registers import ELEMENTWISE
+from .emit.registers import ELEMENTWISE
+from .lower.definitions import REDUCTIONS
 from .tiles import TILE, in_planes, pages_of, tilise, untilise
 
 OPTIONS: Mapping[str, Any] = {"device": "n150", "cores": None}
@@ -64,7 +64,7 @@ def device(target: str) -> str | None:
 
 def require(target: str, options: Mapping[str, Any]) -> None:
     """Refuse at once what no plan can be made for."""
-    from .devices import DEVICES
+    from .cost.devices import DEVICES
 
     known = DEVICES.get(options["device"])
     if known is None:
@@ -91,7 +91,8 @@ def _alone(text: str) -> str:
 
 def emit(program: Program, target: str, options: Mapping[str, Any]) -> dict[str, str | bytes]:
     """The kernels by name; `manifest.json` among them holds the launch description."""
-    from .launch import emit_kernels, launch_description
+    from .emit.kernels import emit_kernels
+    from .emit.launch import launch_description
     from .model import plan_model
 
     plan = plan_model(program, options["device"], options["cores"])

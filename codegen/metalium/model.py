@@ -11,12 +11,12 @@ from dataclasses import replace
 from cdrmix.diagnose import CompileError
 from cdrmix.ir import forms
 
-from .devices import DEVICES, Device
-from .distribute import distribute
-from .memory import misfits, own_bytes, state_bytes
-from .placement import place
+from .cost.devices import DEVICES, Device
+from .cost.memory import misfits, own_bytes, state_bytes
+from .deal.distribute import distribute
+from .deal.placement import place
+from .lower.lines import schedule
 from .plan import ModelPlan
-from .schedule import schedule
 
 
 def plan_model(program: forms.Program, device: str = "n150", cores: int | None = None) -> ModelPlan:

@@ -11,19 +11,21 @@ split or a merge of axes moves nothing; a matrix state in 32x32 tiles.  Three ke
 The reader streams weights in the order in which they lie in DRAM, as far ahead as its buffer allows; the writer runs
 the steps one after the other, so that no step sees a half-written array.
 
-Expressions over whole numbers (addresses, ages, places) are IR nodes: const, index, context `pos`, integer
-arithmetic, comparisons, `select`, and reads of `i32` arrays; `schedule` reads the token and `pos` from one, `inputs`.
-Bytes and tiles are counted here, cycles in `budget.py`.
+The steps are those of `ir.steps` and what only this machine does.  Whole numbers are read from `i32` arrays, the token
+and `pos` from one of them, `inputs`.  A split array is read within the reader's own units only; its first index still
+counts from the whole's front.  Where a split state is written at a place whose first number has no index (a ring's row
+of this token), the core that holds the row does all of it.  The planes of a streamed product's left factor, which TF32
+holds exactly, lie in rows of one tile; `transposed` products have a right factor in tiles that the FPU turns round.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from cdrmix.diagnose import NOWHERE, Span
-from cdrmix.ir.nodes import Index, Node, Stored
+from cdrmix.ir.nodes import Node, Stored
+from cdrmix.ir.steps import Copy, Map, Parts, Step
 
 TILE = 32
 """Rows and columns of a tile."""
@@ -62,159 +64,24 @@ class Array:
     offset: int = -1
 
 
+# --- the machine's own steps ---------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
-class Load:
-    """An element of an array: `at` is one whole number an axis of `view`, over the indices of the step.
-
-    `view` has as many elements as the array, row-major.  Where `when` is there and false, the element is `fill`.
-    A split array is read within the reader's own units only; its first index still counts from the whole's front.
-    """
-
-    array: str
-    view: tuple[int, ...]
-    at: tuple[Node, ...]
-    when: Node | None = None
-    fill: float = 0.0
-
-
-# --- expressions of floats -----------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """The step's load of that number."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """An elementwise row of `ir.ops`, `const` (then `value`), or `tf32`: its argument with the nine highest bits of its
-    mantissa, the rest cut off.  Comparisons give 0 or 1; `pow` is not among them.
-    """
-
-    op: str
-    args: tuple[Expression, ...] = ()
-    value: float = 0.0
-
-
-Expression = Operand | Call
-
-
-# --- steps ---------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Map:
-    """out[indices] = value, elementwise, in f32.  `indices` span `out`; a split one runs over the core's units.
-
-    `place` is where in `out` (None: at the indices), one whole number an axis of its shape; it may depend on `pos` and
-    picks, never on data.
-    """
-
-    out: str
-    indices: tuple[Index, ...]
-    value: Expression
-    loads: tuple[Load, ...]
-    place: tuple[Node, ...] | None = None
-    span: Span = field(default=NOWHERE, compare=False)
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """out[place] = load, for either dtype: nothing is computed.
-
-    Where a split state is written at a place whose first number has no index (a ring's row of this token), the core
-    that holds the row does all of it.
-    """
-
-    out: str
-    indices: tuple[Index, ...]
-    load: Load
-    place: tuple[Node, ...] | None = None
-    span: Span = field(default=NOWHERE, compare=False)
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """out[indices] = a whole number; stored as a float where `out` is f32."""
-
-    out: str
-    indices: tuple[Index, ...]
-    value: Node
-    span: Span = field(default=NOWHERE, compare=False)
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Streamed:
-    """A parameter as a matrix that the reader streams: see `Tiled` for its order.
-
-    `instance` is which matrix of a bank, a whole number (a pick, read from an i32 array), or None.
-    """
-
-    tensor: str
-    instance: Node | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """outs[lead, rows, columns] = sum over k of left[lead, rows, k] * right[lead, columns, k].
-
-    `left` are planes: the factor as a sum of one or two parts that TF32 holds exactly.  With a `Streamed` right there
-    are no rows, the planes lie in rows of one tile, and each has its own array in `outs`; with arrays the planes of
-    both sides are multiplied and added up in the destination registers, into the one array of `outs`.
-    `transposed`: `right` is an array in tiles whose last axes are (columns, k): the FPU turns its tiles round.
-    """
-
-    outs: tuple[str, ...]
-    lead: tuple[Index, ...]
-    rows: tuple[Index, ...]
-    columns: tuple[Index, ...]
-    k: tuple[Index, ...]
-    left: tuple[Load, ...]
-    right: Streamed | tuple[Load, ...]
-    transposed: bool = False
-    span: Span = field(default=NOWHERE, compare=False)
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Extreme:
-    """out[indices] = the largest or smallest of `load` over `bound`, exactly, on the data-movement core."""
-
-    out: str
-    kind: Literal["max", "min"]
-    indices: tuple[Index, ...]
-    bound: tuple[Index, ...]
-    load: Load
-    span: Span = field(default=NOWHERE, compare=False)
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TopK:
-    """values[lead, k], picks[lead, k]: the largest of `load` along `over`, largest first, ties by the lowest place."""
-
-    values: str | None
-    picks: str | None
-    lead: tuple[Index, ...]
-    k: Index
-    over: Index
-    load: Load
-    span: Span = field(default=NOWHERE, compare=False)
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Gather:
+class Gather(Step):
     """Every core's units of `source` (split, flat) into `out`, which every core holds whole."""
 
     out: str
     source: str
-    text: str = ""
+
+    @property
+    def parts(self) -> Parts:
+        return Parts((self.out,), source=self.source)
+
+    def reading(self, by: Mapping[str, str]) -> Gather:
+        return replace(self, source=by.get(self.source, self.source))
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(Step):
     """Elements first … of a DRAM tensor into an array: all of it, or, where the array is split, the core's own units.
 
     `row` is a whole number: which row (page) of the tensor the array begins at; bf16 becomes f32 on the way.
@@ -223,19 +90,36 @@ class Fetch:
     out: str
     tensor: str
     row: Node | None = None
-    text: str = ""
+
+    @property
+    def parts(self) -> Parts:
+        return Parts((self.out,), wholes=() if self.row is None else (self.row,))
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class Write(Step):
     """An array into a DRAM tensor, row-major: each core its own units; core 0 one that every core holds."""
 
     tensor: str
     source: str
-    text: str = ""
+
+    @property
+    def parts(self) -> Parts:
+        return Parts(source=self.source)
+
+    def reading(self, by: Mapping[str, str]) -> Write:
+        return replace(self, source=by.get(self.source, self.source))
 
 
-Step = Map | Copy | Whole | Product | Extreme | TopK | Gather | Fetch | Write
+def is_entry(step: Step, out: Array) -> bool:
+    """Whether a step writes one row of a state that lies flat, as that of a ring's entry is."""
+    placed = isinstance(step, Copy | Map) and step.place is not None and not step.place[0].free
+    return placed and out.memory == "state" and out.layout == "flat"
+
+
+def by_owner(step: Step, out: Array) -> bool:
+    """Whether a step, its result split, is done by the one core that has the place."""
+    return isinstance(step, Copy) and is_entry(step, out)
 
 
 # --- what lies in DRAM ---------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import numpy as np
 from cdrmix.codegen.metalium import plan
 
 from cdrmix.ir import layout
+from cdrmix.ir import steps as form
 from cdrmix.ir.interp import Interpreter
 from cdrmix.ir.nodes import Index, Model, Node
 from cdrmix.ir.ops import OPS
@@ -99,7 +100,7 @@ class Core:
         assert np.all((flat >= first) & (flat < end)), f"{name}: core {self.number} reads what it does not hold"
         return self.held[name][np.asarray(flat) - first]
 
-    def load(self, load: plan.Load, at: Mapping[Index, Array]) -> Array:
+    def load(self, load: form.Load, at: Mapping[Index, Array]) -> Array:
         """A load at each point."""
         array, size = self.program.arrays[load.array], len(next(iter(at.values())))
         assert prod(load.view) == prod(array.shape), f"{load.array} {array.shape} is seen as {load.view}"
@@ -140,12 +141,12 @@ class Core:
 _POWERS = {"tf32": tf32}
 
 
-def value(e: plan.Expression, loads: Sequence[Array], dtype: type) -> Array:
+def value(e: Node, loads: Sequence[Array], dtype: type) -> Array:
     """An expression of loads."""
-    if isinstance(e, plan.Operand):
-        return loads[e.number]
+    if e.op == "operand":
+        return loads[e.arg]
     if e.op == "const":
-        return np.asarray(e.value, dtype)
+        return np.asarray(e.arg, dtype)
     args = [value(a, loads, dtype) for a in e.args]
     compute = _POWERS.get(e.op) or OPS[e.op].numpy
     if e.op == "select":
@@ -255,7 +256,7 @@ class PlanRunner:
         for core, kept in zip(cores, self.kept[call.path], strict=True):
             kept |= {name: core.held[name] for name in resident}
 
-    def everywhere(self, call: plan.CallOf, program: plan.Program, cores: list[Core], step: plan.Step) -> None:
+    def everywhere(self, call: plan.CallOf, program: plan.Program, cores: list[Core], step: form.Step) -> None:
         """One step, on every core."""
         match step:
             case plan.Gather():
@@ -273,34 +274,34 @@ class PlanRunner:
                 assert whole.size == prod(program.tensors[step.tensor].shape), step
                 assert not np.isnan(whole).any(), f"{step.source} is not all there"
                 self.tensors[name] = whole
-            case plan.Product():
+            case form.Product():
                 for core in cores:
                     self.product(call, program, core, step)
             case _:
                 for core in cores:
                     self.alone(call, program, core, step)
 
-    def alone(self, call: plan.CallOf, program: plan.Program, core: Core, step: plan.Step) -> None:
+    def alone(self, call: plan.CallOf, program: plan.Program, core: Core, step: form.Step) -> None:
         """A step that a core does by itself."""
         match step:
-            case plan.Map():
+            case form.Map():
                 flat, at = core.mine(step.out, step.indices, step.place)
                 self.safe(core, step, flat, at)
                 found = value(step.value, [core.load(x, at) for x in step.loads], self.dtype)
                 core.store(step.out, flat, np.broadcast_to(found, flat.shape))
-            case plan.Copy():
+            case form.Copy():
                 flat, at = core.mine(step.out, step.indices, step.place)
                 self.safe(core, step, flat, at)
                 core.store(step.out, flat, core.load(step.load, at))
-            case plan.Whole():
+            case form.Whole():
                 flat, at = core.mine(step.out, step.indices, None)
                 core.store(step.out, flat, np.broadcast_to(core.whole(step.value, at), flat.shape))
-            case plan.Extreme():
+            case form.Extreme():
                 flat, at = core.mine(step.out, step.indices, None)
                 inner = core.points(step.bound)
                 found = core.load(step.load, _with(at, inner)).reshape(len(flat), _count(inner))
                 core.store(step.out, flat, found.max(1) if step.kind == "max" else found.min(1))
-            case plan.TopK():
+            case form.TopK():
                 self.top(core, step)
             case plan.Fetch():
                 tensor, array = program.tensors[step.tensor], program.arrays[step.out]
@@ -312,9 +313,9 @@ class PlanRunner:
                 assert begin >= 0 and begin + prod(array.shape) <= source.size == prod(tensor.shape), step
                 core.held[step.out] = source[begin + first : begin + end].astype(core.held[step.out].dtype)
 
-    def safe(self, core: Core, step: plan.Map | plan.Copy, flat: Array, at: Mapping[Index, Array]) -> None:
+    def safe(self, core: Core, step: form.Map | form.Copy, flat: Array, at: Mapping[Index, Array]) -> None:
         """No element is read after it was overwritten, whatever the order of the tiles."""
-        for load in step.loads if isinstance(step, plan.Map) else (step.load,):
+        for load in step.loads if isinstance(step, form.Map) else (step.load,):
             if load.array == step.out:
                 there = np.ones(len(flat), bool)
                 if load.when is not None:
@@ -324,7 +325,7 @@ class PlanRunner:
                 other = (read != flat[there]) & np.isin(read, flat)
                 assert not other.any(), f"{step.out} is overwritten while it is read: {step.text}"
 
-    def top(self, core: Core, step: plan.TopK) -> None:
+    def top(self, core: Core, step: form.TopK) -> None:
         name = step.picks if step.picks is not None else step.values
         assert name is not None
         flat, at = core.mine(name, (*step.lead, step.k), None)
@@ -336,7 +337,7 @@ class PlanRunner:
             if out is not None:
                 core.store(out, flat, picked[:, 0])
 
-    def product(self, call: plan.CallOf, program: plan.Program, core: Core, step: plan.Product) -> None:
+    def product(self, call: plan.CallOf, program: plan.Program, core: Core, step: form.Product) -> None:
         flat, at = core.mine(step.outs[0], (*step.lead, *step.rows, *step.columns), None)
         for out in step.outs:
             assert program.arrays[out].split == program.arrays[step.outs[0]].split, step
@@ -345,7 +346,7 @@ class PlanRunner:
         single = self.dtype is np.float32
         lefts = [core.load(x, points).reshape(count) for x in step.left]
         lefts = [tf32(x) for x in lefts] if single else lefts
-        if isinstance(step.right, plan.Streamed):
+        if isinstance(step.right, form.Streamed):
             assert not step.rows and len(step.outs) == len(step.left), step
             right = self.streamed(call, program, core, step, points).reshape(count)
             for out, left in zip(step.outs, lefts, strict=True):
@@ -358,10 +359,10 @@ class PlanRunner:
         core.store(step.outs[0], flat, found)
 
     def streamed(
-        self, call: plan.CallOf, program: plan.Program, core: Core, step: plan.Product, points: Mapping[Index, Array]
+        self, call: plan.CallOf, program: plan.Program, core: Core, step: form.Product, points: Mapping[Index, Array]
     ) -> Array:
         """The elements of a matrix at each point."""
-        assert isinstance(step.right, plan.Streamed)
+        assert isinstance(step.right, form.Streamed)
         tensor = program.tensors[step.right.tensor]
         t = tensor.tiled
         assert t is not None and sorted((*t.bank, *t.lead, *t.columns, *t.k)) == list(range(len(tensor.shape))), tensor

@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 from cdrmix.codegen.metalium import plan
 from cdrmix.codegen.metalium.artefact import runtime_files
-from cdrmix.codegen.metalium.kernels import emit_kernels
-from cdrmix.codegen.metalium.launch import launch_description
-from cdrmix.codegen.metalium.setting import words
+from cdrmix.codegen.metalium.emit.buffers import words
+from cdrmix.codegen.metalium.emit.kernels import emit_kernels
+from cdrmix.codegen.metalium.emit.launch import launch_description
 from cdrmix.codegen.metalium.tiles import tilise
 from cdrmix.runtime.encodings import ENCODINGS, Entry
 from cdrmix.runtime.metalium import emulated
 from cdrmix.runtime.metalium.host import Model
 
 from cdrmix.ir import build
+from cdrmix.ir import steps as form
 from cdrmix.ir.nodes import Axis, Index, Node, Ref
 from cdrmix.weights import write_tensors
 
@@ -40,10 +41,10 @@ def at(*places: Index | Node | int) -> tuple[Node, ...]:
     )
 
 
-def load(array: str, *indices: Index | Node | int, view: Sequence[int] = (), **more: object) -> plan.Load:
+def load(array: str, *indices: Index | Node | int, view: Sequence[int] = (), **more: object) -> form.Load:
     """A load; its view is as wide as the indices where nothing is said."""
     sizes = tuple(view) or tuple(i.axis.size for i in indices if isinstance(i, Index))
-    return plan.Load(array, sizes, at(*indices), **more)  # type: ignore[arg-type]
+    return form.Load(array, sizes, at(*indices), **more)  # type: ignore[arg-type]
 
 
 def whole(array: str, size: int, place: Node | int) -> Node:
@@ -51,14 +52,12 @@ def whole(array: str, size: int, place: Node | int) -> Node:
     return build.read(Ref("def", array), (Axis(array, size),), at(place), "int")
 
 
-def op(name: str, *args: plan.Expression | int) -> plan.Call:
-    """A call; a number stands for that operand."""
-    return plan.Call(name, tuple(plan.Operand(a) if isinstance(a, int) else a for a in args))
+def op(name: str, *args: Node | int) -> Node:
+    """An operation; a number stands for that operand."""
+    return form.apply(name, *(form.operand(a) if isinstance(a, int) else a for a in args))
 
 
-def number(value: float) -> plan.Call:
-    """A literal."""
-    return plan.Call("const", (), value)
+number = form.literal
 
 
 def rows(name: str, *shape: int, dtype: str = "f32") -> plan.Tensor:
@@ -90,30 +89,30 @@ def bank(cores: int) -> plan.Program:
         arrays[n] = plan.Array(n, (D,), split=own)
     for n in ("a_all", "b_all"):
         arrays[n] = plan.Array(n, (D,))
-    steps: list[plan.Step] = [
+    steps: list[form.Step] = [
         plan.Fetch("inputs", "inputs"), plan.Fetch("x", "x"), plan.Fetch("g", "table", whole("inputs", 2, 0)),
-        plan.TopK("values", "picks", (), two, of, load("g", of)),
-        plan.Extreme("most", "min", (), (of,), load("g", of)),
-        plan.Map("ring", (t, two), number(-1.0), ()),
-        plan.Copy("ring", (two,), load("values", two), at(slot, two)),
-        plan.Copy("window", (t, two), plan.Load("ring", (3, 2), at(age, two), there, 7.0)),
-        plan.Whole("count", (two,), build.add(tripled, pos)),
-        plan.Map("hi", (k,), op("tf32", 0), (load("x", k),)),
-        plan.Map("lo", (k,), op("sub", 0, op("tf32", 0)), (load("x", k),)),
+        form.TopK("values", "picks", (), two, of, load("g", of)),
+        form.Extreme("most", "min", (), (of,), load("g", of)),
+        form.Map("ring", (t, two), number(-1.0), ()),
+        form.Copy("ring", (two,), load("values", two), at(slot, two)),
+        form.Copy("window", (t, two), form.Load("ring", (3, 2), at(age, two), there, 7.0)),
+        form.Whole("count", (two,), build.add(tripled, pos)),
+        form.Map("hi", (k,), op("tf32", 0), (load("x", k),)),
+        form.Map("lo", (k,), op("sub", 0, op("tf32", 0)), (load("x", k),)),
     ]  # fmt: skip
     for place, n in enumerate("ab"):
-        right = plan.Streamed("F", whole("picks", 2, place))
+        right = form.Streamed("F", whole("picks", 2, place))
         text = f"{n}[i] = sum[k](F[picks[{place}], i, k]*x[k])"
         steps += [
-            plan.Product((f"{n}_hi", f"{n}_lo"), (), (), (i,), (k,), (load("hi", k), load("lo", k)), right, text=text),
-            plan.Map(n, (i,), op("add", 0, 1), (load(f"{n}_hi", i), load(f"{n}_lo", i)), text=text),
-            plan.Gather(f"{n}_all", n) if cores > 1 else plan.Copy(f"{n}_all", (i,), load(n, i)),
+            form.Product((f"{n}_hi", f"{n}_lo"), (), (), (i,), (k,), (load("hi", k), load("lo", k)), right, text=text),
+            form.Map(n, (i,), op("add", 0, 1), (load(f"{n}_hi", i), load(f"{n}_lo", i)), text=text),
+            plan.Gather(f"{n}_all", n) if cores > 1 else form.Copy(f"{n}_all", (i,), load(n, i)),
         ]
     e = index("e", 6)
     places = [("a_all", i, 0), ("b_all", i, D), ("window", e, 2 * D), ("count", two, 2 * D + 6)]
     for n, x, start in places:
-        steps.append(plan.Copy("out", (x,), load(n, x), (build.add(build.index(x), build.const(start)),)))
-    steps += [plan.Copy("out", (), load("most", 0, view=(1,)), at(2 * D + 8)), plan.Write("logits", "out")]
+        steps.append(form.Copy("out", (x,), load(n, x), (build.add(build.index(x), build.const(start)),)))
+    steps += [form.Copy("out", (), load("most", 0, view=(1,)), at(2 * D + 8)), plan.Write("logits", "out")]
     tensors = {
         "inputs": rows("inputs", 1, 2, dtype="i32"), "table": rows("table", 5, E), "x": rows("x", 1, K),
         "F": plan.Tensor("F", "tiles", "bf16", (E, D, K), tiled), "logits": rows("logits", 1, 2 * D + 9),

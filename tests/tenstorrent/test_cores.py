@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cdrmix.codegen.metalium import model as model_planning
-from cdrmix.codegen.metalium.devices import DEVICES, Device
-from cdrmix.codegen.metalium.distribute import distribute
-from cdrmix.codegen.metalium.placement import place
+from cdrmix.codegen.metalium.cost.devices import DEVICES, Device
+from cdrmix.codegen.metalium.deal.distribute import distribute
+from cdrmix.codegen.metalium.deal.placement import place
+from cdrmix.codegen.metalium.lower.lines import schedule
 from cdrmix.codegen.metalium.plan import ModelPlan
-from cdrmix.codegen.metalium.schedule import schedule
 
 from cdrmix.check import load, load_op
 from cdrmix.compiler import lower

@@ -12,32 +12,15 @@ from math import prod
 
 import numpy as np
 import pytest
-from cdrmix.codegen.metalium.devices import DEVICES
-from cdrmix.codegen.metalium.distribute import distribute
-from cdrmix.codegen.metalium.locality import finest, is_local, own, split_of, used
-from cdrmix.codegen.metalium.placement import bytes_of, lifetimes, place
-from cdrmix.codegen.metalium.plan import (
-    Array,
-    Call,
-    Copy,
-    Fetch,
-    Gather,
-    Load,
-    Map,
-    Operand,
-    Product,
-    Program,
-    Split,
-    Step,
-    Streamed,
-    Tensor,
-    Tiled,
-    Write,
-)
-from cdrmix.codegen.metalium.uses import outs, reads, space
+from cdrmix.codegen.metalium.cost.devices import DEVICES
+from cdrmix.codegen.metalium.deal.distribute import distribute
+from cdrmix.codegen.metalium.deal.locality import finest, is_local, own, reads, split_of, used
+from cdrmix.codegen.metalium.deal.placement import bytes_of, lifetimes, place
+from cdrmix.codegen.metalium.plan import Array, Fetch, Gather, Program, Split, Tensor, Tiled, Write
 
 from cdrmix.ir import build
 from cdrmix.ir.nodes import Axis, Index, Node
+from cdrmix.ir.steps import Copy, Load, Map, Product, Step, Streamed, apply, operand
 
 DEVICE = DEVICES["n150"]
 CORES = [2, 3, 5, 16, 64]
@@ -53,9 +36,9 @@ def load(array: str, *at: Index | Node, view: tuple[int, ...] = ()) -> Load:
 
 
 def elementwise(out: str, indices: tuple[Index, ...], *loads: Load) -> Map:
-    value = Operand(0)
+    value = operand(0)
     for number in range(1, len(loads)):
-        value = Call("mul", (value, Operand(number)))
+        value = apply("mul", value, operand(number))
     return Map(out, indices, value, loads)
 
 
@@ -121,7 +104,7 @@ def check(found: Program, cores: int) -> None:
     """No step reads or writes beyond its core's own units, and nothing that lives at once lies at one place."""
     assert found.cores <= cores
     for step in found.steps:
-        written = {found.arrays[name].split for name in outs(step)}
+        written = {found.arrays[name].split for name in step.parts.outs}
         mine = written.pop() if written else None
         assert not written, "results of one step are split alike"
         for read in reads(step):
@@ -129,10 +112,10 @@ def check(found: Program, cores: int) -> None:
             if source.split is None:
                 continue
             assert not read.whole and source.split == mine, (step, source)
-            sizes = [n.axis.size for n in space(step)]
+            sizes = [n.axis.size for n in step.parts.space]
             for place_ in places(*(range(n) for n in sizes)):
                 unit = int(np.ravel_multi_index(place_, sizes)) * mine.lead // prod(sizes)
-                where = {n: build.const(p) for n, p in zip(space(step), place_, strict=True)}
+                where = {n: build.const(p) for n, p in zip(step.parts.space, place_, strict=True)}
                 for others in places(*(range(a.axis.size) for n in read.load.at for a in n.free if a not in where)):
                     left = [a for n in read.load.at for a in n.free if a not in where]
                     here = where | {a: build.const(p) for a, p in zip(left, others, strict=True)}

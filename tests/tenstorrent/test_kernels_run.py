@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cdrmix.codegen.metalium import plan
-from cdrmix.codegen.metalium.registers import ELEMENTWISE
+from cdrmix.codegen.metalium.emit.registers import ELEMENTWISE
 from cdrmix.codegen.metalium.tiles import in_bf16
 
 from cdrmix.ir import build
+from cdrmix.ir import steps as form
 from cdrmix.ir.ops import OPS
 
 from .agree import needs_compiler
@@ -32,11 +33,11 @@ def test_every_elementwise_operation(tmp_path: Path) -> None:
     a[:4], b[:4] = (0.0, 1.0, -2.0, 90.0), (0.0, 1.0, 3.0, -80.0)  # equal ones, whole powers, far apart
     positive = {"pow", "log", "sqrt"}
     i = index("i", N)
-    steps: list[plan.Step] = [plan.Fetch(n, n) for n in ("a", "b", "c", "p")]
+    steps: list[form.Step] = [plan.Fetch(n, n) for n in ("a", "b", "c", "p")]
     for place, name in enumerate(names):
         first = "p" if name in positive else "a"
         loads = tuple(load(n, i) for n in (first, "b", "c")[: OPS[name].arity])
-        steps.append(plan.Map("out", (i,), op(name, *range(OPS[name].arity)), loads, at(place, i)))
+        steps.append(form.Map("out", (i,), op(name, *range(OPS[name].arity)), loads, at(place, i)))
     steps.append(plan.Write("logits", "out"))
     arrays = {n: plan.Array(n, (N,)) for n in ("a", "b", "c", "p")} | {"out": plan.Array("out", (len(names), N))}
     tensors = {n: rows(n, 1, N) for n in ("a", "b", "c", "p")} | {"logits": rows("logits", 1, len(names) * N)}
@@ -55,7 +56,7 @@ def test_small_results_keep_their_digits(tmp_path: Path) -> None:
     x = np.linspace(-60, -10, N).astype(np.float32)
     steps = (
         plan.Fetch("x", "x"),
-        plan.Map("y", (i,), op("softplus", 0), (load("x", i),)),
+        form.Map("y", (i,), op("softplus", 0), (load("x", i),)),
         plan.Write("logits", "y"),
     )
     arrays = {n: plan.Array(n, (N,)) for n in ("x", "y")}
@@ -84,36 +85,36 @@ def test_matrices_in_tiles(tmp_path: Path, r: int, c: int, cores: int) -> None:
         arrays |= {f"{n}_hi": plan.Array(f"{n}_hi", s), f"{n}_lo": plan.Array(f"{n}_lo", s)}
     arrays["out"] = plan.Array("out", (H * (r + c),))
     given_names = ("m0", "w", "u", "s", "x", "v")
-    steps: list[plan.Step] = [plan.Fetch(n, n) for n in given_names]
+    steps: list[form.Step] = [plan.Fetch(n, n) for n in given_names]
     update = op("sub", op("mul", 0, 1), op("mul", op("mul", 2, 3), number(0.5)))
     loads = (load("m0", h, i, j), load("w", h, j), load("u", h, i), load("s", h))
-    steps.append(plan.Map("m", (h, i, j), update, loads))
+    steps.append(form.Map("m", (h, i, j), update, loads))
     low = op("sub", 0, op("tf32", 0))
     for n, k in (("x", j), ("v", i)):
         steps += [
-            plan.Map(f"{n}_hi", (h, k), op("tf32", 0), (load(n, h, k),)),
-            plan.Map(f"{n}_lo", (h, k), low, (load(n, h, k),)),
+            form.Map(f"{n}_hi", (h, k), op("tf32", 0), (load(n, h, k),)),
+            form.Map(f"{n}_lo", (h, k), low, (load(n, h, k),)),
         ]
     steps += [
-        plan.Map("hi", (h, i, j), op("tf32", 0), (load("m", h, i, j),)),
-        plan.Map("lo", (h, i, j), low, (load("m", h, i, j),)),
+        form.Map("hi", (h, i, j), op("tf32", 0), (load("m", h, i, j),)),
+        form.Map("lo", (h, i, j), low, (load("m", h, i, j),)),
     ]
     planes = lambda n, *at: (load(f"{n}_hi", *at), load(f"{n}_lo", *at))  # noqa: E731
     matrix = (load("hi", h, i, j), load("lo", h, i, j))
     steps += [
-        plan.Product(("y",), (h,), (), (i,), (j,), planes("x", h, j), matrix, transposed=True),
-        plan.Product(("z",), (h,), (), (j,), (i,), planes("v", h, i), matrix),
+        form.Product(("y",), (h,), (), (i,), (j,), planes("x", h, j), matrix, transposed=True),
+        form.Product(("z",), (h,), (), (j,), (i,), planes("v", h, i), matrix),
     ]
     for n in ("y", "z"):
         steps.append(
             plan.Gather(f"{n}_all", n)
             if cores > 1
-            else plan.Copy(f"{n}_all", (h, k := i if n == "y" else j), load(n, h, k))
+            else form.Copy(f"{n}_all", (h, k := i if n == "y" else j), load(n, h, k))
         )
     e, f = index("e", H * r), index("f", H * c)
     steps += [
-        plan.Copy("out", (e,), load("y_all", e, view=(H * r,)), at(e)),
-        plan.Copy("out", (f,), load("z_all", f, view=(H * c,)), (build.add(build.index(f), build.const(H * r)),)),
+        form.Copy("out", (e,), load("y_all", e, view=(H * r,)), at(e)),
+        form.Copy("out", (f,), load("z_all", f, view=(H * c,)), (build.add(build.index(f), build.const(H * r)),)),
         plan.Write("logits", "out"),
     ]
     rng = np.random.default_rng(1)

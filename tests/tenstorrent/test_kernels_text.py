@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 from cdrmix.codegen.metalium import plan
-from cdrmix.codegen.metalium.kernels import ROLES, emit_kernels, frame
-from cdrmix.codegen.metalium.registers import REGISTERS, evaluate
-from cdrmix.codegen.metalium.rules import groups_of, load_rule
-from cdrmix.codegen.metalium.setting import identifier, setting_of
+from cdrmix.codegen.metalium.emit.buffers import setting_of
+from cdrmix.codegen.metalium.emit.kernels import ROLES, emit_kernels, frame
+from cdrmix.codegen.metalium.emit.names import identifier
+from cdrmix.codegen.metalium.emit.places import groups_of, load_rule
+from cdrmix.codegen.metalium.emit.registers import REGISTERS, evaluate
 from jinja2 import Environment, meta
 
 from cdrmix.ir import build
+from cdrmix.ir import steps as form
+from cdrmix.ir.nodes import Node
 
 from .plans import at, bank, index, load, model_of, number, op, placed
 
@@ -39,9 +42,9 @@ def test_golden(role: str, update_expected: bool) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_templates_use_exactly_their_keys(role: str) -> None:
-    source = files("cdrmix.codegen.metalium").joinpath(f"{role}.cpp.j2").read_text()
+    source = files("cdrmix.codegen.metalium.emit").joinpath("kernel.cpp.j2").read_text()
     setting = setting_of(placed(bank(3)))
-    assert meta.find_undeclared_variables(Environment().parse(source)) == set(frame(role, setting, [], []))
+    assert meta.find_undeclared_variables(Environment().parse(source)) == set(frame(role, setting, set(), [], []))
 
 
 def test_equal_plans_have_equal_texts() -> None:
@@ -82,10 +85,10 @@ def test_names_that_c_plus_plus_has_already() -> None:
 
 
 def test_eight_registers_suffice_and_vectors_stay_vectors() -> None:
-    def tree(depth: int, first: int = 0) -> plan.Expression:
+    def tree(depth: int, first: int = 0) -> Node:
         if depth == 0:
-            return plan.Operand(first % 4)
-        return plan.Call("mul", (tree(depth - 1, first), tree(depth - 1, first + 2 ** (depth - 1))))
+            return form.operand(first % 4)
+        return op("mul", tree(depth - 1, first), tree(depth - 1, first + 2 ** (depth - 1)))
 
     lines, _ = evaluate(tree(7), ("whole",) * 4)
     assert {int(n) for line in lines for n in re.findall(r"\d+", line)} <= set(range(REGISTERS))
@@ -103,9 +106,9 @@ def test_views_are_seen_through() -> None:
     array = plan.Array("x", (24,))
     flat = build.add(build.node("mul", build.index(i), build.const(4)), build.index(j))
     split = (build.node("floordiv", flat, build.const(8)), build.node("mod", flat, build.const(8)))
-    rule = load_rule(array, plan.Load("x", (3, 8), split))
+    rule = load_rule(array, form.Load("x", (3, 8), split))
     assert (rule.base, rule.steps, rule.terms) == (0, {i: 4, j: 1}, ())
     assert groups_of((i, j), [rule]) == [(i, j)]
     turned = load_rule(array, load("x", j, i))
     assert groups_of((i, j), [turned]) == [(i,), (j,)]
-    assert load_rule(array, plan.Load("x", (24,), at(5))).base == 5
+    assert load_rule(array, form.Load("x", (24,), at(5))).base == 5

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cdrmix.codegen.metalium import plan
-from cdrmix.codegen.metalium.draft import LOADS
-from cdrmix.codegen.metalium.schedule import schedule
+from cdrmix.codegen.metalium.lower.draft import LOADS
+from cdrmix.codegen.metalium.lower.lines import schedule
 
 from cdrmix.check import load, load_op, load_text
 from cdrmix.compiler import lower
 from cdrmix.diagnose import CompileError
+from cdrmix.ir import steps as form
 from cdrmix.ir.initial import random_weights
 from cdrmix.ir.interp import Interpreter
 from cdrmix.ir.nodes import Model, Stored
@@ -148,7 +149,7 @@ def test_a_tied_table_is_kept_both_ways() -> None:
 def test_a_chosen_expert_is_an_instance_of_the_streamed_bank() -> None:
     found = scheduled(load(ROOT / "spec" / "tiny.cdr"))
     steps = found.programs[next(c.program for c in found.calls if c.path == "layer.1.ffn")].steps
-    experts = [s.right for s in steps if isinstance(s, plan.Product) and isinstance(s.right, plan.Streamed)]
+    experts = [s.right for s in steps if isinstance(s, form.Product) and isinstance(s.right, form.Streamed)]
     assert [r.tensor for r in experts] == ["Wg", "F_Wk", "F_Wv", "F_Wk", "F_Wv"]
     assert [r.instance is not None for r in experts] == [False, True, True, True, True]
 
@@ -158,7 +159,7 @@ def test_the_state_of_a_head_lies_in_tiles(weights: Stored) -> None:
     found = scheduled(load(ROOT / "spec" / "tiny.cdr"), weights)
     program = found.programs["att"]
     assert program.arrays["S"].layout == "tiles" and program.arrays["x_prev"].layout == "flat"
-    products = [s for s in program.steps if isinstance(s, plan.Product) and s.lead]
+    products = [s for s in program.steps if isinstance(s, form.Product) and s.lead]
     assert len(products) == 2 and all(p.transposed for p in products)
     assert {len(p.left) for p in products} == {2 if weights == "f32" else 1}
 
@@ -167,7 +168,7 @@ def test_maps_fit_the_registers() -> None:
     for path in UNSEEN:
         for program in scheduled(load(path)).programs.values():
             for step in program.steps:
-                assert not isinstance(step, plan.Map) or len(step.loads) <= LOADS
+                assert not isinstance(step, form.Map) or len(step.loads) <= LOADS
 
 
 USES = 'use "lib/embed.cdr" { embed, head }\n'
@@ -280,6 +281,6 @@ def test_a_matrix_by_several_vectors(width: int) -> None:
     """A small one is held in L1, a large one streamed once for each."""
     model = stack(SEVERAL, "    embed(vocab, d_model)\n    mix: residual several\n    head(vocab)", width)
     steps = scheduled(model).programs["mix"].steps
-    streamed = [s for s in steps if isinstance(s, plan.Product) and isinstance(s.right, plan.Streamed)]
+    streamed = [s for s in steps if isinstance(s, form.Product) and isinstance(s.right, form.Streamed)]
     assert len(streamed) == (5 if width == 160 else 0)
     agrees(model, tokens=5)

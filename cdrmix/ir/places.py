@@ -1,0 +1,145 @@
+"""Whole numbers over indices: places in arrays, and what is known of them before any token is read.
+
+Input: expressions of constants, indices, integer arithmetic and reads of whole numbers.
+Output: their values, their bounds, and their form: `base + steps . indices + terms`, where `steps` are whole multiples
+of indices and `terms` what is not so regular (a ring's place, a pick).
+
+The form is found by trying all values of the indices, so that a split and a merge of axes (`(4*i + j) // 8`) are seen
+through whatever they are written like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import inf, prod
+from typing import Any
+
+import numpy as np
+
+from cdrmix.ir import build, walk
+from cdrmix.ir.interp_expr import Frame, expression
+from cdrmix.ir.nodes import Index, Node
+
+LARGEST_TABLE = 1 << 20
+"""Terms over at most so many values of their indices are tried out for regularity."""
+
+Affine = tuple[int, dict[Index, int]]
+
+
+def evaluate(n: Node, indices: Sequence[Index]) -> np.ndarray[Any, Any]:
+    """An expression that reads nothing, at every value of `indices`: an array of their sizes."""
+    with np.errstate(all="ignore"):
+        found = expression(n, order=tuple(indices))(Frame({}))
+    return np.broadcast_to(np.asarray(found), walk.sizes(indices))
+
+
+def strides(sizes: Sequence[int]) -> list[int]:
+    """How far one step along each of row-major axes goes."""
+    return [prod(sizes[p + 1 :]) for p in range(len(sizes))]
+
+
+def terms_of(at: Iterable[Node], steps: Iterable[int]) -> list[tuple[Node, int]]:
+    """A sum of terms with whole factors."""
+    found: list[tuple[Node, int]] = []
+
+    def add(n: Node, times: int) -> None:
+        match n.op:
+            case "add" | "sub":
+                add(n.args[0], times)
+                add(n.args[1], times if n.op == "add" else -times)
+            case "neg":
+                add(n.args[0], -times)
+            case "mul" if n.args[0].op == "const":
+                add(n.args[1], times * int(n.args[0].arg))
+            case "mul" if n.args[1].op == "const":
+                add(n.args[0], times * int(n.args[1].arg))
+            case _:
+                found.append((n, times))
+
+    for n, step in zip(at, steps, strict=True):
+        add(n, step)
+    return [(n, times) for n, times in found if times]
+
+
+def regular(terms: Sequence[tuple[Node, int]]) -> tuple[int, dict[Index, int], tuple[Node, ...]]:
+    """Base, steps and what is left over."""
+    still = [(n, t) for n, t in terms if not walk.has_reads(n)]
+    loose = [_times(n, t) for n, t in terms if walk.has_reads(n)]
+    found = affine(still)
+    if found is not None:
+        return (*found, tuple(loose))
+    base, steps = 0, dict[Index, int]()
+    for term in still:
+        one = affine([term])
+        if one is None:
+            loose.append(_times(*term))
+            continue
+        base += one[0]
+        for i, step in one[1].items():
+            steps[i] = steps.get(i, 0) + step
+    return base, steps, tuple(loose)
+
+
+def affine(terms: Sequence[tuple[Node, int]]) -> Affine | None:
+    """The sum as base + steps . indices; None where it is not so."""
+    indices = build.union(n.free for n, _ in terms)
+    if all(n.op in ("index", "const") for n, _ in terms):
+        steps = {i: sum(t for n, t in terms if n.op == "index" and n.arg == i) for i in indices}
+        return sum(t * int(n.arg) for n, t in terms if n.op == "const"), steps
+    sizes = walk.sizes(indices)
+    if prod(sizes) > LARGEST_TABLE:
+        return None
+    values = sum((t * evaluate(n, indices).astype(np.int64) for n, t in terms), np.zeros(sizes, np.int64))
+    base = int(values.flat[0])
+    expected, steps = np.full(sizes, base, np.int64), {}
+    for axis, (i, size) in enumerate(zip(indices, sizes, strict=True)):
+        next_one = tuple(int(a == axis) for a in range(len(sizes)))
+        steps[i] = int(values[next_one]) - base if size > 1 else 0
+        expected = expected + steps[i] * np.arange(size).reshape([-1 if a == axis else 1 for a in range(len(sizes))])
+    return (base, steps) if np.array_equal(values, expected) else None
+
+
+def _times(n: Node, times: int) -> Node:
+    return n if times == 1 else build.node("mul", n, build.const(times))
+
+
+def bounds(n: Node, reads: tuple[float, float] = (0, inf)) -> tuple[float, float]:
+    """Two numbers between which the expression always lies; what is read lies between `reads`."""
+    parts = [bounds(a, reads) for a in n.args] if n.op != "read" else []
+    low, high = [p[0] for p in parts], [p[1] for p in parts]
+    positive = all(x >= 0 for x in low)
+    match n.op:
+        case "const":
+            return int(n.arg), int(n.arg)
+        case "index":
+            return 0, n.arg.axis.size - 1
+        case "context":
+            return 0, inf
+        case "read":
+            return reads
+        case "add":
+            return sum(low), sum(high)
+        case "sub":
+            return low[0] - high[1], high[0] - low[1]
+        case "neg":
+            return -high[0], -low[0]
+        case "mul" if positive:
+            return low[0] * low[1], inf if inf in high else high[0] * high[1]
+        case "floordiv" if positive:
+            return 0, high[0] // max(1, low[1]) if high[0] < inf else inf
+        case "mod" if low[1] >= 0:
+            return 0, max(0, high[1] - 1)
+        case "pow" if low[0] >= 1:
+            return 1, inf
+        case "max":
+            return max(low), max(high)
+        case "min":
+            return min(low), min(high)
+        case "select":
+            return min(low[1:]), max(high[1:])
+        case "abs":
+            return 0, max(map(abs, (*low, *high)))
+        case "eq" | "ne" | "lt" | "le" | "gt" | "ge" | "and" | "or" | "not":
+            return 0, 1
+        case _:
+            return -inf, inf

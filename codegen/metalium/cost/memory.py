@@ -1,0 +1,127 @@
+"""Whether a plan fits its device.
+
+Input: a plan with offsets, and the model for the places of its lines.
+Output: what does not fit, as diagnostics with the line of the stack, the bytes and the remedy.
+
+A core's L1 holds the states of all lines at once, and of one line at a time the scratch memory and the vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+from cdrmix.diagnose import Diagnostic
+from cdrmix.ir.nodes import Model
+
+from ..deal.streams import pages, tile_bytes
+from ..plan import CallOf, ModelPlan, Program, Tensor
+from .devices import DEVICES, Device
+
+ELEMENT_BYTES = {"f32": 4, "i32": 4, "bf16": 2}
+
+SMALLER = "make the states smaller (a shorter window, smaller heads, fewer layers)"
+
+
+def state_bytes(plan: ModelPlan) -> int:
+    """L1 that the states of all lines take on a core."""
+    return sum(plan.programs[call.program].state_bytes for call in plan.calls)
+
+
+def own_bytes(program: Program) -> int:
+    """L1 that a program takes on a core while it runs, beside the states and the circular buffers."""
+    return program.scratch_bytes + program.vectors_bytes
+
+
+def weight_bytes(plan: ModelPlan) -> int:
+    """DRAM that the weights take, each tensor once however many lines read it."""
+    return sum({call.tensors[t.name]: tensor_bytes(t) for call, t in _tensors(plan)}.values())
+
+
+def tensor_bytes(tensor: Tensor) -> int:
+    """DRAM that a tensor takes."""
+    if tensor.tiled is not None:
+        return pages(tensor.tiled, tensor.shape) * tile_bytes(tensor)
+    return prod(tensor.shape) * ELEMENT_BYTES[tensor.dtype]
+
+
+def misfits(plan: ModelPlan, device: Device, model: Model) -> list[Diagnostic]:
+    """What of the plan does not fit the device: L1 first, then DRAM."""
+    spans = {line.path: line.span for line in model.lines}
+    states, found = state_bytes(plan), list[Diagnostic]()
+    calls = [max(plan.calls, key=lambda c: need(plan, c)) for need in (_own, _state)]
+    most = calls[0] if _own(plan, calls[0]) >= _state(plan, calls[1]) else calls[1]
+    needed = states + _own(plan, calls[0])
+    if needed > device.array_bytes:
+        program = plan.programs[most.program]
+        found.append(
+            Diagnostic(
+                "E0909",
+                spans[most.path],
+                f"{size(needed)} of a core's memory are needed, and {device.title} has {size(device.array_bytes)}: "
+                f"{size(states)} for the states of all lines, of which `{most.path}` has {size(program.state_bytes)}, "
+                f"and {size(_own(plan, calls[0]))} for the values of `{calls[0].path}`",
+                ", or ".join([*_cheaper(plan), SMALLER, *_more_cores(plan, device)]),
+            )
+        )
+    weights = weight_bytes(plan)
+    if weights > device.dram_bytes:
+        found.append(
+            Diagnostic(
+                "E0909",
+                model.span,
+                f"the weights take {size(weights)} of DRAM, and {device.title} has {size(device.dram_bytes)}",
+                ", or ".join([*_cheaper(plan), *_larger(device)]) or "give the model fewer or smaller layers",
+            )
+        )
+    return found
+
+
+def _cheaper(plan: ModelPlan) -> Iterator[str]:
+    """The remedy where most weights are in two planes; a router's are in any case."""
+    tensors = {call.tensors[t.name]: t for call, t in _tensors(plan)}.values()
+    wide = sum(tensor_bytes(t) for t in tensors if t.tiled is not None and t.tiled.planes > 1)
+    if 2 * wide > weight_bytes(plan):
+        yield "store the weights as bf16 (`--quant bf16`)"
+
+
+def _more_cores(plan: ModelPlan, device: Device) -> Iterator[str]:
+    """The remedy where no line uses all cores."""
+    if max(program.cores for program in plan.programs.values()) < device.cores:
+        yield "give it more cores"
+
+
+def _larger(device: Device) -> Iterator[str]:
+    """The remedy where there is a card with more DRAM."""
+    for other in DEVICES.values():
+        if other.dram_bytes > device.dram_bytes:
+            yield f"take a card with more memory (`--device {other.name}`)"
+
+
+def size(count: int) -> str:
+    """Bytes as people write them, in powers of ten."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count} B"
+
+
+def _own(plan: ModelPlan, call: CallOf) -> int:
+    return own_bytes(plan.programs[call.program])
+
+
+def _state(plan: ModelPlan, call: CallOf) -> int:
+    return plan.programs[call.program].state_bytes
+
+
+def _tensors(plan: ModelPlan) -> Iterator[tuple[CallOf, Tensor]]:
+    """The tensors that hold weights, by the calls that read them."""
+    for call in plan.calls:
+        for tensor in plan.programs[call.program].tensors.values():
+            if tensor.name in call.tensors and not _is_passed_on(call.tensors[tensor.name]):
+                yield call, tensor
+
+
+def _is_passed_on(name: str) -> bool:
+    """Whether a global tensor is a value between the lines, or the host's."""
+    return name in ("inputs", "logits") or name.startswith(("x.", "carry."))

@@ -1,0 +1,313 @@
+"""A program dealt out to the cores: which arrays are split, which steps stay on a core, and what is gathered.
+
+Input: a program for one core (arrays unsplit, no `Gather`), the device, how many cores there are at most.
+Output: the same steps over arrays with their `split`, a `Gather` before the first step that reads a split array beyond
+its own units, and the tensors' `Tiled` filled in.
+
+The work is dealt out forwards: results of streamed products are split, and a step that reads split arrays at its own
+units goes on with their split.  A state takes the split of the first step that reads or writes it along with a split
+array.  Then backwards: what every core would compute whole though each of its readers wants its own units only is split
+too.  Any choice is right, since what does not fit is gathered; a better one gathers less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import count
+from math import gcd, prod
+
+from cdrmix.ir.steps import Copy, Extreme, Map, Product, Step
+from cdrmix.ir.walk import size
+
+from ..cost.devices import Device
+from ..plan import TILE, Fetch, Program, Split, by_owner
+from .gathers import with_entries, with_gathers
+from .locality import ALIGNED, common_units, finest, is_aligned, is_local, reads, split_of, used
+from .streams import by_tiles, deal, fill
+
+SMALL = 1024
+"""Elements that one tile of the vector unit holds: as much as one core does in the time of one element."""
+
+MANY = 4
+"""Tile products from which on a product is dealt out though every core has its factors."""
+
+ROUNDS = 4
+"""How often the deal is done over with what the last one taught, at most, besides once for each state."""
+
+
+def distribute(program: Program, device: Device, cores: int, spread: bool = False) -> Program:
+    """The program over at most `cores` cores; with `spread`, no state is held by every core that can be split."""
+    if cores == 1:
+        return _filled(program, {}, program.steps)
+    if spread:
+        program = with_entries(program)
+    most = ROUNDS + sum(a.memory == "state" for a in program.arrays.values())
+    fixed: dict[str, Split | None] = {}
+    before: dict[str, Split | None] = {}
+    for round_ in count():
+        found = _Deal(program, device, cores, spread, dict(fixed), before)
+        found.forwards()
+        again = found.wrong() or (found.better_states() if round_ < most else {})
+        if not again and (found.splits == before or round_ >= most):
+            break
+        fixed, before = fixed | again, found.splits
+    found.backwards()
+    splits = {name: split for name, split in found.splits.items() if split is not None}
+    arrays, steps = with_gathers(program, splits)
+    return _filled(replace(program, arrays=arrays), splits, steps)
+
+
+def _filled(program: Program, splits: Mapping[str, Split], steps: tuple[Step, ...]) -> Program:
+    """The program with its splits written in."""
+    arrays = {n: replace(a, split=splits[n]) if n in splits else a for n, a in program.arrays.items()}
+    tensors = dict(program.tensors)
+    for step in steps:
+        if isinstance(step, Product) and step.streamed:
+            tensor = tensors[step.streamed.tensor]
+            assert tensor.tiled is not None, tensor.name
+            filled = fill(tensor.tiled, tensor.shape, splits.get(step.outs[0]))
+            tensors[tensor.name] = replace(tensor, tiled=filled)
+    cores = max((used(split) for split in splits.values()), default=1)
+    return replace(program, arrays=arrays, tensors=tensors, steps=steps, cores=cores)
+
+
+@dataclass(slots=True)
+class _Deal:
+    """The splits found so far.  `fixed` are those settled by earlier rounds, `before` all that the last one found."""
+
+    program: Program
+    device: Device
+    cores: int
+    spread: bool
+    fixed: dict[str, Split | None]
+    before: Mapping[str, Split | None]
+    splits: dict[str, Split | None] = field(default_factory=dict)
+    readers: dict[str, list[Step]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for step in self.program.steps:
+            for name in dict.fromkeys(read.load.array for read in reads(step)):
+                self.readers.setdefault(name, []).append(step)
+        self.splits.update(self.fixed)
+
+    # --- forwards --------------------------------------------------------------------------------------------------
+    def forwards(self) -> None:
+        """Settle the split of every step's results, in order."""
+        for step in self.program.steps:
+            split = self.of(step)
+            for name in step.parts.outs:
+                self.splits.setdefault(name, split)
+            for read in reads(step):
+                name = read.load.array
+                if self.is_open(name):
+                    self.splits[name] = split if split and self.stays(step, name, split) else None
+
+    def is_open(self, name: str) -> bool:
+        """Whether it is a state whose split is still to be found."""
+        return self.program.arrays[name].memory == "state" and name not in self.splits
+
+    def of(self, step: Step) -> Split | None:
+        """The split of a step's results: what is settled, the stream's, or that of the most it reads."""
+        settled = [self.splits[name] for name in step.parts.outs if name in self.splits]
+        if settled:
+            return settled[0]
+        if isinstance(step, Product) and step.streamed:
+            return self.of_stream(step, step.streamed.tensor)
+        among = self.candidates(step)
+        if among:
+            return max(among, key=lambda s: (among[s], used(s)))
+        units = [self.finest(step, r.load.array) for r in reads(step) if self.is_open(r.load.array)]
+        units = [u for u in units if 1 < u < size(step.parts.space)]  # places of a row, not each element its own
+        if units and common_units(units) > 1:
+            split = split_of(common_units(units), self.cores)
+            return split if self.fits(step, split) else None
+        if isinstance(step, Product) and tile_products(step) >= MANY and size(step.lead) > 1:
+            split = split_of(size(step.lead), self.cores)
+            return split if self.fits(step, split) else None
+        return None
+
+    def candidates(self, step: Step) -> dict[Split, int]:
+        """The splits of what a step reads at its own units, and how many elements there are of each."""
+        found: dict[Split, int] = {}
+        for name in dict.fromkeys(read.load.array for read in reads(step)):
+            split = self.splits.get(name)
+            if self.spread and self.program.arrays[name].memory == "state" and not self.wants_units(step):
+                continue  # the state is gathered once, rather than each value that is made of it
+            if split is not None and self.fits(step, split) and self.stays(step, name, split):
+                found[split] = found.get(split, 0) + prod(self.program.arrays[name].shape)
+        return found
+
+    def of_stream(self, step: Product, tensor: str) -> Split:
+        """The split of a streamed product's results; products of one tensor have one."""
+        products = [s for s in self.program.steps if isinstance(s, Product)]
+        same = [s for s in products if s.streamed and s.streamed.tensor == tensor]
+        for name in (name for s in same for name in s.outs):
+            split = self.splits.get(name)
+            if split is not None:
+                return split
+        wanted = [units for s in same for name in s.outs for units in self.wanted(name, set())]
+        return deal(step, self.program.tensors[tensor], wanted, self.cores, self.device)
+
+    def wanted(self, name: str, seen: set[str]) -> Iterator[int]:
+        """The units in which an array's readers read it, or what they make of it element by element."""
+        seen.add(name)
+        for step in self.readers.get(name, ()):
+            units = self.finest(step, name)
+            if units == prod(self.program.arrays[name].shape):
+                others = self.before.get(step.parts.outs[0])
+                if others is not None:
+                    yield others.lead
+                for out in step.parts.outs:
+                    if out not in seen:
+                        yield from self.wanted(out, seen)
+            elif units > 1:
+                yield units
+
+    def wants_units(self, step: Step) -> bool:
+        """Whether the results of a step are wanted in units by any of their readers."""
+        return any(True for name in step.parts.outs for _ in self.wanted(name, set()))
+
+    def finest(self, step: Step, name: str) -> int:
+        """The most units in which a step can be dealt out and then reads an array in its own unit."""
+        if not isinstance(step, Map | Copy | Product | Extreme):
+            return 1
+        if isinstance(step, Product) and step.streamed:
+            return 1
+        whole = lead_of(step)
+        for out in step.parts.outs:
+            array = self.program.arrays[out]
+            if array.layout == "tiles":
+                whole = gcd(whole, prod(array.shape[:-2]))
+        return min(finest(step.parts.space, r.load, whole) for r in reads(step) if r.load.array == name)
+
+    # --- what may be split so --------------------------------------------------------------------------------------
+    def fits(self, step: Step, split: Split) -> bool:
+        """Whether a step is worth dealing out so, whatever it reads."""
+        if used(split) == 1 and size(step.parts.space) > SMALL:
+            return False  # a small array on one core is gathered rather than followed
+        return self.can_be_dealt(step, split)
+
+    def can_be_dealt(self, step: Step, split: Split) -> bool:
+        """Whether each core can make its own units of what a step makes."""
+        if isinstance(step, Fetch):
+            return is_aligned(prod(self.program.arrays[step.out].shape), split)
+        if not isinstance(step, Map | Copy | Product | Extreme):
+            return False
+        if by_owner(step, self.program.arrays[step.parts.outs[0]]):
+            ring = self.program.arrays[step.parts.outs[0]]
+            return self.can_be_split(ring.name, split) and ring.shape[0] % split.lead == 0
+        if lead_of(step) % split.lead:
+            return False
+        place = getattr(step, "place", None)
+        return all(
+            self.can_be_split(name, split)
+            and (place is None or is_local(step.parts.space, self.program.arrays[name].shape, place, split.lead))
+            for name in step.parts.outs
+        )
+
+    def can_be_split(self, name: str, split: Split) -> bool:
+        """Whether an array has such units: tiles are split along the axes before their rows and columns."""
+        array = self.program.arrays[name]
+        front = array.shape if array.layout == "flat" else array.shape[:-2]
+        return array.dtype == "f32" and prod(front) % split.lead == 0
+
+    def stays(self, step: Step, name: str, split: Split) -> bool:
+        """Whether a step that is dealt out so reads an array of the same split at its own units only."""
+        loads = [r for r in reads(step) if r.load.array == name]
+        if any(by_owner(step, self.program.arrays[out]) for out in step.parts.outs):
+            return False
+        return self.can_be_split(name, split) and all(
+            not r.whole and is_local(step.parts.space, r.load.view, r.load.at, split.lead) for r in loads
+        )
+
+    # --- what a round teaches the next -----------------------------------------------------------------------------
+    def wrong(self) -> dict[str, Split | None]:
+        """What cannot be split as it was found: the next round begins with it whole."""
+        for name, split in self.splits.items():
+            if split is not None and not self.may_be(name, split):
+                return {name: None}
+        return {}
+
+    def better_states(self) -> dict[str, Split | None]:
+        """A state that every core holds and that is better split; the next round begins with it."""
+        for name in (n for n, a in self.program.arrays.items() if a.memory == "state" and n not in self.fixed):
+            if self.splits.get(name) is None and (split := self.better(name)):
+                return {name: split}
+        return {}
+
+    def may_be(self, name: str, split: Split) -> bool:
+        """Whether all writers of an array can be dealt out so, and its readers too where it cannot be gathered."""
+        streams = (s for s in self.program.steps if isinstance(s, Product) and s.streamed)
+        if any(name in s.outs for s in streams):
+            return True
+        if self.program.arrays[name].layout == "tiles" and not self.all_stay(name, split):
+            return False
+        return all(self.can_be_dealt(s, split) for s in self.program.steps if name in s.parts.outs)
+
+    def all_stay(self, name: str, split: Split) -> bool:
+        """Whether every reader has the array's split and stays in its units."""
+        return all(self.splits_of(s) == split and self.stays(s, name, split) for s in self.readers.get(name, ()))
+
+    def splits_of(self, step: Step) -> Split | None:
+        """The settled split of a step's results."""
+        return next((self.splits.get(name) for name in step.parts.outs), None)
+
+    def better(self, name: str) -> Split | None:
+        """A split for a state that every core holds so far."""
+        array = self.program.arrays[name]
+        updates = [s for s in self.program.steps if name in s.parts.outs]
+        if self.spread and array.layout == "flat" and array.dtype == "f32":
+            rows, row = array.shape[0], prod(array.shape[1:])
+            is_ring = any(by_owner(s, array) for s in updates)
+            split = (
+                split_of(rows, self.cores, ALIGNED // gcd(ALIGNED, row))
+                if is_ring
+                else by_tiles(rows * row, self.cores)
+            )
+            return split if used(split) > 1 and all(self.can_be_dealt(s, split) for s in updates) else None
+        if prod(array.shape) <= SMALL:
+            return None
+        del self.splits[name]
+        among = {split: n for s in updates for split, n in self.candidates(s).items()}
+        self.splits[name] = None
+        for split in sorted(among, key=lambda s: -among[s]):
+            if all(self.fits_when(s, name, split) for s in self.readers.get(name, ())):
+                return split
+        return None
+
+    def fits_when(self, step: Step, name: str, split: Split) -> bool:
+        """Whether a step can be dealt out so, and then reads the array at its own units."""
+        return self.fits(step, split) and self.stays(step, name, split)
+
+    # --- backwards -------------------------------------------------------------------------------------------------
+    def backwards(self) -> None:
+        """Split what every core would hold whole though all its readers want their own units."""
+        written: dict[str, list[Step]] = {}
+        for step in self.program.steps:
+            for name in step.parts.outs:
+                written.setdefault(name, []).append(step)
+        for name in dict.fromkeys(name for step in reversed(self.program.steps) for name in step.parts.outs):
+            if self.splits.get(name) is None and name not in self.fixed:
+                split = self.of_readers(name)
+                if split and all(self.can_be_dealt(s, split) for s in written.get(name, ())):
+                    self.splits[name] = split
+
+    def of_readers(self, name: str) -> Split | None:
+        """The one split with which every reader stays in its own units, if there is one."""
+        among = {self.splits_of(s) for s in self.readers.get(name, ())}
+        split = among.pop() if len(among) == 1 else None
+        return split if split is not None and self.all_stay(name, split) else None
+
+
+def tile_products(step: Product) -> int:
+    """How many tiles a product of arrays multiplies."""
+    across = (step.rows, step.columns, step.k)
+    return size(step.lead) * prod(-(-size(indices) // TILE) for indices in across)
+
+
+def lead_of(step: Step) -> int:
+    """How many units a step can be dealt out in: a product of arrays by the first of its axes, all else by element."""
+    if isinstance(step, Product):
+        return next((n for n in map(size, (step.lead, step.rows, step.columns)) if n > 1), 1)
+    return size(step.parts.space)

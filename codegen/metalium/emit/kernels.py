@@ -1,0 +1,262 @@
+"""The kernels of a plan as TT-Metalium C++.
+
+Input: a `ModelPlan`.
+Output: `kernels/<program>_{reader,compute,writer}.cpp` by name.  What a step does is said by the rules in `writer` and
+`compute`; the template holds the frame around the steps.  Which headers, arrays and numbers a kernel names is known
+from its steps.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from cdrmix.ir.steps import Map, Product, Step
+
+from ..plan import Fetch, Gather, ModelPlan, Program, Split, Tensor, Write
+from .block import own_elements
+from .buffers import FLAT_PAGE, WEIGHT_BATCH, Setting, is_spread, plane_slots, products, setting_of
+from .compute import compute_step, mode, reader_step
+from .names import accessor, identifier, share_name
+from .writer import writer_step
+
+ROLES = ("reader", "compute", "writer")
+_CORE, _STATE, _FIRST_TENSOR = 0, 1, 2
+"""Runtime arguments that every kernel has, before its tensors' addresses."""
+_THIS_CORE = f"const uint32_t core = get_arg_val<uint32_t>({_CORE});"
+WIDTH = 120
+_ABOUT = {
+    "reader": "the reader.  It streams the weights in the order in which they lie in DRAM, as far ahead as there is "
+    "room, and waits for nothing but the picks of experts.",
+    "compute": "the compute kernel.  Its steps are those of the writer that compute something, in the same order.",
+    "writer": "the writer.  It carries out the steps one after the other: puts operands together, takes results back "
+    "into L1, and does whatever only moves.",
+}
+_FLOW = {
+    "reader": "DRAM --> cb_weights --> compute",
+    "compute": "cb_in --SFPU--> cb_out      cb_rows x cb_weights --FPU--> cb_out      "
+    "cb_left x cb_right --FPU--> cb_out",
+    "writer": "arrays in L1 --> cb_in, cb_rows, cb_left, cb_right --> compute --> cb_out --> arrays in L1 --> "
+    "other cores, DRAM",
+}
+_BUFFERS = {
+    "reader": ("cb_weights", "cb_picks"),
+    "compute": ("cb_weights", "cb_rows", "cb_in", "cb_left", "cb_right", "cb_out"),
+    "writer": (
+        "cb_rows",
+        "cb_in",
+        "cb_left",
+        "cb_right",
+        "cb_picks",
+        "cb_out",
+        "cb_bounce",
+        "cb_scratch",
+        "cb_vectors",
+    ),
+}
+"""The circular buffers that a kernel names where the program has them."""
+_NUMBERS = {
+    "reader": ("weights_pages", "weights_page_bytes", "weights_batch"),
+    "compute": ("operand_slots", "plane_slots"),
+    "writer": ("operand_slots", "semaphore_free", "semaphore_landed", "rows_pages", "plane_slots", "factor_pages"),
+}
+
+
+def kernel_file(program: str, role: str) -> str:
+    """Where a kernel lies in the artefact."""
+    return f"kernels/{program}_{role}.cpp"
+
+
+def emit_kernels(plan: ModelPlan) -> dict[str, str]:
+    """See the module."""
+    found: dict[str, str] = {}
+    for name, program in plan.programs.items():
+        setting = setting_of(program)
+        for role, write in zip(ROLES, (reader, compute, writer), strict=True):
+            found[kernel_file(name, role)] = write(setting)
+    return found
+
+
+def writer(setting: Setting) -> str:
+    """The writer's source."""
+    program, headers = setting.program, set[str]()
+    steps = [
+        {"comment": comment(step), "lines": lines}
+        for number, step in enumerate(program.steps)
+        if (lines := writer_step(setting, number, headers))
+    ]
+    touched = {name for step in program.steps for name in (*step.parts.reads, *step.parts.outs)}
+    splits = {a.split for name, a in program.arrays.items() if name in touched} | _streams(program)
+    start = [_THIS_CORE, *_shares(program, splits)]
+    if any(a.memory == "state" for a in program.arrays.values()):
+        start.append(f"const uint32_t state = get_arg_val<uint32_t>({_STATE});")
+    for name in ("scratch", "vectors", "bounce"):
+        if setting.has(f"cb_{name}"):
+            start.append(f"const uint32_t {name} = get_write_ptr(cb_{name});")
+    if setting.semaphores:
+        start.append(f"const Cores cores{{{program.cores}, core, {_FIRST_TENSOR + len(setting.writer)}}};")
+    start += _accessors(setting.writer)
+    for name, array in program.arrays.items():
+        if name in touched:
+            first = own_elements(array)[0]
+            first = first if first == "0" else f"static_cast<int32_t>({first})"
+            start.append(f"const Array {setting.names[name]}{{{array.memory} + {array.offset}, {first}}};")
+    for tensor in setting.writer:
+        if tensor.kind == "vectors":
+            pages = -(-program.vectors_bytes // FLAT_PAGE)
+            start.append(f"fetch_pages({accessor(tensor.name)}, vectors, {pages}, {FLAT_PAGE});")
+            headers.add("dram.h")
+    zeroed = {"in": "operand_slots", "rows": "rows_pages", "left": "factor_pages", "right": "factor_pages"}
+    for name, slots in zeroed.items():
+        if setting.has(f"cb_{name}"):
+            start.append(f"zero_words(get_write_ptr(cb_{name}), {slots} * TILE_ELEMENTS);")
+    return _render("writer", setting, headers or {"l1_memory.h"}, start, steps)
+
+
+def compute(setting: Setting) -> str:
+    """The compute kernel's source."""
+    program = setting.program
+    steps, current = [], None
+    for step in program.steps:
+        wanted = mode(program, step)
+        if wanted is None:
+            continue
+        body = compute_step(setting, step)
+        if wanted and wanted != current:
+            body = [wanted, *body]
+        current = wanted or (None if isinstance(step, Product) else current)
+        steps.append({"comment": comment(step), "lines": body})
+    computing = [s for s in program.steps if isinstance(s, Map | Product)]
+    splits = {program.arrays[s.parts.outs[0]].split for s in computing} | _streams(program)
+    start = list(_shares(program, splits))
+    if start:
+        start.insert(0, _THIS_CORE)
+    if setting.has("cb_rows"):
+        right = "cb_weights" if setting.has("cb_weights") else "cb_right"
+        start.append(f"compute_kernel_hw_startup<SrcOrder::Reverse>(cb_rows, {right}, cb_out);")
+    elif setting.has("cb_left"):
+        start.append("compute_kernel_hw_startup<SrcOrder::Reverse>(cb_left, cb_right, cb_out);")
+    elif setting.has("cb_out"):
+        start.append(f"compute_kernel_hw_startup({'cb_in' if setting.has('cb_in') else 'cb_out'}, cb_out);")
+    headers = {"compute_steps.h"}
+    if any(is_spread(program, s) for s in products(program)):
+        headers.add("add_rows.h")
+    if any(isinstance(s, Map) and s.value.op != "operand" for s in program.steps):
+        headers.add("elementwise.h")
+    return _render("compute", setting, headers, start, steps)
+
+
+def reader(setting: Setting) -> str:
+    """The reader's source."""
+    program = setting.program
+    steps = [{"comment": comment(s), "lines": lines} for s in program.steps if (lines := reader_step(setting, s))]
+    start = [*([_THIS_CORE] if steps else []), *_shares(program, _streams(program, whole=False))]
+    start += _accessors(setting.reader)
+    if setting.has("cb_weights"):
+        start.append("WeightStream weights(cb_weights, weights_pages, weights_page_bytes, weights_batch);")
+    return _render("reader", setting, {"weights.h" if steps else "l1_memory.h"}, start, steps)
+
+
+# --- the frame -----------------------------------------------------------------------------------------------------
+def comment(step: Step) -> list[str]:
+    """What a step makes, and below it the equations that it is of."""
+    made = ", ".join(step.parts.outs) or (step.tensor if isinstance(step, Fetch | Write) else "")
+    equations = dict.fromkeys(part.strip() for part in step.text.split(";"))
+    return [*_wrapped(made), *(line for e in equations if e for line in _wrapped(e, "    "))]
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    """Text as comment lines that cannot run on into the code."""
+    lines = textwrap.wrap(
+        " ".join(text.split()),
+        WIDTH - 7,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}    ",
+        break_on_hyphens=False,
+    )
+    return [f"// {line}".rstrip("\\") for line in lines]
+
+
+def _accessors(tensors: Iterable[Tensor]) -> Iterator[str]:
+    """An accessor for each tensor: compile-time arguments one behind the other, addresses from the third argument."""
+    offset = "0"
+    for number, tensor in enumerate(tensors):
+        layout = f"{identifier(tensor.name)}_layout"
+        yield f"constexpr auto {layout} = TensorAccessorArgs<{offset}>();"
+        address = f"get_arg_val<uint32_t>({_FIRST_TENSOR + number})"
+        yield f"const auto {accessor(tensor.name)} = TensorAccessor({layout}, {address}, {page_bytes(tensor)});"
+        offset = f"{layout}.next_compile_time_args_offset()"
+
+
+def page_bytes(tensor: Tensor) -> int:
+    """Bytes of a page of a tensor in DRAM."""
+    match tensor.kind:
+        case "tiles":
+            return 2048
+        case "vectors":
+            return FLAT_PAGE
+        case "rows":
+            size = tensor.shape[-1] * (2 if tensor.dtype == "bf16" else 4)
+            return -(-size // 64) * 64
+
+
+def _streams(program: Program, whole: bool = True) -> set[Split | None]:
+    """The splits of the program's streamed products; those of which every core has all too, if `whole`."""
+    tensors = [program.tensors[s.streamed.tensor].tiled for s in products(program) if s.streamed]
+    return {t.split for t in tensors if t is not None and (whole or not t.lead or t.split.each != t.split.lead)}
+
+
+def _shares(program: Program, used: set[Split | None]) -> Iterator[str]:
+    """The core's share of each way in which things are dealt out that a kernel uses."""
+    known = [a.split for a in program.arrays.values()]
+    known += [t.tiled.split for t in program.tensors.values() if t.tiled is not None]
+    for split in dict.fromkeys(known):
+        if split is not None and split in used:
+            yield f"const Share {share_name(split)} = share_of(core, {split.lead}, {split.each});"
+
+
+def _render(
+    role: str, setting: Setting, headers: set[str], prologue: Sequence[str], steps: Sequence[Mapping[str, Any]]
+) -> str:
+    environment = Environment(
+        loader=PackageLoader(__package__, "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("kernel.cpp.j2").render(frame(role, setting, headers, prologue, steps))
+
+
+def frame(
+    role: str, setting: Setting, headers: set[str], prologue: Sequence[str], steps: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """What the template is given: the headers and names that the lines need, and the lines."""
+    constants = {b.name: f"tt::CBIndex::c_{b.index}" for b in setting.buffers if b.name in _BUFFERS[role]}
+    constants |= {name: str(value) for name, value in _numbers(setting).items() if name in _NUMBERS[role]}
+    return {
+        "title": _wrapped(f"{setting.program.title}: {_ABOUT[role]}"),
+        "flow": _FLOW[role],
+        "headers": sorted(headers),
+        "constants": [f"constexpr uint32_t {name} = {value};" for name, value in constants.items()],
+        "prologue": prologue,
+        "steps": steps,
+    }
+
+
+def _numbers(setting: Setting) -> dict[str, int]:
+    """Numbers about circular buffers that the kernels name."""
+    found = {"operand_slots": setting.slots} if setting.has("cb_in") else {}
+    if any(isinstance(s, Gather) for s in setting.program.steps) and setting.semaphores:
+        found |= {"semaphore_free": 0, "semaphore_landed": 1}
+    for b in setting.buffers:
+        if b.name == "cb_weights":
+            found |= {"weights_pages": b.pages, "weights_page_bytes": b.page_bytes, "weights_batch": WEIGHT_BATCH}
+        if b.name == "cb_rows":
+            found["rows_pages"] = b.pages
+        if b.name == "cb_right":
+            found |= {"plane_slots": plane_slots(setting.program), "factor_pages": b.pages}
+    return found

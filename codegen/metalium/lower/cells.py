@@ -1,0 +1,198 @@
+"""Cells written out: a line's chain, its parts and the experts of its banks, one statement after the other.
+
+Input: a cell, what its formals are, and the draft.  Output: the draft's steps, and where the cell's value lies.
+
+A part has no call of its own.  A bank's experts are written out for each place of the call: a chosen one differs from a
+fixed one only in that its parameters are read at a pick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product as places
+from math import prod
+
+from cdrmix.ir import build, walk
+from cdrmix.ir.forms import Program
+from cdrmix.ir.nodes import Apply, Axis, Buffer, Cell, Def, Input, Node, Param, Ref, Top
+from cdrmix.ir.text import headings
+from cdrmix.ir.text_statements import statement
+from cdrmix.ir.walk import sizes
+
+from .. import plan
+from .definitions import define, top
+from .draft import Assign, Draft, Entry, Given, refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a cell stands: `number` in its line's chain, `below` that cell's path, the banks around it."""
+
+    number: int
+    below: str = ""
+    prefix: str = ""
+    instance: str = ""
+    banks: tuple[Axis, ...] = ()
+    at: tuple[Node, ...] = ()
+
+
+@dataclass(slots=True)
+class Writing:
+    """A line being written: the draft, the carries so far, what is kept for the next token, what ends the line."""
+
+    program: Program
+    draft: Draft
+    carries: dict[str, Entry] = field(default_factory=dict)
+    writes: dict[str, Entry] = field(default_factory=dict)
+    residents: list[tuple[str, tuple[int, str], bool]] = field(default_factory=list)
+    tail: list[Assign] = field(default_factory=list)
+
+    def cell(self, name: str, site: Site, inputs: tuple[Entry, ...]) -> Entry:
+        """One cell; gives its value."""
+        cell = self.program.model.cells[name]
+        env = self.begin(cell, site, inputs)
+        form, known, draft = self.program.step[name], headings(cell), self.draft
+        for stmt in form.body:
+            draft.span = stmt.span
+            draft.text = " ".join(statement(stmt, known))
+            match stmt:
+                case Def():
+                    self.definition(cell, stmt, env, site, form.in_place)
+                case Top():
+                    value = self.named(stmt.source, env)
+                    here = walk.windowed(value, draft.windows)
+                    for found, entry in top(draft, stmt, value, here).items():
+                        env[Ref("def", found)] = entry
+                case Apply():
+                    env[Ref("def", stmt.name)] = self.apply(cell, stmt, env, site)
+        return env[Ref("output", "out")]
+
+    def begin(self, cell: Cell, site: Site, inputs: tuple[Entry, ...]) -> dict[Ref, Entry]:
+        """The names that a cell begins with."""
+        draft, below = self.draft, f"{site.below}." if site.below else ""
+        env = {Ref("input", i.name): entry for i, entry in zip(cell.inputs, inputs, strict=True)}
+        banks = tuple(a.size for a in site.banks)
+        decls: tuple[Param | Buffer, ...] = (*cell.params, *cell.buffers)
+        for decl in decls:
+            path = (site.number, below + decl.name)
+            local = next((n for n, g in draft.given.items() if g.path == path), "")
+            local = local or draft.fresh(site.prefix + decl.name)
+            stored = decl.stored if isinstance(decl, Param) else "f32"
+            draft.given[local] = Given(path, (*banks, *sizes(decl.indices)), len(banks), stored, decl.span)
+            ref = Ref("param" if isinstance(decl, Param) else "buffer", decl.name)
+            env[ref] = Entry(Ref("param", local), site.banks, site.at)
+        for state in cell.states:
+            name = draft.array(site.instance + state.name, sizes(state.indices), memory="state")
+            self.residents.append((name, (site.number, below + state.name), False))
+            env[Ref("state", state.name)] = Entry(Ref("def", name))
+        for history in cell.histories:
+            window = history.window.size
+            memory: plan.Memory = "state" if window > 1 else "scratch"
+            name = draft.array(site.instance + history.name, (window, *(a.size for a in history.axes)), memory=memory)
+            if window > 1:
+                self.residents.append((name, (site.number, below + history.name), True))
+            draft.windows[Ref("history", name)] = frozenset({(1, window)})
+            env[Ref("history", history.name)] = Entry(Ref("history", name))
+        for carry in cell.carries:
+            if carry.reads:
+                env[Ref("carry", carry.name)] = self.carried(carry.name, tuple(a.size for a in carry.axes))
+        return env
+
+    def carried(self, name: str, shape: tuple[int, ...]) -> Entry:
+        """What a line above wrote, or an earlier cell of this one."""
+        if name not in self.carries:
+            draft = self.draft
+            array = draft.array(f"{name}_above", shape)
+            draft.add(plan.Fetch(array, draft.carry(name, prod(shape)), text=f"{name}, from a line above"))
+            self.carries[name] = Entry(Ref("def", array))
+        return self.carries[name]
+
+    def named(self, n: Node, env: Mapping[Ref, Entry]) -> Node:
+        """An expression of the cell over the draft's names."""
+
+        def name(m: Node) -> Node:
+            if m.op == "context":
+                return self.draft.token(1)
+            return env[m.arg.ref].read(m) if m.op == "read" else m
+
+        return walk.transform(n, name)
+
+    # --- statements ------------------------------------------------------------------------------------------------
+    def definition(self, cell: Cell, d: Def, env: dict[Ref, Entry], site: Site, in_place: frozenset[str]) -> None:
+        """A definition, into the array that it belongs in."""
+        draft, value = self.draft, self.named(d.value, env)
+        here = walk.windowed(value, draft.windows)
+        name = site.instance + d.ref.name
+        match d.ref.kind:
+            case "history":
+                ring = env[d.ref].ref.name
+                window = draft.arrays[ring].shape[0]
+                slot = build.node("mod", draft.token(1), build.const(window)) if window > 1 else build.const(0)
+                pulled = define(draft, _named(d, f"{name}_entry"), value, here)
+                own = pulled.read(build.read(d.ref, [i.axis for i in d.indices], d.indices, d.dtype))
+                draft.assign(ring, d.indices, own, (slot, *map(build.index, d.indices)))
+            case "next":
+                state = env[Ref("state", d.ref.name)].ref.name
+                pulled = define(draft, _named(d, f"{name}_next"), value, here)
+                own = pulled.read(build.read(d.ref, [i.axis for i in d.indices], d.indices, d.dtype))
+                copy = Assign(state, d.indices, draft.settled(own), span=d.span, text=draft.text)
+                if d.ref.name in in_place:
+                    draft.add(copy)
+                    env[d.ref] = Entry(Ref("def", state))
+                else:
+                    self.tail.append(copy)
+                    env[d.ref] = pulled
+            case "carry":
+                entry = define(draft, _named(d, name), value, here)
+                array = draft.arrays.get(entry.ref.name)
+                if entry.axes or entry.ref.kind != "def" or array is None or array.memory != "scratch":
+                    own = entry.read(build.read(d.ref, [i.axis for i in d.indices], d.indices, d.dtype))
+                    made = draft.array(f"{name}_own", sizes(d.indices))
+                    draft.assign(made, d.indices, own)
+                    entry = Entry(Ref("def", made))
+                self.carries[d.ref.name] = self.writes[d.ref.name] = entry
+                if not any(c.name == d.ref.name and c.reads for c in cell.carries):
+                    env[d.ref] = entry
+            case _:
+                env[d.ref] = define(draft, _named(d, name), value, here)
+
+    def apply(self, cell: Cell, a: Apply, env: Mapping[Ref, Entry], site: Site) -> Entry:
+        """A part, or each called expert of a bank."""
+        draft, part = self.draft, next(p for p in cell.parts if p.name == a.part)
+        formals = self.program.model.cells[part.cell].inputs
+        many, text = sizes(a.lead), draft.text
+        below = f"{site.below}.{part.name}" if site.below else part.name
+        found: dict[tuple[int, ...], Entry] = {}
+        for at in places(*(range(n) for n in many)):
+            by = {i: build.const(p) for i, p in zip(a.lead, at, strict=True)}
+            given = tuple(
+                _given(env[g.ref], [i.axis for i in g.lead], [by[i] for i in g.lead], f, draft)
+                for g, f in zip(a.inputs, formals, strict=True)
+            )
+            number = "".join(f"{p}_" for p in at)
+            banks, chosen = site.banks, site.at
+            if a.select is not None and part.bank is not None:
+                banks = (*banks, part.bank.axis)
+                chosen = (*chosen, walk.substitute(self.named(a.select, env), by))
+            inner = Site(
+                site.number, below, f"{site.prefix}{part.name}_", f"{site.instance}{part.name}_{number}", banks, chosen
+            )
+            found[at] = self.cell(part.cell, inner, given)
+        draft.span, draft.text = a.span, text
+        if not many:
+            return found[()]
+        name = draft.fresh(site.instance + a.name)
+        draft.bundles[name] = (many, sizes(a.outs), found)
+        return Entry(Ref("def", name))
+
+
+def _given(entry: Entry, axes: list[Axis], at: list[Node], formal: Input, draft: Draft) -> Entry:
+    if entry.ref.kind == "history":
+        message = f"the history `{entry.ref.name}` is given to a part"
+        raise refuse(draft.span, message, "name what the part needs of it in an equation", "E0903")
+    return Entry(entry.ref, (*entry.axes, *axes), (*entry.at, *at))
+
+
+def _named(d: Def, name: str) -> Def:
+    return Def(Ref("def", name), d.indices, d.value, d.dtype, d.span)

@@ -1,0 +1,240 @@
+"""The lines of the stack: programs shared by those of one structure, and what each call binds.
+
+Input: the step form of a model.  Output: programs by name, and the calls in order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+from cdrmix.ir import build, layout
+from cdrmix.ir.forms import Program
+from cdrmix.ir.nodes import Axis, History, Index, Input, Line, Model, Ref, State, Stored
+
+from .. import plan
+from .cells import Site, Writing
+from .draft import INPUTS, Assign, Draft, Entry, Given, refuse
+from .fuse import fuse
+from .maps import drop_copies, finish
+from .tiling import tile_states, transposed
+
+ALIGNED = 16
+"""Elements of f32 in 64 bytes, at which every array begins."""
+
+
+def schedule(program: Program) -> plan.ModelPlan:
+    """See the module; every program is for one core, its arrays without places yet."""
+    model = program.model
+    _refuse_state_in_banks(model)
+    made: dict[object, Written] = {}
+    names: set[str] = set()
+    calls: list[plan.CallOf] = []
+    owners = {w.path: w.owner for w in layout.weights(model)}
+    for number, line in enumerate(model.lines):
+        last = number == len(model.lines) - 1
+        key = (line.residual, tuple((i.cell, i.path.removeprefix(line.path)) for i in line.chain), number == 0)
+        if key not in made:
+            name = _name(line, names)
+            made[key] = _write(program, line, name, stored_as(model, line), number == 0)
+        calls.append(call_of(made[key], line, number, last, owners))
+    programs = {w.program.name: w.program for w in made.values()}
+    return plan.ModelPlan("", programs, tuple(named(calls, made.values())))
+
+
+def stored_as(model: Model, line: Line) -> Stored:
+    """How a line's matrices are stored: `bf16` where any is narrower than f32; as the model's, where it has none."""
+    paths = {i.path for i in line.chain}
+    matrices = [(p.stored, place.instance.path in paths)
+                for place in layout.places(model) for p in place.cell.params if len(p.indices) > 1]  # fmt: skip
+    own = [stored for stored, here in matrices if here]
+    return "bf16" if any(stored != "f32" for stored in own or (stored for stored, _ in matrices)) else "f32"
+
+
+def _name(line: Line, taken: set[str]) -> str:
+    label = line.path.rpartition(".")[2]
+    clean = re.sub(r"[^0-9A-Za-z_]", "_", label if not label.isdigit() else line.chain[-1].cell)
+    found, count = clean, 1
+    while found in taken:
+        count += 1
+        found = f"{clean}_{count}"
+    taken.add(found)
+    return found
+
+
+def _refuse_state_in_banks(model: Model) -> None:
+    for place in layout.places(model):
+        held: list[State | History] = [*place.cell.states, *place.cell.histories]
+        if place.banks and held:
+            message = f"`{held[0].name}` is a state inside a bank, which target tenstorrent does not hold"
+            help = "put the state in the op that holds the bank, or compile for cpu or torch, whose banks may have it"
+            raise refuse(held[0].span, message, help, "E0907")
+
+
+# --- calls ---------------------------------------------------------------------------------------------------------
+@dataclass(slots=True)
+class Written:
+    """A program and what its calls bind: parameters and states by their paths below the cells of the chain."""
+
+    program: plan.Program
+    given: Mapping[str, Given]
+    residents: list[tuple[str, tuple[int, str], bool]]
+    carries: Mapping[str, str]
+    """Tensors of carries by the carry's name."""
+    tables: Mapping[str, str]
+    """Tensors of rows by the parameter that they are."""
+
+
+def call_of(made: Written, line: Line, number: int, last: bool, owners: Mapping[str, str]) -> plan.CallOf:
+    """What the program of a line is given there."""
+
+    def path(of: tuple[int, str]) -> str:
+        return f"{line.chain[of[0]].path}.{of[1]}"
+
+    program = made.program
+    carries = {tensor: name for name, tensor in made.carries.items()}
+    tables = {tensor: name for name, tensor in made.tables.items()}
+    tensors: dict[str, str] = {}
+    for name, tensor in program.tensors.items():
+        match name:
+            case "inputs":
+                tensors[name] = "inputs"
+            case "vectors":
+                tensors[name] = f"{line.path}.vectors"
+            case "x_in":
+                tensors[name] = f"x.{(number + 1) % 2}"
+            case "x_out":
+                tensors[name] = "logits" if last else f"x.{number % 2}"
+            case _ if tensor.tiled is not None:
+                tensors[name] = owners[path(made.given[name].path)]
+            case _ if name in carries:
+                tensors[name] = f"carry.{carries[name]}"
+            case _:
+                tensors[name] = f"{owners[path(made.given[tables[name]].path)]}.rows"
+    parts = program.tensors["vectors"].parts if "vectors" in program.tensors else ()
+    vectors = {n: owners[path(made.given[n].path)] for n, _, _ in parts if n not in program.constants}
+    state = tuple(plan.Resident(array, path(of), ring) for array, of, ring in made.residents)
+    return plan.CallOf(line.path, program.name, tensors, vectors, state)
+
+
+def named(calls: list[plan.CallOf], programs: Iterable[Written]) -> list[plan.CallOf]:
+    """The calls with `.rows` only on the names of what is kept in tiles too.  A tensor lies in one order."""
+    by = {w.program.name: w for w in programs}
+    tiled: dict[str, plan.Tensor] = {}
+    for call in calls:
+        for name, tensor in by[call.program].program.tensors.items():
+            if tensor.tiled is not None:
+                first = tiled.setdefault(call.tensors[name], tensor)
+                if (first.shape, first.tiled) != (tensor.shape, tensor.tiled):
+                    span = by[call.program].given[name].span
+                    message = f"`{call.tensors[name]}` is tied to a matrix that is multiplied along another axis"
+                    raise refuse(span, message, "a streamed matrix lies in one order: untie them")
+    found = []
+    for call in calls:
+        short = {}
+        for name, path in call.tensors.items():
+            both = not path.endswith(".rows") or path.removesuffix(".rows") in tiled
+            short[name] = path if both else path.removesuffix(".rows")
+        found.append(replace(call, tensors=short))
+    return found
+
+
+# --- one line ------------------------------------------------------------------------------------------------------
+def _write(program: Program, line: Line, name: str, stored: Stored, first: bool) -> Written:
+    """The program of a line; a parameter that is read in two ways is held in L1, and the line drafted again."""
+    held = frozenset[str]()
+    while True:
+        draft, writing = _drafted(program, line, Draft(stored == "f32", held), first)
+        twice = {n for n in draft.vectors if n in draft.tensors}
+        if not twice:
+            made = _program(draft, line, name, stored)
+            return Written(made, dict(draft.given), writing.residents, draft.carries, draft.tables)
+        held |= twice
+
+
+def _drafted(program: Program, line: Line, draft: Draft, first: bool) -> tuple[Draft, Writing]:
+    model = program.model
+    draft.names |= {INPUTS, "vectors", "x_in", "x_out"}
+    writing = Writing(program, draft)
+    cells = [model.cells[i.cell] for i in line.chain]
+    given = _inputs(draft, cells[0].inputs, first and bool(model.vocab))
+    entry = x = given[0]
+    draft.span = line.span
+    for number, instance in enumerate(line.chain):
+        prefix = "" if number == len(line.chain) - 1 else f"{instance.path.rpartition('.')[2]}_"
+        entry = writing.cell(instance.cell, Site(number, "", prefix, prefix), given if number == 0 else (entry,))
+    _finish_line(writing, line, x, entry, tuple(a.size for a in cells[-1].out_axes))
+    fuse(draft)
+    finish(draft)
+    drop_copies(draft)
+    tile_states(draft)
+    transposed(draft)
+    return draft, writing
+
+
+def _inputs(draft: Draft, formals: tuple[Input, ...], token: bool) -> tuple[Entry, ...]:
+    """What the line's first cell is given: the token, or the residual stream."""
+    if token:
+        draft.token(0)
+        return (Entry(Ref("def", INPUTS), (Axis(INPUTS, 2),), (build.const(0),)),)
+    counts = [prod(a.size for a in f.axes) for f in formals]
+    if any(f.dtype == "pick" for f in formals):
+        raise refuse(draft.span, "a bare op whose input is a place on an axis", "give it a model around it")
+    draft.tensors["x_in"] = plan.Tensor("x_in", "rows", "f32", (1, sum(counts)))
+    x = draft.array("x", (sum(counts),))
+    draft.add(plan.Fetch(x, "x_in", text="the residual stream"))
+    if len(formals) == 1:
+        return (Entry(Ref("def", x)),)
+    found, at = [], 0
+    for formal, count in zip(formals, counts, strict=True):
+        own = draft.array(formal.name, tuple(a.size for a in formal.axes))
+        i = Index("i", Axis("i", count))
+        place = build.add(build.index(i), build.const(at))
+        draft.assign(own, (i,), build.read(Ref("def", x), (Axis("x", sum(counts)),), (place,), "f32"))
+        found.append(Entry(Ref("def", own)))
+        at += count
+    return tuple(found)
+
+
+def _finish_line(writing: Writing, line: Line, x: Entry, entry: Entry, shape: tuple[int, ...]) -> None:
+    """The residual sum, what is kept and what leaves the line."""
+    draft = writing.draft
+    i = Index("i", Axis("width", prod(shape)))
+    like = build.read(Ref("output", "out"), (i.axis,), (i,), "f32")
+    draft.span, draft.text = line.span, "x + f(x)" if line.residual else "f(x)"
+    value = draft.settled(entry.read(like))
+    value = build.add(x.read(like), value) if line.residual else value
+    array = draft.arrays.get(value.arg.ref.name) if value.op == "read" and not entry.axes else None
+    if array is not None and array.memory == "scratch" and array.dtype == "f32" and value.arg.ref.kind == "def":
+        out = array.name
+    else:
+        out = draft.array("y", (prod(shape),))
+        draft.assign(out, (i,), value)
+    for copy in writing.tail:
+        draft.add(copy)
+    for name, entry in writing.writes.items():
+        tensor = draft.carry(name, prod(draft.arrays[entry.ref.name].shape))
+        draft.add(plan.Write(tensor, entry.ref.name, text=f"{name}, for the lines below"))
+    draft.tensors["x_out"] = plan.Tensor("x_out", "rows", "f32", (1, prod(shape)))
+    draft.add(plan.Write("x_out", out, text="the residual stream"))
+
+
+def _program(draft: Draft, line: Line, name: str, stored: Stored) -> plan.Program:
+    steps = tuple(s for s in draft.steps if not isinstance(s, Assign))
+    used = {n for s in steps for n in (*s.parts.reads, *s.parts.outs)}
+    arrays = {n: a for n, a in draft.arrays.items() if n in used or a.memory == "state"}
+    parts, at = [], 0
+    for vector in draft.vectors:
+        if vector in arrays:
+            count = prod(arrays[vector].shape)
+            parts.append((vector, at, count))
+            at += -(-count // ALIGNED) * ALIGNED
+    tensors = dict(draft.tensors)
+    if parts:
+        tensors["vectors"] = plan.Tensor("vectors", "vectors", "f32", (at,), parts=tuple(parts))
+    chain = " >> ".join(i.cell for i in line.chain)
+    title = f"{name}: {'residual ' if line.residual else ''}{chain}"
+    constants = {n: v for n, v in draft.constants.items() if n in arrays}
+    return plan.Program(name, title, 1, arrays, tensors, steps, constants, stored)
