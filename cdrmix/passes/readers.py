@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.nodes import Apply, Cell, Def, Node, Ref, Stmt
+from cdrmix.ir.types import NARROW
 from cdrmix.passes import graph
 from cdrmix.passes.product import total
 from cdrmix.passes.terms import Culprit, Leaves, Term
@@ -134,7 +135,7 @@ def rewrite(cell: Cell, states: Sequence[str], leaves: Leaves, ask: Ask) -> dict
         try:
             done[walk.defines(stmt)[0]] = rewriter.statement(stmt)
         except Whole as whole:
-            if not isinstance(stmt, Def) or stmt.ref.kind != "def":
+            if not isinstance(stmt, Def) or stmt.ref.kind != "def" or stmt.dtype in NARROW:  # a rounded name stays
                 raise
             rewriter.behind[stmt.ref] = whole.culprit
     for t in cell.training:

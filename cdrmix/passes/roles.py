@@ -16,6 +16,7 @@ from dataclasses import replace
 from cdrmix.ir import walk
 from cdrmix.ir.forms import LowRank, Outer
 from cdrmix.ir.nodes import Def, Index, Node
+from cdrmix.ir.types import NARROW
 from cdrmix.passes import product as algebra
 from cdrmix.passes.affine import Affine, Edge
 from cdrmix.passes.groups import Group
@@ -227,6 +228,8 @@ def _deeper(leaves: Leaves, f: Node, key: Index, axes: tuple[Index, ...], depth:
         stmt = leaves.source(f.arg.ref)
         sizes = [a.size for a in f.arg.view]
         if not isinstance(stmt, Def) or stmt.ref.kind == "history" or [i.axis.size for i in stmt.indices] != sizes:
+            return kept
+        if stmt.dtype in NARROW:  # its value would not be rounded
             return kept
         body = _unbound(leaves, walk.substitute(stmt.value, dict(zip(stmt.indices, f.args, strict=True))))
     found = []

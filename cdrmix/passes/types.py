@@ -11,8 +11,8 @@ With `work` f32 that is f32 for all.  With a narrower one f32 remain, and everyt
   these are computed other than by a product with a matrix, through parts, carries and states;
 - vectors, and what a state begins with;
 - every state but a delay; a delay, and a history whose type is open, has the type of the name that it is given;
-- names inside a recurrence, names over a history's window and names as large as a whole state of two or more axes:
-  a parallel form never has them;
+- names inside a recurrence, names over a history's window, and names as large as a state of several axes that are
+  computed from it or it from them: no parallel form has them;
 - names that hold a mean, or one number.
 A declared f16 or bf16 is kept for what it declares, where `work` is no wider; a recurrence is f32 all the same.
 """
@@ -38,6 +38,7 @@ Held = Callable[[str, Ref, DType], DType]
 """The type of a cell's name, by what the checker made it."""
 
 OUT = Ref("output", "out")
+_TIMES: tuple[RefKind, ...] = ("state", "next")
 _GROUPS: Mapping[str, RefKind] = {
     "inputs": "input", "params": "param", "states": "state", "histories": "history", "carries": "carry",
     "buffers": "buffer",
@@ -264,14 +265,26 @@ def _natural(cell: Cell, loops: Sequence[Recurrence]) -> Iterator[Ref]:
     yield from (ref for p in params if (ref := Ref("param", p.name)) in starts or len(p.indices) < 2)
     yield from (d.ref for loop in loops for d in loop.inside)
     yield from (ref for ref in walk.windows(cell) if ref.kind == "def")
-    recurrent = {s for loop in loops for s in loop.states}
-    matrices = [s.name for s in cell.states if s.name in recurrent and len(s.indices) > 1]
-    whole = {Ref("state", s) for s in matrices} | {Ref("next", s) for s in matrices}
-    for d in cell.body:
-        if isinstance(d, Def) and d.ref.kind == "def":
-            size = prod(i.axis.size for i in d.indices)
-            if any(r.arg.ref in whole and size >= prod(a.size for a in r.arg.view) for r in walk.reads(d.value)):
-                whole.add(d.ref)
-                yield d.ref
-            elif d.value.op == "mean" or not d.indices:
-                yield d.ref
+    for loop in loops:
+        yield from _wholes(cell, loop)
+    yield from (d.ref for d in _definitions(cell) if d.value.op == "mean" or not d.indices)
+
+
+def _wholes(cell: Cell, loop: Recurrence) -> Iterator[Ref]:
+    """The definitions as large as a state of several axes that are computed from it, or that it is computed from."""
+    sizes = [prod(i.axis.size for i in s.indices) for s in cell.states if s.name in loop.states and len(s.indices) > 1]
+    large = [d for d in _definitions(cell) if sizes and prod(i.axis.size for i in d.indices) >= min(sizes)]
+    after = {Ref(kind, s) for s in loop.states for kind in _TIMES}
+    before = {ref for d in loop.inside for ref in walk.refs(d.value)}
+    for d in large:
+        if walk.refs(d.value) & after:
+            after.add(d.ref)
+            yield d.ref
+    for d in reversed(large):
+        if d.ref in before:
+            before |= walk.refs(d.value)
+            yield d.ref
+
+
+def _definitions(cell: Cell) -> Iterator[Def]:
+    return (s for s in cell.body if isinstance(s, Def) and s.ref.kind == "def")

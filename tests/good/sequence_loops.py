@@ -2,6 +2,7 @@
 
 Input: a model's cells and their sequence forms, one sequence for each formal, a state and the documents' starts.
 Output: the output at every token and the state after the last.  Scans are plain loops, so what is checked is the form.
+Where types are decided, what is held is rounded; with all f32 nothing is.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ import numpy as np
 from cdrmix.ir import walk
 from cdrmix.ir.forms import Attend, Chunk, Coupled, Delay, Elementwise, MaxPlus, SequenceForm, Sequential
 from cdrmix.ir.interp_expr import Frame, expression
-from cdrmix.ir.nodes import Apply, Cell, Def, Index, Node, Ref, Top
+from cdrmix.ir.nodes import Apply, Cell, Def, Index, Node, Param, Ref, Top
+from cdrmix.ir.types import param_types, rounded
 from cdrmix.passes.sequence import sequence_form
 
 Sequences = dict[str, np.ndarray]
@@ -31,7 +33,7 @@ class Loops:
     def __post_init__(self):
         self.form = sequence_form(self.cell)
         self.windows = walk.windows(self.cell)
-        self.weights = {name: np.asarray(w, np.float64) for name, w in self.weights.items()}
+        self.types = param_types(self.cell)
         self.names = {s.name: s for s in self.cell.states}
 
     def run(self, inputs: Sequences, state: Sequences, starts: list[bool], pos: int = 0):
@@ -43,8 +45,8 @@ class Loops:
         for t, start in enumerate(starts):
             if start:
                 pos, seen = 0, 0
-            fixed = {Ref("param", p.name): self.weights[f"{self.path}.{p.name}"] for p in self.cell.params}
-            values = {Ref("input", name): np.asarray(x[t]) for name, x in inputs.items()}
+            fixed = {Ref("param", p.name): self.weight(p) for p in self.cell.params}
+            values = {Ref("input", i.name): rounded(np.asarray(inputs[i.name][t]), i.dtype) for i in self.cell.inputs}
             self.frames.append(Frame({**fixed, **values}, {"pos": pos}, seen))
             pos, seen = pos + 1, seen + 1
         for frame in self.frames:
@@ -55,12 +57,15 @@ class Loops:
         out = [f.values[Ref("output", "out")] for f in self.frames]
         return np.stack(out), self.new
 
+    def weight(self, p: Param) -> np.ndarray:
+        return rounded(np.asarray(self.weights[f"{self.path}.{p.name}"], np.float64), p.dtype)
+
     def statement(self, stmt):
         match stmt:
             case Def() if stmt.ref.kind == "history":
                 self.history(stmt)
             case Def():
-                self.define(stmt.ref, self.over(stmt.value, stmt.indices))
+                self.define(stmt.ref, [rounded(x, stmt.dtype) for x in self.over(stmt.value, stmt.indices)])
                 if stmt.ref.kind == "next":
                     self.new[f"{self.path}.{stmt.ref.name}"] = self.frames[-1].values[stmt.ref]
             case Top():
@@ -89,7 +94,7 @@ class Loops:
 
     def over(self, n: Node, indices: tuple[Index, ...]) -> list[np.ndarray]:
         """An expression at every token."""
-        value = expression(n, self.windows, indices)
+        value = expression(n, self.windows, indices, self.types)
         return [np.asarray(value(f)) for f in self.frames]
 
     def define(self, ref: Ref, values):
@@ -99,7 +104,7 @@ class Loops:
 
     def initial(self, name: str) -> np.ndarray:
         s = self.names[name]
-        return np.asarray(expression(s.init, {}, s.indices)(self.frames[0]))
+        return rounded(np.asarray(expression(s.init, {}, s.indices)(self.frames[0])), s.dtype)
 
     def scan(self, states: tuple[str, ...], step, keep: bool = True):
         """A loop over the tokens; with `keep`, the states before and after each become known."""
@@ -162,14 +167,14 @@ class Loops:
         self.scan(s.states, step, keep=False)
 
     def sequential(self, s: Sequential):
-        body = [(d.ref, expression(d.value, self.windows, d.indices)) for d in s.body]
+        body = [(d, expression(d.value, self.windows, d.indices, self.types)) for d in s.body]
 
         def step(t, old):
             f = self.frames[t]
             before = {Ref("state", n): x for n, x in zip(s.states, old, strict=True)}
             inner = Frame({**f.values, **before}, f.context, f.seen)
-            for ref, value in body:
-                inner.values[ref] = np.asarray(value(inner))
+            for d, value in body:
+                inner.values[d.ref] = rounded(np.asarray(value(inner)), d.dtype)
             return [inner.values[Ref("next", n)] for n in s.states]
 
         self.scan(s.states, step)
@@ -179,7 +184,7 @@ class Loops:
         path = f"{self.path}.{d.ref.name}"
         past = list(self.old[path][: int(self.old[f"{path}.count"])])
         for f, start, value in zip(self.frames, self.starts, self.over(d.value, d.indices), strict=True):
-            past = [value, *([] if start else past)][:window]
+            past = [rounded(value, d.dtype), *([] if start else past)][:window]
             f.values[d.ref] = np.stack(past)
         kept = np.zeros_like(self.old[path])
         kept[: min(len(past), window - 1)] = past[: window - 1]
@@ -188,7 +193,7 @@ class Loops:
     def attend(self, s: Attend):
         for n in (*(p.key for p in s.parts), s.value):
             assert walk.windowed(n, self.windows) == {s.t}
-        queries = [expression(p.query, self.windows, (*s.indices, *p.contract)) for p in s.parts]
+        queries = [expression(p.query, self.windows, (*s.indices, *p.contract), self.types) for p in s.parts]
         keys = [
             expression(p.key, self.windows, (*(i for i in s.indices if i in p.key.free), s.t, *p.contract))
             for p in s.parts
@@ -207,7 +212,7 @@ class Loops:
                 x = x + bias[..., :tokens]
             x = np.exp(x - x.max(-1, keepdims=True))
             found = (x / x.sum(-1, keepdims=True) * v).sum(-1)
-            f.values[Ref("def", s.name)] = np.broadcast_to(found, [i.axis.size for i in s.indices])
+            f.values[Ref("def", s.name)] = rounded(np.broadcast_to(found, [i.axis.size for i in s.indices]), s.dtype)
 
     def top(self, s: Top):
         for f, x in zip(self.frames, self.over(s.source, (*s.lead, s.over)), strict=True):

@@ -7,6 +7,7 @@ import pytest
 
 from cdrmix.ir.initial import random_weights
 from cdrmix.ir.interp import Interpreter
+from cdrmix.passes.types import decide_types
 
 from .cells import model_of
 from .known_cells import CELLS
@@ -16,11 +17,15 @@ from .sequence_loops import Loops
 ALL = {**CELLS, **MORE}
 
 
-def agree(model, T, seed=0):
-    """Outputs and last states of both, from a random state, with documents that begin inside; worst relative error."""
+def agree(model, T, seed=0, work="f32"):
+    """Outputs and last states of both, from a random state, with documents that begin inside; worst relative error.
+
+    With a narrow `work` both are rounded, at the same places.
+    """
+    model = decide_types(model, work)
     rng = np.random.default_rng(seed)
     weights = random_weights(model, 1)
-    interpreter = Interpreter(model, weights)
+    interpreter = Interpreter(model, weights, rounding=True)
     (line,) = model.lines
     cell, path = model.cells[line.chain[0].cell], line.chain[0].path
     state = {k: np.abs(rng.standard_normal(np.shape(v))) * 0.5 for k, v in interpreter.start().items()}
@@ -41,3 +46,8 @@ def agree(model, T, seed=0):
 @pytest.mark.parametrize("name", ALL)
 def test_known_cells(name, T, tmp_path):
     assert agree(model_of(ALL[name], tmp_path), T) < 1e-10
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_known_cells_round_where_the_text_does(name, tmp_path):
+    assert agree(model_of(ALL[name], tmp_path), 23, work="bf16") < 1e-9

@@ -65,6 +65,7 @@ def test_classes(name):
 def test_the_form_is_the_text(name):
     model = op(name)
     assert max(agree(model, T) for T in (1, 2, 37)) < 1e-10
+    assert agree(model, 23, work="bf16") < 1e-9
     assert sequence_form(model.cells[model.lines[0].chain[0].cell]).notes == ()
 
 

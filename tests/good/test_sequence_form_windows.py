@@ -157,6 +157,7 @@ def test_attention_is_found(name, tmp_path):
     assert sum(isinstance(s, Attend) for s in form.body) == (2 if name.startswith("two") else 1)
     assert not [n for n in form.notes if "unfolds" in n]
     assert max(agree(m, T) for T in (1, 2, 9, 30)) < 1e-10
+    assert agree(m, 30, work="bf16") < 1e-9
 
 
 @pytest.mark.parametrize("name", WINDOWS)
@@ -167,6 +168,7 @@ def test_what_is_not_attention_runs_on_windows(name, tmp_path):
     assert not any(isinstance(s, Attend) for s in form.body)
     assert [why in n for n in form.notes] == ([True] if why else [])
     assert max(agree(m, T) for T in (1, 2, 9, 30)) < 1e-10
+    assert agree(m, 30, work="bf16") < 1e-9
 
 
 def test_the_scale_and_the_bias_are_apart(tmp_path):
