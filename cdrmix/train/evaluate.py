@@ -52,7 +52,7 @@ def score_checkpoint(config: EvalConfig) -> Score:
     with tempfile.TemporaryDirectory() as scratch:
         module: nn.Module
         if artefact is None:
-            built = build(model, lower(model), Path(scratch) / "module", weights=weights)
+            built = build(model, lower(model, work=placement.work), Path(scratch) / "module", weights=weights)
             module = place(built, placement)
         else:
             module = Streamed(artefact, config.rows)

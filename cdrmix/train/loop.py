@@ -24,7 +24,7 @@ from cdrmix.train.folder import RunFolder
 from cdrmix.train.interrupt import asked_to_stop
 from cdrmix.train.optimiser import make_optimiser, overlap, rate
 from cdrmix.train.place import Placement, place, require_memory
-from cdrmix.train.progress import Bar, Metrics, Tally, describe
+from cdrmix.train.progress import Bar, Metrics, Tally, describe, record
 from cdrmix.train.sources import files_of
 from cdrmix.train.step import Measured, take_step
 from cdrmix.train.store import TokenStore, open_store
@@ -46,7 +46,7 @@ class Trainer:
         self.placement = Placement(threads=config.threads)
         self.placement.prepare()
         model = load(config.spec, config.set, options=config.options)
-        lowered = lower(model)
+        lowered = lower(model, work=self.placement.work)
         short = overlap(config.optim, config.steps)
         self.notes = (*lowered.notes, *([short] if short else []))
         self.context = context_of(config, model)
@@ -102,7 +102,7 @@ class Trainer:
             self.folder.close()
 
     def _train(self) -> None:
-        config, tally = self.config, Tally(self.train_data)
+        config, tally, tokens = self.config, Tally(self.train_data), self.config.batch * self.context
         metrics = Metrics(self.folder.metrics, self.step)
         with Bar(config.steps, self.step) as bar, asked_to_stop() as stopped:
             for note in self.notes:
@@ -113,16 +113,17 @@ class Trainer:
                 seconds = time.perf_counter() - began
                 self.step += 1
                 last = self.step == config.steps
-                if note := tally.count(self.step, found, config.batch * self.context, seconds):
+                if note := tally.count(self.step, found, tokens, seconds):
                     bar.say(note)
                 if tally.bad >= BAD_STEPS or (last and tally.bad and not tally.moved):
                     raise UserError(
                         f"no finite loss in {tally.bad} steps, the last one step {self.step}", self.folder.remedy()
                     )
                 if self.step % config.log_every == 0 or last:
-                    record = self._record(found, tally.speed())
-                    metrics.write(record)
-                    bar.show(self.step, describe(record), True)
+                    lr = config.optim.lr * rate(config.optim, self.step - 1, config.steps)
+                    told = record(self.step, found, lr, self.step * tokens, tally.speed())
+                    metrics.write(told)
+                    bar.show(self.step, describe(told), True)
                 else:
                     bar.show(self.step, f"loss {found.loss:.3f}", False)
                 if self.eval_data and (self.step % config.eval_every == 0 or last):
@@ -140,27 +141,10 @@ class Trainer:
 
     def train_step(self, step: int) -> Measured:
         """Forward, backward and update on the batch of a step."""
-        config = self.config
-        share = rate(config.optim, step, config.steps)
-        batch, clip = self.batches.at(step), config.optim.clip
-        found, self.carried = take_step(
-            self.module, self.optimiser, batch, self.carried, share, clip, config.accumulate
-        )
+        batch, config = self.batches.at(step), self.config
+        share, clip, parts = rate(config.optim, step, config.steps), config.optim.clip, config.accumulate
+        found, self.carried = take_step(self.module, self.optimiser, batch, self.carried, share, clip, parts)
         return found
-
-    def _record(self, found: Measured, speed: float) -> dict[str, object]:
-        """What `metrics.jsonl` says of a step."""
-        config = self.config
-        return {
-            "step": self.step,
-            "loss": found.loss,
-            "norm": found.norm,
-            "lr": config.optim.lr * rate(config.optim, self.step - 1, config.steps),
-            "tokens": self.step * config.batch * self.context,
-            "tokens_per_s": round(speed, 1),
-            "aux": found.aux,
-            "metrics": {path: x.tolist() for path, x in found.metrics.items()},
-        }
 
     def _score(self, data: TokenStore, metrics: Metrics, bar: Bar) -> None:
         """Score the held-out data."""

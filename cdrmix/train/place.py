@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from cdrmix.diagnose import UserError
+from cdrmix.ir.nodes import DType
 from cdrmix.runtime.torch.module import Streaming
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -28,7 +29,7 @@ class Placement:
     """
 
     device: str = "cpu"
-    work: str = "f32"
+    work: DType = "f32"
     processes: int = 1
     threads: int | None = None
 

@@ -125,6 +125,20 @@ class Bar:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+def record(step: int, found: Measured, lr: float, tokens: int, speed: float) -> dict[str, Any]:
+    """What `metrics.jsonl` says of a step: `tokens` since the run began, `speed` in tokens a second."""
+    return {
+        "step": step,
+        "loss": found.loss,
+        "norm": found.norm,
+        "lr": lr,
+        "tokens": tokens,
+        "tokens_per_s": round(speed, 1),
+        "aux": found.aux,
+        "metrics": {path: x.tolist() for path, x in found.metrics.items()},
+    }
+
+
 def describe(record: dict[str, Any]) -> str:
     """One line for people: loss, speed, and the least and most loaded expert as a share of an even load."""
     text = f"loss {record['loss']:.3f}  lr {record['lr']:.1e}  {record['tokens_per_s']:,.0f} tokens/s"
