@@ -15,6 +15,7 @@
 | sequence form | cell, groups | `SequenceForm`: statements over [B, T], scans for the states | `passes/sequence.py` |
 | hoist | cell | cell whose loop-invariant parts are equations of their own | `passes/hoist.py` |
 | step form | cell | `StepForm`: one token, states in place where that is safe | `passes/step.py` |
+| array form | sequence and step form, a library's traits | functions over whole tensors | `passes/arrays` |
 | emit | `ir.forms.Program` | the program's files | `codegen/<target>` |
 | write | files, weights, tokenizer | the artefact's folder | `artifact.py` |
 
@@ -34,6 +35,7 @@ import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,7 @@ from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Cell, DType, Model, Node, Stored
 from cdrmix.ir.text import to_text
 from cdrmix.ir.verify import verify
+from cdrmix.passes.arrays import array_form
 from cdrmix.passes.encodings import encode
 from cdrmix.passes.hoist import hoist
 from cdrmix.passes.precision import decide_precision
@@ -142,7 +145,8 @@ def _lower(model: Model, dump: Dump | None, weights: Stored, work: DType, rules:
     step = {name: step_form(cell) for name, cell in hoisted.cells.items()}
     show("step", Program(model, step, {}, digest))
     notes = (*model.notes, *dict.fromkeys(note for form in sequence.values() for note in form.notes))
-    return Lowered(Program(model, step, sequence, digest), notes, weights, tuple(rules))
+    arrays = partial(array_form, model, step, sequence)
+    return Lowered(Program(model, step, sequence, digest, arrays), notes, weights, tuple(rules))
 
 
 def backend(target: str) -> ModuleType:

@@ -6,10 +6,11 @@ state updated) and its sequence form (training and prefill: batched over [B, T])
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from cdrmix.diagnose import NOWHERE, Span
+from cdrmix.ir.array_statements import CellArrays, Traits
 from cdrmix.ir.nodes import Apply, Def, DType, Index, Model, Node, Top
 
 
@@ -182,11 +183,19 @@ class StepForm:
     in_place: frozenset[str] = frozenset()
 
 
+def _no_arrays(traits: Traits) -> Mapping[str, CellArrays]:
+    raise TypeError("a program without its passes has no array form")
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a backend gets: `step` and `sequence` by cell name; the types are already decided (`ir/types.py`)."""
+    """What a backend gets: `step` and `sequence` by cell name; the types are already decided (`ir/types.py`).
+
+    `array_form` makes the array form of its cells, by name, for a library with the traits it is given.
+    """
 
     model: Model
     step: Mapping[str, StepForm]
     sequence: Mapping[str, SequenceForm]
     hash: str = ""
+    array_form: Callable[[Traits], Mapping[str, CellArrays]] = field(default=_no_arrays, compare=False, repr=False)

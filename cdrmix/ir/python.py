@@ -10,7 +10,9 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+from cdrmix.diagnose import NOWHERE, Span
 
 RESERVED = frozenset({*keyword.kwlist, *keyword.softkwlist, *dir(builtins)})
 """What no identifier may be: keywords and builtins."""
@@ -38,6 +40,18 @@ def comment(value: str, width: int = 110) -> str:
     flat = "".join(c if c.isprintable() else " " for c in value)
     flat = " ".join(flat.split())
     return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def equation(span: Span, sources: Mapping[str, str]) -> str:
+    """The equation at `span` as a comment; nothing where it is only a piece of one."""
+    if span == NOWHERE or span.file not in sources:
+        return ""
+    lines = sources[span.file].splitlines()[span.line - 1 : span.end_line]
+    if not lines or lines[0][: span.col - 1].strip():
+        return ""
+    if len(lines) == 1:
+        return comment(lines[0][span.col - 1 : span.end_col - 1])
+    return comment(" ".join([lines[0][span.col - 1 :], *lines[1:-1], lines[-1][: span.end_col - 1]]))
 
 
 def doc(value: str) -> list[str]:

@@ -12,19 +12,19 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from cdrmix.diagnose import command
+from cdrmix.diagnose import CompileError, Diagnostic, command
 from cdrmix.ir import layout
+from cdrmix.ir.array_statements import Traits
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model
 
 from . import names as escape
-from .cells import CellClass, emit_cell, timeless
-from .expressions import OPS
-from .scope import refuse
+from .cells import emit_cell
+from .spelling import OPS
 from .stack import Block, emit_stack
-from .wrap import wrapped
 
 TEMPLATE = "model.py.j2"
+TRAITS = Traits(frozenset({"sequence", "step", "rows", "init"}), gradients=True, short_windows=True, resets=True)
 _ALWAYS = frozenset({"Cell", "State", "Stream", "Streaming", "Sums"})
 _ELSEWHERE = frozenset({"load.py", "engine.py"})  # they open artefacts; inside one they have no use
 
@@ -62,12 +62,9 @@ def template_keys(program: Program) -> dict[str, Any]:
     model = program.model
     check(model)
     classes = _classes(model)
-    used = [place.cell.name for place in layout.places(model)]
-    banked = {place.cell.name for place in layout.places(model) if place.banks}
-    emitted = {name: emit_cell(name, program, classes, name in banked) for name in model.cells if name in used}
+    emitted = [emit_cell(made, classes, model.sources) for made in program.array_form(TRAITS).values()]
     stack = emit_stack(model, classes)
-    routed = any("routes: " in m.head or "rows: " in m.head for c in emitted.values() for m in c.methods)
-    imports = _ALWAYS.union(*(c.imports for c in emitted.values()), {"Routes"} if routed else ())
+    imports = _ALWAYS.union(*(c.imports for c in emitted))
     first = model.cells[model.lines[0].chain[0].cell]
     many = len(first.inputs) > 1
     ties = ", ".join(f"{escape.text(a)}: {escape.text(b)}" for a, b in stack.ties.items())
@@ -75,7 +72,7 @@ def template_keys(program: Program) -> dict[str, Any]:
         "doc": [*escape.doc(f"{model.name}\n\n{model.doc}".strip()), ""],
         "imports": sorted(imports),
         "hash": escape.text(program.hash),
-        "cells": [_cell_keys(c, timeless(model.cells[name], model.cells)) for name, c in emitted.items()],
+        "cells": emitted,
         "blocks": [_block_keys(b) for b in stack.blocks],
         "paths": [f"({escape.text(a)}, {escape.text(b)})" for a, b in stack.paths],
         "ties": f"{{{ties}}}" if ties else "",
@@ -93,17 +90,6 @@ def _classes(model: Model) -> dict[str, str]:
     for name, cell in model.cells.items():
         found[name] = escape.class_name(cell.op, {*found.values(), *_ALWAYS, "Routes"})
     return found
-
-
-def _cell_keys(c: CellClass, same: bool) -> dict[str, Any]:
-    return {
-        "name": c.name,
-        "doc": c.doc,
-        "groups": c.groups,
-        "fields": c.fields,
-        "methods": [{"head": m.head, "lines": wrapped(m.lines)} for m in c.methods],
-        "same": same,
-    }
 
 
 def _block_keys(b: Block) -> dict[str, Any]:
@@ -125,8 +111,8 @@ def check(model: Model) -> None:
     for place in layout.places(model):
         if place.banks and place.cell.training:
             t = place.cell.training[0]
-            message = f"`{t.name}` is a training value inside a bank"
-            raise refuse("E0905", t.span, message, "measure it in the op that holds the bank")
+            raise CompileError([Diagnostic("E0905", t.span, f"`{t.name}` is a training value inside a bank",
+                                           "measure it in the op that holds the bank")])  # fmt: skip
 
 
 __all__ = ["OPS", "check", "emit", "runtime_files", "template_keys"]

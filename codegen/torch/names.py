@@ -60,3 +60,8 @@ def class_name(op: str, taken: Iterable[str]) -> str:
         count += 1
         name = f"{found}_{count}"
     return name
+
+
+def method_names(taken: Iterable[str]) -> Names:
+    """The names of a method of a class: nothing the module binds."""
+    return Names({*MODULE_NAMES, *taken})

@@ -1,92 +1,411 @@
-"""Emission of the statements that forward and step share: equations, `top`, parts and banks.
+"""How the statements of the array form are written in PyTorch.
 
-Input: a statement and the scope.
-Output: lines in the scope, and symbols for what they define.
+Input: a `Function` of `ir/arrays.py` and the spec's texts.  Output: the statements of a method, as `ir/code.py` has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import singledispatchmethod
+from math import prod
 
-from cdrmix.ir import walk
-from cdrmix.ir.nodes import Apply, Axis, Def, Given, Index, Node, Ref, Top
+from cdrmix.diagnose import NOWHERE, Span
+from cdrmix.ir import array_statements as form
+from cdrmix.ir.array_statements import Function
+from cdrmix.ir.arrays import Array
+from cdrmix.ir.code import (
+    COMPARE,
+    Assign,
+    Atom,
+    Block,
+    Choice,
+    Code,
+    Comment,
+    Infix,
+    Keyword,
+    Listed,
+    Member,
+    Statement,
+    call,
+    item,
+    listed,
+    method,
+    name,
+    number,
+)
+from cdrmix.ir.python import comment, equation, text
 
-from . import names as escape
-from .casts import full
-from .expressions import emit
-from .scope import Scope, Symbol, refuse
-from .value import ATOM, Value, fit, within
+from .names import attribute
+from .spelling import Torch, key, old, reshaped
 
-
-def begin(scope: Scope, indices: Sequence[Index], roots: Iterable[Node]) -> None:
-    """Turn to an equation: the order of its axes, and which of its indices run over a window."""
-    roots = tuple(roots)
-    inside = [i for n in roots for m in walk.nodes(n) for i in (*m.free, *walk.bound(m))]
-    scope.order = tuple(dict.fromkeys((*indices, *inside)))
-    scope.here = frozenset(i for n in roots for i in walk.windowed(n, scope.windows))
-
-
-def valued(scope: Scope, n: Node, indices: Sequence[Index]) -> Value:
-    """The expression, its axes in the order of `indices`."""
-    begin(scope, indices, [n])
-    return emit(n, scope)
-
-
-def emit_def(d: Def, scope: Scope) -> None:
-    """`name = expression`; a name for what has one already costs no line."""
-    scope.say(d.span)
-    v = valued(scope, d.value, d.indices)
-    v = fit(v, [i for i in d.indices if i in v.dims])
-    if v.type == "number" or v.code.isidentifier():
-        scope.define(d.ref, v, d.indices, within(v, ATOM))
-        return
-    suffix = {"next": "_next", "carry": "_out"}.get(d.ref.kind, "")
-    scope.define(d.ref, v, d.indices, scope.let(d.ref.name + suffix, v.code))
-
-
-def emit_top(t: Top, scope: Scope) -> None:
-    """The largest entries and their places."""
-    scope.say(t.span)
-    source = full(valued(scope, t.source, (*t.lead, t.over)), (*t.lead, t.over), scope)
-    values = scope.names.fresh(t.values) if t.values is not None else "_"
-    picks = scope.names.fresh(t.picks) if t.picks is not None else "_"
-    scope.line(f"{values}, {picks} = top({source}, {t.k.axis.size})")
-    indices = (*t.lead, t.k)
-    if t.values is not None:
-        scope.define(Ref("def", t.values), Value(values, "float", indices, lead=True), indices, values)
-    if t.picks is not None:
-        scope.define(Ref("def", t.picks), Value(picks, "int", indices, lead=True), indices, picks)
+RESET = name("stream.reset")
 
 
-# --- parts ---------------------------------------------------------------------------------------------------------
-def given(g: Given, lead: Sequence[Index], formal: int, place: bool, scope: Scope) -> tuple[str, int]:
-    """Code of an argument with the leading axes, as many of `lead` as it has in front, and its own `formal` ones.
-
-    Returns the code and how many of `lead` stand in front.
-    """
-    symbol = scope.symbol(g.ref)
-    own = tuple(Index(f"own {p}", Axis("", s)) for p, s in enumerate(symbol.sizes[len(g.lead) :]))
-    indices = (*g.lead, *own)
-    present = tuple(i for i, there in zip(indices, symbol.has, strict=True) if there)
-    v = Value(symbol.code, symbol.type, present, symbol.lead, const=symbol.const)
-    assert len(own) == formal
-    front = 0
-    if g.lead:  # in the order of the call, from its first
-        front = max(lead.index(i) for i in g.lead) + 1
-    return full(v, (*lead[:front], *own), scope, place=place), front
+def new(state: str) -> Code:
+    """A state after the call."""
+    return item(name("stream.new"), key(state))
 
 
-def emit_part(a: Apply, formals: Sequence[tuple[int, bool]], scope: Scope) -> None:
-    """One advance of a part; `formals` are each input's number of axes and whether it is a place."""
-    scope.say(a.span)
-    if a.lead:
-        message = f"part `{a.part}` is called at every place of an index"
-        raise refuse("E0903", a.span, message, f"make it a bank over that index: `bank {a.part}: [i < n] of …`")
-    inputs = [given(g, (), axes, place, scope)[0] for g, (axes, place) in zip(a.inputs, formals, strict=True)]
-    method = {"forward": "", "step": ".step", "rows": ".routed", "init": ""}[scope.mode]
-    context = "rows" if scope.mode == "rows" else "stream"
-    code = f"self.{escape.attribute(a.part)}{method}({', '.join([*inputs, context])})"
-    name = scope.let(a.name, code)
-    scope.symbols[Ref("def", a.name)] = Symbol(
-        name, "float", tuple(i.axis.size for i in a.outs), (True,) * len(a.outs), True
-    )
+@dataclass(slots=True)
+class Writer:
+    """Writes the statements of one method, in order."""
+
+    function: Function
+    spell: Torch
+    sources: Mapping[str, str]
+    lines: list[Statement] = field(default_factory=list)
+    said: Span = NOWHERE
+
+    def body(self) -> tuple[Statement, ...]:
+        """The statements of the function."""
+        for stmt in self.function.body:
+            self.write(stmt)
+        return tuple(self.lines)
+
+    def block(self, head: str, body: Sequence[form.Statement]) -> None:
+        """Statements under a head."""
+        outer, self.lines = self.lines, []
+        for stmt in body:
+            self.write(stmt)
+        outer.append(Block(head, tuple(self.lines)))
+        self.lines = outer
+
+    def let(self, target: Code | Sequence[Code], value: Code) -> None:
+        """`target = value`."""
+        targets = (target,) if not isinstance(target, list | tuple) else tuple(target)
+        self.lines.append(Assign(targets, value))
+
+    def of(self, x: Array) -> Code:
+        """The code of an array."""
+        return self.spell.of(x)
+
+    def _restart(self, begin: Array | None) -> list[Code]:
+        """The last arguments of a scan."""
+        return [RESET] if begin is None else [RESET, self.of(begin)]
+
+    def zeros(self, *sizes: int) -> Code:
+        """Zeros over the leading axes and these."""
+        return method(name(self.spell.data), "new_zeros", f"*{self.spell.shape}", *sizes)
+
+    @singledispatchmethod
+    def write(self, stmt: object) -> None:
+        """The lines of a statement."""
+        raise TypeError(type(stmt))
+
+    @write.register
+    def _(self, stmt: form.Say) -> None:
+        if stmt.span != self.said:
+            self.said = stmt.span
+            found = equation(stmt.span, self.sources)
+            self.lines += [Comment(found)] if found else []
+
+    @write.register
+    def _(self, stmt: form.Let) -> None:
+        value = self.of(stmt.value)
+        self.let(self.spell.fresh(stmt.name), value)
+
+    @write.register
+    def _(self, stmt: form.TopK) -> None:
+        found = [name("_") if x is None else self.spell.fresh(x) for x in (stmt.values, stmt.picks)]
+        self.let(found, call("top", self.of(stmt.source), stmt.k))
+
+    @write.register
+    def _(self, stmt: form.Measure) -> None:
+        self.block("if stream.sums is not None:", stmt.body)
+
+    @write.register
+    def _(self, stmt: form.Sum) -> None:
+        value = self.of(stmt.value)
+        value = value if stmt.gradient else method(value, "detach")
+        self.let(item(name("stream.sums"), key(stmt.key)), method(value, "sum", listed(0, 1)))
+
+    @write.register
+    def _(self, stmt: form.Fill) -> None:
+        target = self.spell.parameter(stmt.name)
+        if stmt.value is None:
+            rank = [len(stmt.dims)] if stmt.rule == "orthogonal" else []
+            code = call(stmt.rule, target, *map(self.of, stmt.args), *rank, "generator")
+        else:
+            move = "fill_" if stmt.value.type == "number" else "copy_"
+            code = method(target, move, self.spell.fit(stmt.value, stmt.dims))
+        self.lines.append(Assign((), code))
+
+    @write.register
+    def _(self, stmt: form.Keep) -> None:
+        after = self.of(stmt.after)
+        self.let(new(stmt.state), after if self.function.mode == "step" else item(after, ":", -1))
+
+    # --- scans -----------------------------------------------------------------------------------------------------
+    @write.register
+    def _(self, stmt: form.Delay) -> None:
+        scan = call("delay", self.of(stmt.after), old(stmt.state), *self._restart(stmt.begin))
+        self.let((self.spell.fresh(stmt.before), new(stmt.state)), scan)
+
+    @write.register
+    def _(self, stmt: form.Shift) -> None:
+        value = call("shift", self.of(stmt.after), old(stmt.state), *self._restart(stmt.begin))
+        self.let(self.spell.fresh(stmt.before), value)
+
+    @write.register
+    def _(self, stmt: form.Scan) -> None:
+        given = [self.of(stmt.decay), self.of(stmt.addend), old(stmt.state)]
+        restart = self._restart(stmt.begin)
+        if stmt.combine is None:
+            scan = call("linear_scan", *given, *restart)
+        else:
+            scan = call("maxplus_scan", *given, Atom(text(stmt.combine)), *restart)
+        after = self.spell.fresh(stmt.after)
+        self.let(after, scan)
+        self.let(new(stmt.state), item(after, ":", -1))
+
+    @write.register
+    def _(self, stmt: form.Mix) -> None:
+        zero = name(self.spell.names.fresh("zero"))
+        self.let(zero, self.zeros(*(i.axis.size for i in stmt.indices)))
+        rows = [stacked([zero if d is None else self.of(d) for d in row], 2) for row in stmt.decay]
+        decay = name(self.spell.names.fresh("decay"))
+        self.let(decay, stacked(rows, 2))
+        addends, before = stacked(map(self.of, stmt.addend), 2), stacked(map(old, stmt.states), 1)
+        restart = [RESET]
+        if any(b is not None for b in stmt.begin):
+            sizes = [i.axis.size for i in stmt.indices]
+            begin = name(self.spell.names.fresh("begin"))
+            self.let(begin, call("torch.stack", Listed("[", tuple(self._beginnings(stmt.begin, sizes)))))
+            restart.append(begin)
+        mixed = name(self.spell.names.fresh("mixed"))
+        self.let(mixed, call("coupled_scan", decay, addends, before, *restart))
+        for place, (state, after) in enumerate(zip(stmt.states, stmt.after, strict=True)):
+            one = self.spell.fresh(after)
+            self.let(one, item(mixed, ":", ":", place))
+            self.let(new(state), item(one, ":", -1))
+
+    def _beginnings(self, begin: Sequence[Array | None], sizes: Sequence[int]) -> list[Code]:
+        zeros = method(name(self.spell.data), "new_zeros", *([listed(*sizes)] if len(sizes) == 1 else sizes))
+        return [zeros if b is None else self.of(b) for b in begin]
+
+    @write.register
+    def _(self, stmt: form.ChunkScan) -> None:
+        width = stmt.layout.key.axis.size
+        heads, rows = (prod(i.axis.size for i in axes) for axes in (stmt.layout.batch, stmt.layout.value))
+        wide = width * len(stmt.states)
+        asked: list[Code] = []
+        for q in stmt.asked:
+            code = self._beside(q.q, width)
+            asked.append(Keyword("*", method(code, "unbind", 3)) if q.lead else code)
+        after = [str(q.after) for q in stmt.asked for _ in range(q.lead or 1)]
+        v = [self.of(x) for x in stmt.v]
+        given = {
+            "after": Listed("[", tuple(map(Atom, after or ["False"]))),
+            "w": self._decay(stmt, heads, width),
+            "k": self._end_to_end(stmt.k, width) if stmt.k else self.zeros(heads, 1, wide),
+            "v": _cat(v, 3) if v else self.zeros(heads, 1, rows),
+            "S0": _cat([self._matrix(stmt.layout, old(s), 1, heads, rows) for s in stmt.states], -1),
+        }
+        if stmt.a:
+            given |= {"a": self._end_to_end(stmt.a, width), "b": self._end_to_end(stmt.b, width)}
+        if stmt.value_decay is not None:
+            given["wv"] = self.of(stmt.value_decay)
+        given["reset"] = RESET
+        if any(b is not None for b in stmt.begin):
+            begin = self._beginnings(stmt.begin, [i.axis.size for i in stmt.layout.order])
+            given["initial"] = _cat([self._matrix(stmt.layout, code, 0, heads, rows) for code in begin], -1)
+        vectors = Listed("[", tuple(asked or [self.zeros(heads, wide)]))
+        answers, last = self.spell.fresh(stmt.answers), self.spell.fresh(stmt.last)
+        self.let((answers, last), call("chunk_reads", vectors, **given))
+        self._last(stmt, last, heads, rows, width)
+
+    def _beside(self, x: form.Beside, width: int) -> Code:
+        """The operand at its state's place on the key axis of coupled states, zero at the others'."""
+        code, before = self.of(x.x), x.place * width
+        behind = (x.count - 1 - x.place) * width
+        return code if x.count == 1 else call("F.pad", code, listed(before, behind))
+
+    def _end_to_end(self, parts: Sequence[form.Beside], width: int) -> Code:
+        return _cat([self._beside(x, width) for x in parts], 3)
+
+    def _decay(self, stmt: form.ChunkScan, heads: int, width: int) -> Code:
+        if stmt.decay is None:
+            return name("None")
+        if isinstance(stmt.decay, Array):
+            return self.of(stmt.decay)
+        zero = self.zeros(heads, width)
+        return stacked([stacked([zero if d is None else self.of(d) for d in row], 3) for row in stmt.decay], 3)
+
+    def _matrix(self, layout: form.Matrix, code: Code, lead: int, heads: int, rows: int) -> Code:
+        """A state in its own order as [H, V, K]."""
+        order = [layout.order.index(i) for i in layout.inner]
+        if order != sorted(order):
+            code = method(code, "permute", *range(lead), *(p + lead for p in order))
+        return reshaped(code, [i.axis.size for i in layout.inner], [heads, rows, layout.key.axis.size])
+
+    def _last(self, stmt: form.ChunkScan, last: Code, heads: int, rows: int, width: int) -> None:
+        """The states after the last token, each in its own order."""
+        cuts = [last]
+        if len(stmt.states) > 1:
+            cuts = [name(self.spell.names.fresh(f"{s}_last")) for s in stmt.states]
+            self.let(cuts, method(last, "split", width, -1))
+        inner = stmt.layout.inner
+        back = [inner.index(i) for i in stmt.layout.order]
+        for s, code in zip(stmt.states, cuts, strict=True):
+            code = reshaped(code, [heads, rows, width], [i.axis.size for i in inner])
+            if back != sorted(back):
+                code = method(code, "permute", 0, *(p + 1 for p in back))
+            self.let(new(s), code)
+
+    @write.register
+    def _(self, stmt: form.Answer) -> None:
+        answers, asked = self.of(stmt.answers), stmt.asked[stmt.place]
+        first = sum(q.lead or 1 for q in stmt.asked[: stmt.place])
+        if asked.lead:
+            code = call("torch.stack", item(answers, f"{first}:{first + asked.lead}"), 3)
+        else:
+            code = item(answers, first)
+        code = reshaped(code, stmt.flat, asked.shape)
+        order = [stmt.found.index(i) for i in stmt.dims]
+        if order != sorted(order):
+            code = method(code, "permute", 0, 1, *(p + 2 for p in order))
+        self.let(self.spell.fresh(stmt.name), code)
+
+    @write.register
+    def _(self, stmt: form.Loop) -> None:
+        self.lines.append(Comment(f"token by token: {comment(stmt.why)}"))
+        begin = [None if b is None else self.of(b) for b in stmt.begin]
+        now, seen = list[Code](), list[Code]()
+        for state, local in zip(stmt.states, stmt.now, strict=True):
+            now.append(self.spell.fresh(local))
+            self.let(now[-1], old(state))
+        for local in stmt.seen:
+            seen.append(self.spell.fresh(local))
+            self.let(seen[-1], Listed("[", ()))
+        t = self.spell.fresh(stmt.token)
+        outer, self.lines = self.lines, []
+        shape, self.spell.shape = self.spell.shape, f"{self.spell.first}.shape[:1]"
+        for code, first, indices in zip(now, begin, stmt.axes, strict=True):
+            reset = item(RESET, ":", t, *["None"] * indices)
+            chosen = call("torch.where", reset, first or number(0.0), code)
+            self.lines.append(Block("if stream.reset is not None:", (Assign((code,), chosen),)))
+        for inner in stmt.body:
+            self.write(inner)
+        for code, after in zip(seen, stmt.after, strict=True):
+            self.lines.append(Assign((), method(code, "append", self.of(after))))
+        for code, every in zip(now, seen, strict=True):
+            self.let(code, item(every, -1))
+        self.spell.shape, body, self.lines = shape, tuple(self.lines), outer
+        self.lines.append(Block(f"for {self.spell.given[stmt.token]} in range({self.spell.first}.shape[1]):", body))
+        for local, every in zip(stmt.all, seen, strict=True):
+            self.let(self.spell.fresh(local), call("torch.stack", every, 1))
+
+    # --- histories -------------------------------------------------------------------------------------------------
+    @write.register
+    def _(self, stmt: form.Entry) -> None:
+        value = self.of(stmt.value)
+        entry = self.spell.fresh(stmt.entry)
+        self.let(entry, value)
+        kept = [new(stmt.history), new(f"{stmt.history}.count")]
+        if stmt.past is None:
+            windows = [self.spell.fresh(x) for x in (stmt.window, stmt.there) if x is not None]
+            self.let((*windows, *kept), call("enter", entry, old(stmt.history), old(f"{stmt.history}.count")))
+            return
+        past = self.spell.fresh(stmt.past)
+        before = [method(name("stream.old"), "get", key(path)) for path in (stmt.history, f"{stmt.history}.count")]
+        self.let(past, Listed("", (*before, RESET)))
+        spread = Keyword("*", past)
+        self.let(kept, call("advance", entry, stmt.size, spread))
+        if stmt.window is not None and stmt.there is not None:
+            windows = [self.spell.fresh(stmt.window), self.spell.fresh(stmt.there)]
+            self.let(windows, call("unfold", entry, stmt.size, spread))
+
+    @write.register
+    def _(self, stmt: form.Attention) -> None:
+        new_k, old_k = self._entries(stmt.keys)
+        new_v, old_v = self._entries([stmt.values])
+        past = stmt.values.past
+        assert past is not None
+        given = [_cat([self.of(q) for q in stmt.queries], -1), new_k, new_v, number(stmt.window), number(stmt.scale)]
+        given += [old_k, old_v, Keyword("*", item(self.of(past), "1:"))]
+        bias = {} if stmt.bias is None else {"bias": self.of(stmt.bias)}
+        code = reshaped(call("attend", *given, **bias), stmt.flat, stmt.shape)
+        order = [stmt.found.index(i) for i in stmt.dims]
+        if order != sorted(order):
+            code = method(code, "permute", 0, 1, *(p + 2 for p in order))
+        self.let(self.spell.fresh(stmt.name), code)
+
+    def _entries(self, sides: Sequence[form.Side]) -> tuple[Code, Code]:
+        """This call's entries and the older ones, which may be None, their features end to end."""
+        found = [(self._side(s, self.of(s.entry)), self._side(s, self._past(s))) for s in sides]
+        news, olds = _cat([a for a, _ in found], -1), _cat([b for _, b in found], -1)
+        before = self._past(sides[0])
+        if olds == before:
+            return news, olds
+        return news, Choice(before, Infix("is", COMPARE, before, name("None")), olds)
+
+    def _past(self, side: form.Side) -> Code:
+        assert side.past is not None
+        return item(self.of(side.past), 0)
+
+    def _side(self, side: form.Side, code: Code) -> Code:
+        """Entries as [B, T, groups, features]; a key a head unless heads share them."""
+        code = reshaped(code, side.declared, side.view)
+        if [*side.order] != sorted(side.order):
+            code = method(code, "permute", 0, 1, *(p + 2 for p in side.order))
+        code = reshaped(code, [side.view[p] for p in side.order], side.flat)
+        return code if side.table is None else item(code, ":", ":", Listed("[", tuple(map(number, side.table))))
+
+    # --- parts and banks -------------------------------------------------------------------------------------------
+    @write.register
+    def _(self, stmt: form.CallPart) -> None:
+        mode = self.function.mode
+        part: Code = name(f"self.{attribute(stmt.part.name)}")
+        part = part if mode == "sequence" else Member(part, "routed" if mode == "rows" else "step")
+        context = "rows" if mode == "rows" else "stream"
+        code = call(part, *(self.of(g.value) for g in stmt.inputs), context)
+        self.let(self.spell.fresh(stmt.name), code)
+
+    @write.register
+    def _(self, stmt: form.CallBank) -> None:
+        bank, path = name(f"self.{attribute(stmt.part.name)}"), key(f"{stmt.part.name}.")
+        assert stmt.part.bank is not None
+        if stmt.pick is not None and stmt.rows:
+            self._rows(stmt, bank, self.of(stmt.pick), stmt.part.bank.axis.size)
+            return
+        given = Listed("[", tuple(listed(self.of(g.value), str(g.front > 0)) for g in stmt.inputs))
+        if stmt.pick is None:
+            code = call("run_every", bank, path, given, "stream")
+            self.let(self.spell.fresh(stmt.name), code)
+            return
+        code = call("run_chosen", bank, path, self.of(stmt.pick), given, "stream", *self._capacity(stmt))
+        found = self.spell.fresh(stmt.name)
+        limited = stmt.part.capacity > 0
+        dropped = name(self.spell.names.fresh(f"{stmt.part.name}_dropped") if limited else "_")
+        self.let((found, dropped), code)
+        self._dropped(stmt, dropped)
+
+    def _rows(self, stmt: form.CallBank, bank: Code, pick: Code, experts: int) -> None:
+        found = self.spell.fresh(stmt.name)
+        routes = name(self.spell.names.fresh("routes"))
+        self.let(routes, call("route", pick, experts, *self._capacity(stmt)))
+        inputs = [method(routes, "rows", self.of(g.value), len(g.axes)) for g in stmt.inputs]
+        self.let(found, method(routes, "back", method(bank, "routed", *inputs, routes)))
+        self._dropped(stmt, Member(routes, "dropped"))
+
+    def _capacity(self, stmt: form.CallBank) -> list[Code]:
+        if stmt.part.capacity <= 0 or self.function.mode != "sequence":
+            return []
+        return [Choice(number(stmt.part.capacity), name("self.training"), number(0.0))]
+
+    def _dropped(self, stmt: form.CallBank, count: Code) -> None:
+        """What found no room is a metric of its own, beside the bank's path."""
+        if stmt.part.capacity > 0 and self.function.mode == "sequence":
+            kept = method(name(self.spell.data), "new_tensor", call("float", count))
+            target = item(name("stream.sums"), key(f"{stmt.part.name}.dropped"))
+            self.lines.append(Block("if stream.sums is not None:", (Assign((target,), kept),)))
+
+
+def stacked(parts: object, dim: int) -> Code:
+    """Tensors along a new axis."""
+    return call("torch.stack", Listed("[", tuple(parts)), dim)  # type: ignore[arg-type]
+
+
+def _cat(parts: Sequence[Code], dim: int) -> Code:
+    return parts[0] if len(parts) == 1 else call("torch.cat", Listed("[", tuple(parts)), dim)

@@ -1,0 +1,287 @@
+"""How arrays are written in PyTorch.
+
+Input: an `Array` of a method being written.  Output: code over the tensors of a module: `self.W`, `stream.old[…]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+from cdrmix.ir.arrays import Array, union
+from cdrmix.ir.code import ADD, MUL, NEG, Atom, Code, Member, Prefix, call, flat, infix, item, listed, method, name
+from cdrmix.ir.nodes import Index
+from cdrmix.ir.python import text
+from cdrmix.ir.spelling import Spelling, letters_of, rules_of
+
+from .names import attribute
+
+FUNCTIONS = {
+    "exp": "torch.exp",
+    "log": "torch.log",
+    "sqrt": "torch.sqrt",
+    "abs": "torch.abs",
+    "sign": "torch.sign",
+    "sin": "torch.sin",
+    "cos": "torch.cos",
+    "tanh": "torch.tanh",
+    "sigmoid": "torch.sigmoid",
+    "silu": "F.silu",
+    "relu": "torch.relu",
+    "softplus": "F.softplus",
+    "logaddexp": "torch.logaddexp",
+    "select": "torch.where",
+    "softmax": "torch.softmax",
+    "logsumexp": "torch.logsumexp",
+    "max": "torch.maximum",
+    "min": "torch.minimum",
+}
+
+
+def key(path: str) -> Code:
+    """The path of a slot, below the cell."""
+    return infix("+", ADD, Atom("self.at"), Atom(text(path)))
+
+
+def old(state: str) -> Code:
+    """A state before the call."""
+    return item(name("stream.old"), key(state))
+
+
+@dataclass(slots=True)
+class Torch(Spelling):
+    """`data` is a tensor whose dtype is the model's, `first` one that has the leading axes, `shape` those axes' sizes.
+
+    `rows`: parameters are an expert's a row; `begin`: there are no tokens.
+    """
+
+    data: str = "x"
+    first: str = "x"
+    shape: str = "x.shape"
+    rows: bool = False
+    begin: bool = False
+
+    functions: ClassVar[dict[str, str]] = FUNCTIONS
+
+    def parameter(self, of: str) -> Code:
+        """The module's own tensor."""
+        return name(f"self.{attribute(of)}")
+
+    # --- leaves ----------------------------------------------------------------------------------------------------
+    def stored_(self, x: Array) -> Code:
+        code = self.parameter(x.arg.name)
+        code = item(code, "rows.expert") if self.rows else code
+        return code if x.arg.sizes is None else reshaped(code, x.arg.shape, x.arg.sizes)
+
+    def old_(self, x: Array) -> Code:
+        return old(x.arg)
+
+    def total_(self, x: Array) -> Code:
+        path, mean = x.arg
+        return method(name("sums"), "mean", key(path)) if mean else item(name("sums"), key(path))
+
+    def places_(self, x: Array) -> Code:
+        if self.begin:
+            return call("torch.arange", x.arg.axis.size, dtype=name("torch.float64"))
+        return call("torch.arange", x.arg.axis.size, device=name(f"{self.first}.device"))
+
+    def context_(self, x: Array) -> Code:
+        return name("stream.pos" if x.arg == "pos" else x.arg)
+
+    def token_(self, x: Array) -> Code:
+        return item(self.of(x.args[0]), ":", self.of(x.args[1]))
+
+    # --- between types ---------------------------------------------------------------------------------------------
+    def cast_(self, x: Array) -> Code:
+        (given,) = x.args
+        code = self.of(given)
+        if given.type == "number":
+            return self._tensor(x, code)
+        if x.type == "float":
+            return method(code, "to", f"{self.data}.dtype")
+        return method(code, {"exact": "double", "bool": "bool", "int": "long"}[x.type])
+
+    def _tensor(self, x: Array, code: Code) -> Code:
+        """A number as a tensor."""
+        if x.type == "bool":
+            return call("torch.tensor", call("bool", code))
+        if self.begin:
+            return call("torch.tensor", call("float", code), dtype=name("torch.float64"))
+        return method(name(self.data), "new_full", listed(), code)
+
+    def expand_(self, x: Array) -> Code:
+        (given,) = x.args
+        sizes: list[str | int] = [f"*{self.shape}"] if x.arg and self.shape != "()" else []
+        sizes += [i.axis.size for i in x.dims]
+        if given.type == "number":
+            kind = {"dtype": name("torch.int64")} if x.type == "int" else {}
+            return method(name(self.data), "new_full", listed(*sizes), self.of(given), **kind)
+        return method(self.fit(given, x.dims), "expand", *sizes)
+
+    def spread_(self, x: Array) -> Code:
+        has, sizes = x.arg
+        code = self.of(x.args[0])
+        shape = f"*{flat(code)}.shape[:-{sum(has)}]" if any(has) else f"*{flat(code)}.shape"
+        lead = [shape] if x.lead else []
+        widths = ["-1" if there else str(s) for s, there in zip(sizes, has, strict=True)]
+        return method(item(code, "...", *(":" if there else "None" for there in has)), "expand", *lead, *widths)
+
+    # --- elementwise -----------------------------------------------------------------------------------------------
+    def max_(self, x: Array) -> Code:
+        a, b = x.args
+        if x.type == "number":
+            return self.elementwise(x)
+        if a.type == "number":
+            a, b = b, a
+        if b.type == "number":
+            bound = {"max": "min", "min": "max"}[x.op]
+            return method(self.fit(a, x.dims), "clamp", **{bound: self.of(b)})
+        return self.elementwise(x)
+
+    min_ = max_
+
+    def floordiv_(self, x: Array) -> Code:
+        if x.type != "float":
+            return self.elementwise(x)
+        args = [self.fit(a, x.dims) for a in x.args]  # torch has no gradient of `//`, not even zero
+        return call("torch.div", *args, rounding_mode=Atom('"floor"'))
+
+    def not_(self, x: Array) -> Code:
+        if x.type == "number":
+            return self.elementwise(x)
+        return Prefix("~", NEG, self.of(x.args[0]))
+
+    def masked_(self, x: Array) -> Code:
+        there, given = x.args
+        mask = self.fit(there, x.dims)
+        fill = name("math.inf") if x.arg > 0 else name("-math.inf")
+        if not given.lead:
+            return call("torch.where", mask, self.fit(given, x.dims), fill)
+        return method(self.of(given), "masked_fill", Prefix("~", NEG, mask), fill)
+
+    def count_(self, x: Array) -> Code:
+        return method(self.of(x.args[0]), "sum", -1)
+
+    # --- axes ------------------------------------------------------------------------------------------------------
+    def view_(self, x: Array) -> Code:
+        return reshaped(self.of(x.args[0]), *x.arg)
+
+    def permuted(self, x: Array, dims: tuple[Index, ...]) -> Code:
+        n, code = len(dims), self.of(x)
+        moved = [x.dims.index(d) for d in dims]
+        if n == 2:
+            return Member(code, "mT")
+        if x.lead:
+            return method(code, "movedim", listed(*(p - n for p in moved)), listed(*(p - n for p in range(n))))
+        return method(code, "permute", *moved)
+
+    def clip_(self, x: Array) -> Code:
+        given, *masks = x.args
+        first = next(p for p, i in enumerate(x.dims) if i in x.arg)
+        ends = {i: f":{flat(self.of(m))}.shape[-1]" for i, m in zip(x.arg, masks, strict=True)}
+        return item(self.of(given), "...", *(ends.get(i, ":") for i in x.dims[first:]))
+
+    def _places(self, x: Array, found: Sequence[Index]) -> Code:
+        """Places on an axis, as whole numbers over `found`."""
+        code = self.fit(x, found)
+        return code if x.type == "int" else method(code, "long")
+
+    def index_(self, x: Array) -> Code:
+        of, *places = x.args
+        first, at = min(x.arg), [*x.arg]
+        order = [*range(first), *at, *(p for p in range(first, len(of.dims)) if p not in at)]
+        given = self.permuted(of, tuple(of.dims[p] for p in order)) if order != sorted(order) else self.of(of)
+        found = union(places, x.dims)
+        rest = len(of.dims) - first - len(at)
+        return item(given, "...", *(self._places(p, found) for p in places), *[":"] * rest)
+
+    def rows_(self, x: Array) -> Code:
+        of, *places = x.args
+        at = x.arg[0]
+        rest = [p for p in range(len(of.dims)) if p not in at]
+        order = [*at, *rest]
+        table = self.permuted(of, tuple(of.dims[p] for p in order)) if order != sorted(order) else self.of(of)
+        found = union(places, x.dims)
+        codes = [self._places(p, found) for p in places]
+        if len(codes) == 1 and len(rest) == 1:
+            return call("F.embedding", codes[0], table)
+        return item(table, *codes)
+
+    def pick_(self, x: Array) -> Code:
+        of, *places = x.args
+        at, sizes = x.arg
+        rest = [p for p in range(len(of.dims)) if p not in at]
+        order = [*rest, *at]
+        code = self.permuted(of, tuple(of.dims[p] for p in order)) if order != sorted(order) else self.of(of)
+        found = union(places, x.dims)
+        extents = [sizes[p] for p in at]
+        flat: Code | None = None
+        for k, p in enumerate(places):
+            stride, term = prod(extents[k + 1 :]), self.fit(p, found)
+            term = infix("*", MUL, term, Atom(str(stride))) if stride > 1 else term
+            flat = term if flat is None else infix("+", ADD, flat, term)
+        assert flat is not None
+        code = method(code, "flatten", -len(at)) if len(at) > 1 else code
+        if len(found) != 1:
+            flat = method(flat, "flatten", -len(found)) if found else method(flat, "unsqueeze", -1)
+        if rest:
+            flat = item(flat, "...", *["None"] * len(rest), ":")
+        code = call("torch.take_along_dim", code, flat, -1)
+        if not found:
+            return method(code, "squeeze", -1)
+        return code if len(found) == 1 else method(code, "unflatten", -1, listed(*(i.axis.size for i in found)))
+
+    # --- along axes ------------------------------------------------------------------------------------------------
+    def sum_(self, x: Array) -> Code:
+        (given,) = x.args
+        if x.op == "sum" and given.op == "cast" and given.args[0].type == "bool" and x.type == "int":
+            given = given.args[0]  # torch counts truth values by itself
+        function = {"sum": "sum", "mean": "mean", "max_over": "amax", "min_over": "amin"}[x.op]
+        return method(self.of(given), function, self.axes(given, x.arg))
+
+    mean_ = max_over_ = min_over_ = sum_
+
+    def norm_(self, x: Array) -> Code:
+        (given,) = x.args
+        return call("torch.linalg.vector_norm", self.of(given), dim=self.axes(given, x.arg))
+
+    def contract_(self, x: Array) -> Code:
+        how = x.arg
+        if how.weight is None:
+            letters = letters_of(list(dict.fromkeys((*x.dims, *(d for a in x.args for d in a.dims)))))
+            terms = ["..." * a.lead + "".join(letters[d] for d in a.dims) for a in x.args]
+            spec = f"{','.join(terms)}->{'...' * x.lead}{''.join(letters[d] for d in x.dims)}"
+            return call("torch.einsum", Atom(text(spec)), *(self.of(a) for a in x.args))
+        matrix, given = self.parameter(x.args[0].arg.name), self.of(x.args[1])
+        if self.rows:
+            matrix = Member(matrix, "mT") if how.transposed else matrix
+            code = call("grouped_linear", given, matrix, "rows")
+        else:
+            code = call("F.linear", given, Member(matrix, "T") if how.transposed else matrix)
+        sizes = [i.axis.size for i in how.outs]
+        return method(code, "unflatten", -1, listed(*sizes)) if len(sizes) > 1 else code
+
+
+def reshaped(code: Code, old: Sequence[int], new: Sequence[int]) -> Code:
+    """The last axes `old` of `code` seen as `new`, row-major."""
+    old, new, after = list(old), list(new), 0
+    while old and new and old[-1] == new[-1]:
+        old.pop()
+        new.pop()
+        after += 1
+    while old and new and old[0] == new[0]:
+        old.pop(0)
+        new.pop(0)
+    if not old and new:
+        return item(code, "...", *["None"] * len(new), *[":"] * after)
+    if old and not new:
+        return method(code, "squeeze", listed(*(-p - after for p in range(len(old), 0, -1))))
+    if len(old) > 1:
+        ends = [-len(old) - after, -1 - after] if after else [-len(old)]
+        code = method(code, "flatten", *ends)
+    return method(code, "unflatten", -1 - after, listed(*new)) if len(new) > 1 else code
+
+
+OPS = rules_of(Torch)
