@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cdrmix.checkpoints import check_weights, find_weights, reading
-from cdrmix.compiler import Lowered, arrangement, emit, packs, quoting
+from cdrmix.compiler import Lowered, arrangement, emit, keeps_starts, quoting
 from cdrmix.diagnose import UserError
 from cdrmix.ir.cost import cost
 from cdrmix.ir.initial import initial_tensor
@@ -31,7 +31,7 @@ from cdrmix.runtime.files import is_inside
 from cdrmix.runtime.parts import locked_folder, sweep, sync
 from cdrmix.runtime.session import FORMAT
 from cdrmix.runtime.tokens import Tokenizer, TokenizerError
-from cdrmix.weights import atomic, owners, write_weights
+from cdrmix.weights import atomic, owners
 
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
 
@@ -189,11 +189,8 @@ def _finite(path: str, value: np.ndarray) -> np.ndarray:
 
 
 def store(path: Path, target: str, model: Model, make: Callable[[str], np.ndarray], own: Mapping[str, Any]) -> None:
-    """Write a model's tensors, which `make` gives by path, as they are or packed for the target."""
-    if packs(target):
-        pack(path, model, make, arrangement(target, own, model))
-    else:
-        write_weights(path, {w.path: w.shape for w in owners(model)}, make)
+    """Write a model's tensors, which `make` gives by path, in their encodings and in the target's order."""
+    pack(path, model, make, arrangement(target, own, model), keeps_starts(target))
 
 
 def listed(path: Path) -> dict[str, Any]:

@@ -21,10 +21,10 @@
 
 A backend is one folder of `codegen/`, reached by the target's name.  It exports `emit(program)`, `runtime_files()`
 and `OPS`, the primitives it has emission rules for; a primitive it lacks is an error here, with the spec's place.
-It may export `OPTIONS`, what `emit` takes besides and its defaults; `STORED`, the types of weights it reads (f32 when
-it says nothing; see `packing.py`); `arrange(manifest, model)`, in which order it holds them; `require(target,
-options)`, which refuses at once what would fail after long work; and its own keys of the manifest as an emitted
-`manifest.json`.
+It may export `OPTIONS`, what `emit` takes besides and its defaults; `STORED`, the encodings it reads (f32 when it says
+nothing); `STARTS`, whether its weights hold what states begin with; `arrange(manifest, model)`, in which order it holds
+them; `require(target, options)`, which refuses at once what would fail after long work; and its own keys of the
+manifest as an emitted `manifest.json`.
 """
 
 from __future__ import annotations
@@ -206,9 +206,9 @@ def options_of(target: str, given: Mapping[str, Any], *encodings: Stored) -> dic
     return options
 
 
-def packs(target: str) -> bool:
-    """Whether a target's artefacts hold their weights packed for it (`packing.py`)."""
-    return hasattr(backend(target), "STORED")
+def keeps_starts(target: str) -> bool:
+    """Whether a target's artefacts hold what states begin with, where that is made of parameters."""
+    return getattr(backend(target), "STARTS", False)
 
 
 def arrangement(target: str, manifest: Mapping[str, Any], model: Model) -> Arrangement:
@@ -240,8 +240,8 @@ __all__ = [
     "backend",
     "check_target",
     "emit",
+    "keeps_starts",
     "lower",
     "model_hash",
     "options_of",
-    "packs",
 ]

@@ -21,6 +21,7 @@ from cdrmix.ir.interp import first_value
 from cdrmix.ir.layout import Slot, Weight, planes, slots, weights
 from cdrmix.ir.nodes import Model, Param, Ref, State, Stored
 from cdrmix.runtime.encodings import ENCODINGS, Entry, read_file
+from cdrmix.runtime.saved import fingerprint_of, sample
 from cdrmix.weights import check_tensors, owners, write_tensors
 
 Make = Callable[[str], np.ndarray]
@@ -88,24 +89,37 @@ def pack(path: Path, model: Model, make: Make, arrangement: Arrangement = PLAIN,
 
     `make(path)` gives an owner's tensor in f32.
     """
-    write_tensors(path, entries(model, arrangement, starts), _Packer(model, make, arrangement).tensor)
+    packer, held = _Packer(model, make, arrangement), entries(model, arrangement, starts)
+    plain = all(held.get(w.path) == Entry(w.shape) for w in owners(model))
+    write_tensors(path, held, packer.tensor, None if plain else packer.fingerprint)
 
 
 class _Packer:
     """Makes stored tensors by name, one f32 tensor in memory at a time."""
 
     def __init__(self, model: Model, make: Make, arrangement: Arrangement = PLAIN):
-        self.make, self.arrangement, self.told = make, arrangement, set[str]()
+        self.source, self.arrangement, self.told = make, arrangement, set[str]()
+        self.samples: dict[str, bytes] = {}
         self.owners = {w.path: w for w in owners(model)}
         self.owner_of = {w.path: w.owner for w in weights(model)}
         self.starts = {str(start(s)): s for s in slots(model)}
+
+    def make(self, path: str) -> np.ndarray:
+        """A parameter in f32; what tells it from another is kept."""
+        value = np.asarray(self.source(path), np.float32)
+        self.samples.setdefault(path, sample(value))
+        return value
+
+    def fingerprint(self) -> int:
+        """A name for the f32 values, however they are held."""
+        return fingerprint_of(self.samples)
 
     def tensor(self, name: str) -> np.ndarray:
         if name in self.starts:
             return self.start(self.starts[name])
         if name in self.arrangement:
             arranged = self.arrangement[name]
-            value = np.asarray(arranged.arrange(np.asarray(self.make(arranged.owner), np.float32)))
+            value = np.asarray(arranged.arrange(self.make(arranged.owner)))
             self._tell(arranged.owner, value, arranged.dtype)
             return ENCODINGS[arranged.dtype].narrow(value)[""]
         owner = name if name in self.owners else name.rpartition(".")[0]

@@ -16,8 +16,7 @@ import numpy as np
 
 from cdrmix.artifact import layout, write_manifest
 from cdrmix.check import load_sources
-from cdrmix.checkpoints import read_weights
-from cdrmix.compiler import arrangement, backend, model_hash, packs
+from cdrmix.compiler import arrangement, backend, keeps_starts, model_hash
 from cdrmix.diagnose import UserError
 from cdrmix.ir.interp import Interpreter
 from cdrmix.ir.nodes import Model
@@ -181,10 +180,7 @@ def _runs(
 ) -> tuple[list[Ran], np.ndarray, Mapping[str, Any]]:
     """Every way of running the program here, and what the interpreter gives with the same weights."""
     target, weights = manifest["target"], folder / "weights.safetensors"
-    if packs(target):
-        values = read_values(model, weights, arrangement(target, manifest, model))
-    else:
-        values = read_weights(model, weights)
+    values = read_values(model, weights, arrangement(target, manifest, model), keeps_starts(target))
     ids = np.random.default_rng(0).integers(0, model.vocab, tokens).tolist()
     with doing("running the artefact"):
         first = run(folder, target, ids)

@@ -24,11 +24,15 @@ from cdrmix.ir.nodes import Model
 from cdrmix.progress import over
 from cdrmix.runtime.encodings import HELD, Entry
 from cdrmix.runtime.outputs import output
+from cdrmix.runtime.saved import FINGERPRINT
 
 ALIGN = 64
 
 SHOWN = 8
 """How many mismatches are told."""
+
+UNKNOWN = "?" * 16
+"""A fingerprint that is not known yet."""
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a full disk, a used-up quota, a file that may not grow."""
@@ -55,9 +59,17 @@ def write_weights(path: Path, shapes: Mapping[str, tuple[int, ...]], make: Calla
     write_tensors(path, {name: Entry(shape) for name, shape in shapes.items()}, make)
 
 
-def write_tensors(path: Path, entries: Mapping[str, Entry], make: Callable[[str], np.ndarray]) -> None:
-    """Write tensors, in the order of `entries` (types with the most bytes first), one in memory at a time."""
-    header: dict[str, object] = {}
+def write_tensors(
+    path: Path,
+    entries: Mapping[str, Entry],
+    make: Callable[[str], np.ndarray],
+    fingerprint: Callable[[], int] | None = None,
+) -> None:
+    """Write tensors, in the order of `entries` (types with the most bytes first), one in memory at a time.
+
+    `fingerprint`, where given, is asked for when all are made, and put into the header.
+    """
+    header: dict[str, object] = {} if fingerprint is None else {"__metadata__": {FINGERPRINT: UNKNOWN}}
     at = 0
     order = sorted(entries, key=lambda name: -np.dtype(HELD[entries[name].dtype]).itemsize)  # keeps all aligned
     for name in order:
@@ -74,6 +86,9 @@ def write_tensors(path: Path, entries: Mapping[str, Entry], make: Callable[[str]
             if tensor.shape != entries[name].shape:
                 raise ValueError(f"{name}: made {tensor.shape}, declared {entries[name].shape}")
             f.write(tensor.tobytes())
+        if fingerprint is not None:
+            f.seek(8 + text.index(UNKNOWN.encode()))
+            f.write(f"{fingerprint():016x}".encode())
 
 
 def owners(model: Model) -> list[Weight]:

@@ -162,7 +162,7 @@ def read_file(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
     size = int.from_bytes(data[:8].tobytes(), "little")
     try:
         header: dict[str, Any] = json.loads(data[8 : 8 + size].tobytes())
-        said = header.pop("__metadata__", {})
+        said = dict(header.pop("__metadata__", {}))
         return {name: _tensor(data[8 + size :], entry) for name, entry in header.items()}, said
     except (KeyError, TypeError, AttributeError, RecursionError) as e:
         raise ValueError(f"{path} is damaged: {e!r}") from e

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,14 @@ START, PRIME, MASK = 0xCBF29CE484222325, 0x100000001B3, (1 << 64) - 1
 LATEST = 64
 """How many of its latest tokens a state knows."""
 
+FINGERPRINT = "fingerprint"
+"""Its key in the header of weights."""
+
 _TAKEN = 4
 """How many values from each end of a tensor make the fingerprint."""
+
+DTYPES = {"<f4": 0, "<f2": 1, "<u2": 2, "|i1": 3}
+"""The numbers of the types in `c/weights.h`, by what holds them in numpy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +76,31 @@ def fnv(data: bytes, value: int = START) -> int:
     return value
 
 
-def fingerprint(tensors: Iterable[tuple[str, int, np.ndarray]]) -> int:
-    """A name for weights as `c/weights.c` gives it: of (name, number of the dtype, values as bytes [n, unit])."""
+def fingerprint(tensors: Mapping[str, np.ndarray], said: Mapping[str, str]) -> int:
+    """A name for the weights of a file, by its tensors and what its header says besides, as `c/weights.c` gives it.
+
+    It is that of the f32 values that the file was made from, however it holds them: the header says it where they are
+    not there themselves.
+    """
+    if (recorded := said.get(FINGERPRINT)) is not None:
+        return int(recorded, 16)
+    return fingerprint_of({name: sample(x) for name, x in tensors.items()})
+
+
+def fingerprint_of(samples: Mapping[str, bytes]) -> int:
+    """The fingerprint of tensors by their samples."""
     value = START
-    for name, dtype, values in sorted(tensors, key=lambda tensor: tensor[0].encode()):
-        if name.endswith(".start"):  # made of other tensors, and only some targets keep it
-            continue
-        ends = values[:_TAKEN].tobytes() + values[max(len(values) - _TAKEN, 0) :].tobytes()
-        value = fnv(name.encode() + b"\0" + struct.pack("<QQ", dtype, len(values)) + ends, value)
+    for name in sorted(samples, key=str.encode):
+        if not name.endswith(".start"):  # made of other tensors, and only some targets keep it
+            value = fnv(name.encode() + b"\0" + samples[name], value)
     return value
+
+
+def sample(x: np.ndarray) -> bytes:
+    """What a fingerprint takes of a tensor: the type and the number of its values, and those at both ends."""
+    flat = x.reshape(-1)
+    ends = flat[:_TAKEN].tobytes() + flat[max(flat.size - _TAKEN, 0) :].tobytes()
+    return struct.pack("<QQ", DTYPES[x.dtype.str], flat.size) + ends
 
 
 def write(path: Path, kind: Kind, state: Saved) -> None:
@@ -165,4 +187,4 @@ def _values(data: bytes, kind: Kind, tokens: int) -> dict[str, np.ndarray] | Non
     return found
 
 
-__all__ = ["LATEST", "Kind", "Saved", "fingerprint", "fnv", "read", "write"]
+__all__ = ["LATEST", "Kind", "Saved", "fingerprint", "fingerprint_of", "fnv", "read", "sample", "write"]

@@ -13,6 +13,9 @@ from typing import Literal
 from cdrmix.ir.nodes import Buffer, Cell, History, Instance, Model, Param, State
 from cdrmix.runtime.encodings import ENCODINGS, Entry
 
+ENCODING_NAMES = frozenset(ENCODINGS)
+"""Of every encoding that there is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

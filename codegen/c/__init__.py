@@ -20,11 +20,13 @@ from jinja2 import Environment, StrictUndefined
 from jinja2.loaders import FunctionLoader
 
 from cdrmix.diagnose import Need, command, need_compiler
-from cdrmix.ir import layout
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model
 
-__all__ = ["OPS", "emit", "needs", "runtime_files", "tools"]
+__all__ = ["OPS", "STORED", "emit", "needs", "runtime_files", "tools"]
+
+STORED = frozenset({"f32", "f16", "bf16", "i8"})
+"""The encodings of runtime/c/encodings.h, and f32."""
 
 PUBLIC = {
     "model.h": ("model.h", "errors.h"),
@@ -94,10 +96,13 @@ def generated(program: Program) -> dict[str, str]:
         "vocab": model.vocab,
         "outputs": found[-1].size,
     }
+    encoded = any(p.stored != "f32" for cell in model.cells.values() for p in cell.params)
     source = {
+        "headers": ["errors.h", *["encodings.h"] * encoded, "kernels.h", "listed.h", "saved.h", "weights.h"],
         "identity": "{" + ", ".join(map(str, stack.model_hash(program.hash))) + "}",
         "tensor_count": len(stack.tensors(model)),
-        "pointer_count": len(layout.weights(model)),
+        "pointer_count": len(stack.pointers(model)),
+        "pointed": "void" if encoded else "float",
         "call_count": len(found),
         "state_calls": stack.needed_for_state(found),
         "slot_count": len(slots),

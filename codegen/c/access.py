@@ -26,13 +26,33 @@ class Ring:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A parameter that is widened as it is read: the encoding of runtime/c/encodings.h, and the elements of a row."""
+
+    encoding: str
+    row: int
+
+    def element(self, base: str, place: str) -> str:
+        """One value."""
+        return f"cdr_at_{self.encoding}({base}, {place}, {self.row})"
+
+    def address(self, base: str, place: str) -> str:
+        """The rows from a place on, the first element of one."""
+        return base if place == "0" else f"cdr_on_{self.encoding}({base}, {place}, {self.row})"
+
+
+@dataclass(frozen=True, slots=True)
 class Storage:
-    """A name's memory: the C expression of its first element, or of itself when it is a `scalar`."""
+    """A name's memory: the C expression of its first element, or of itself when it is a `scalar`.
+
+    `held` is of a parameter whose numbers are not f32, which has no elements that C knows.
+    """
 
     base: str
     whole: bool = False
     scalar: bool = False
     ring: Ring | None = None
+    held: Held | None = None
 
 
 def sizes(n: Node) -> list[int]:

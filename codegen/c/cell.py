@@ -11,7 +11,7 @@ from math import prod
 from pathlib import PurePath
 
 from cdrmix.codegen.c import patterns, prepare, structs
-from cdrmix.codegen.c.access import Ring, Storage, flat
+from cdrmix.codegen.c.access import Held, Ring, Storage, flat
 from cdrmix.codegen.c.names import Scope, comment
 from cdrmix.codegen.c.nest import Nest, Surroundings
 from cdrmix.codegen.c.patterns import Target
@@ -140,7 +140,8 @@ class CellWriter:
         for ref, storage in self.storages.items():
             if ref.kind in ("param", "buffer"):
                 member = self.shape.weight_members[ref.name]
-                pointers.append(f"const float *restrict const {storage.base} = wt->{member};")
+                c = f"cdr_{storage.held.encoding} " if storage.held else "float *restrict const "
+                pointers.append(f"const {c}{storage.base} = wt->{member};")
         self.head = pointers + self.head
 
     def advance(self, name: str, window: int) -> None:
@@ -171,7 +172,8 @@ class CellWriter:
     def find(self, ref: Ref) -> Storage:
         match ref.kind:
             case "param" | "buffer":
-                return Storage(self.scope.name(ref.name))
+                held = next((structs.held(p) for p in self.cell.params if p.name == ref.name), None)
+                return Storage(self.scope.name(ref.name), held=held)
             case "input":
                 formal = next(i for i in self.cell.inputs if i.name == ref.name)
                 return Storage(self.formals[ref.name], formal.dtype not in FLOATS, is_number(formal))
@@ -304,8 +306,18 @@ class CellWriter:
             raise CompileError([Diagnostic("E0903", span, message, "name what the part needs of it in an equation")])
         if storage.scalar:
             return storage.base
-        address = self.address(nest, storage.base, g.lead, prod(a.size for a in formal.axes))
+        base = storage.base if storage.held is None else self.widened(g.ref, storage.base, storage.held)
+        address = self.address(nest, base, g.lead, prod(a.size for a in formal.axes))
         return f"*({address})" if is_number(formal) else address
+
+    def widened(self, ref: Ref, held: str, how: Held) -> str:
+        """An array of a parameter's values, for a part that takes them as it takes any others."""
+        param = next(p for p in self.cell.params if p.name == ref.name)
+        count, i = prod(i.axis.size for i in param.indices), self.scope.child().name("i")
+        base = self.array(f"{ref.name}_values", count)
+        each = how.element(held, i)
+        self.lines.append(f"for (ptrdiff_t {i} = 0; {i} < {count}; {i}++) {base}[{i}] = {each};")
+        return base
 
     def address(self, nest: Nest, base: str, lead: tuple[Index, ...], each: int) -> str:
         at = flat([nest.named[i] for i in lead] + [Text("0")], [*(i.axis.size for i in lead), each])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from cdrmix.codegen.c.access import Storage, flat, ring_place, sizes, stride
+from cdrmix.codegen.c.access import Held, Storage, flat, ring_place, sizes, stride
 from cdrmix.codegen.c.names import Scope
 from cdrmix.codegen.c.rules import ELEMENTWISE, TYPES, UNARY, Kind, Text, operand_kinds
 
@@ -146,6 +146,8 @@ class Nest:
     def element(self, n: Node) -> str:
         """A read, as an element of an array or a variable."""
         storage = self.around.storage(n.arg.ref)
+        if storage.held is not None:
+            return storage.held.element(storage.base, self.place(n).c)
         return storage.base if storage.scalar else f"{storage.base}[{self.place(n).c}]"
 
     def address(self, n: Node, *zero: Index) -> str:
@@ -155,8 +157,10 @@ class Nest:
         place = self.place(n).c
         self.named.clear()
         self.named.update(kept)
-        base = self.around.storage(n.arg.ref).base
-        return base if place == "0" else f"&{base}[{place}]"
+        storage = self.around.storage(n.arg.ref)
+        if storage.held is not None:
+            return storage.held.address(storage.base, place)
+        return storage.base if place == "0" else f"&{storage.base}[{place}]"
 
     def place(self, n: Node) -> Text:
         storage = self.around.storage(n.arg.ref)
@@ -181,6 +185,10 @@ class Nest:
             place = f"cdr_wrap({ring.head} + {text.inside(UNARY)}, {ring.window})"
             there.known[-1][key] = Text(there.declare("const ptrdiff_t", there.scope.name("slot"), place))
         return there.known[-1][key]
+
+    def held(self, n: Node) -> Held | None:
+        """How the parameter that is read is held, where that is not as f32."""
+        return self.around.storage(n.arg.ref).held
 
     def moves(self, n: Node, i: Index) -> int | None:
         """The stride of a read along an index."""
@@ -247,7 +255,7 @@ class Nest:
         *before, i = bound
         depth = len(self.loops)
         pair = factors(body)
-        if len(pair) == 2 and all(f.op == "read" and self.moves(f, i) == 1 for f in pair):
+        if len(pair) == 2 and all(f.op == "read" and self.moves(f, i) == 1 and not self.held(f) for f in pair):
             if before:
                 self.declare("float", name, "0.0f")
             self.open(*before)

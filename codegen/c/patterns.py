@@ -89,6 +89,9 @@ def is_matvec(nest: Nest, indices: Sequence[Index], value: Node) -> tuple[Node, 
         return None
     for matrix, vector in (pair, pair[::-1]):
         rows = nest.moves(matrix, k) == 1 and nest.moves(matrix, i) == k.axis.size
+        held = nest.held(matrix)
+        if held is not None and held.row != k.axis.size or nest.held(vector):
+            continue
         if rows and nest.moves(vector, k) == 1 and nest.moves(vector, i) == 0:
             return matrix, vector, k
     return None
@@ -109,7 +112,9 @@ def _matvec(nest: Nest, d: Def, target: Target) -> bool:
     nest.open(*lead)
     out = target.address(nest, d.indices, zero)
     a, x = (nest.address(n, k, *zero) for n in (matrix, vector))
-    nest.line(f"cdr_matvec({out}, {a}, {x}, {rows}, {k.axis.size});")
+    held = nest.held(matrix)
+    function = f"cdr_matvec_{held.encoding}" if held else "cdr_matvec"
+    nest.line(f"{function}({out}, {a}, {x}, {rows}, {k.axis.size});")
     return True
 
 

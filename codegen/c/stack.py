@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
+from cdrmix.codegen.c import structs
 from cdrmix.codegen.c.cell import is_number
 from cdrmix.codegen.c.names import Scope, comment, string
 from cdrmix.codegen.c.structs import Shape, padded
@@ -59,9 +60,9 @@ def has_state(model: Model, cell: Cell) -> bool:
 
 
 def count_weights(model: Model, cell: Cell) -> int:
-    """How many tensors a cell and those inside it have."""
+    """How many pointers the weights of a cell and of those inside it are."""
     inner = sum(count_weights(model, model.cells[p.cell]) for p in cell.parts)
-    return len(cell.params) + len(cell.buffers) + inner
+    return sum(len(layout.planes(d, (1,))) for d in structs.tensors_of(cell)) + inner
 
 
 def needed_for_state(found: list[Call]) -> int:
@@ -106,30 +107,36 @@ def start_cases(shapes: Mapping[str, Shape], order: list[str]) -> Iterator[str]:
 
 
 # --- the weights file ----------------------------------------------------------------------------------------------
-def tensors(model: Model) -> list[layout.Weight]:
-    """The tensors of the file, sorted by name as the loader wants them."""
-    owners = {w.path: w for w in layout.weights(model) if w.owner == w.path}
-    return [owners[path] for path in sorted(owners, key=str.encode)]
+def tensors(model: Model) -> list[tuple[str, tuple[int, ...], str]]:
+    """The tensors of the file, sorted by name as the loader wants them: name, shape and the numbers' type."""
+    owners = [w for w in layout.weights(model) if w.owner == w.path]
+    found = [(w.path + s, p.shape, p.dtype) for w in owners for s, p in layout.planes(w.decl, w.shape).items()]
+    return sorted(found, key=lambda tensor: tensor[0].encode())
 
 
 def tensor_rows(model: Model) -> list[str]:
     """The table of tensors; their shapes stand one after the other in the table of sizes."""
     rows, at = [], 0
-    for w in tensors(model):
-        rows.append(f"{{{string(w.path)}, {len(w.shape)}, sizes + {at}, CDR_F32}},")
-        at += len(w.shape)
+    for name, shape, dtype in tensors(model):
+        rows.append(f"{{{string(name)}, {len(shape)}, sizes + {at}, CDR_{dtype}}},")
+        at += len(shape)
     return rows
 
 
 def size_rows(model: Model) -> list[str]:
     """The sizes of the tensors' axes."""
-    return [f"{', '.join(map(str, w.shape))}," for w in tensors(model) if w.shape]
+    return [f"{', '.join(map(str, shape))}," for _, shape, _ in tensors(model) if shape]
+
+
+def pointers(model: Model) -> list[str]:
+    """For each pointer of the weights structs, in order, the name of the tensor it points to."""
+    return [w.owner + suffix for w in layout.weights(model) for suffix in layout.planes(w.decl, w.shape)]
 
 
 def pointer_rows(model: Model) -> list[str]:
-    """For each pointer of the weights structs, in order, the tensor it points to."""
-    place = {w.path: n for n, w in enumerate(tensors(model))}
-    numbers = [str(place[w.owner]) for w in layout.weights(model)]
+    """The same by the tensors' numbers."""
+    place = {name: n for n, (name, _, _) in enumerate(tensors(model))}
+    numbers = [str(place[name]) for name in pointers(model)]
     return [f"{', '.join(numbers[at : at + 16])}," for at in range(0, len(numbers), 16)]
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+from cdrmix.codegen.c.access import Held
 from cdrmix.codegen.c.names import Scope, comment
 
 from cdrmix.ir import walk
@@ -81,6 +82,12 @@ def tensors_of(cell: Cell) -> list[Param | Buffer]:
     return [*cell.params, *cell.buffers]
 
 
+def held(d: Param | Buffer) -> Held | None:
+    """How a tensor is held, where that is not as f32."""
+    encoding = d.stored if isinstance(d, Param) else "f32"
+    return Held(encoding, d.indices[-1].axis.size) if encoding != "f32" else None
+
+
 def is_zero(init: Node) -> bool:
     """Whether a state begins at zero, as a cleared buffer does."""
     return init.op == "const" and init.arg == 0
@@ -92,8 +99,9 @@ def weights_struct(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
         return []
     lines = []
     for d in tensors_of(shape.cell):
-        sizes = ", ".join(f"{i.axis.size}" for i in d.indices)
-        lines.append(f"  const float *{shape.weight_members[d.name]}; /* [{sizes}] */")
+        sizes, how = ", ".join(f"{i.axis.size}" for i in d.indices), held(d)
+        c = f"cdr_{how.encoding} " if how else "const float *"
+        lines.append(f"  {c}{shape.weight_members[d.name]}; /* [{sizes}] */")
     for p in shape.cell.parts:
         if (inner := shapes[p.cell]).weights:
             note = f" /* of {p.bank.axis.size}: each tensor has them in front */" if p.bank else ""
@@ -138,7 +146,8 @@ def advance(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
         return []
     lines = []
     for d in tensors_of(shape.cell):
-        lines.append(f"  w.{shape.weight_members[d.name]} += e * {prod(i.axis.size for i in d.indices)};")
+        member, each, how = f"w.{shape.weight_members[d.name]}", prod(i.axis.size for i in d.indices), held(d)
+        lines.append(f"  {member} = {how.address(member, f'e * {each}')};" if how else f"  {member} += e * {each};")
     for p in shape.cell.parts:
         if (inner := shapes[p.cell]).weights:
             member = f"w.{shape.weight_members[p.name]}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .artefact import (
     OPS,
     OPTIONS,
+    STARTS,
     STORED,
     TOLERANCES,
     arrange,
@@ -26,6 +27,7 @@ from .cost.budget import inspect
 __all__ = [
     "OPS",
     "OPTIONS",
+    "STARTS",
     "STORED",
     "TOLERANCES",
     "arrange",

@@ -33,6 +33,9 @@ OPTIONS: Mapping[str, Any] = {"device": "n150", "cores": None}
 STORED = frozenset({"f32", "bf16"})
 """The types of weights that the matrix unit takes."""
 
+STARTS = True
+"""Its weights hold what states begin with, where that is made of parameters."""
+
 TOLERANCES: Mapping[Stored, float] = {"f32": 1e-3, "bf16": 2e-2}
 """What the matrix unit's arithmetic promises of logits and states, as relative RMS errors."""
 

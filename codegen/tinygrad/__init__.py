@@ -6,13 +6,14 @@ A program is emitted as readable tinygrad (`program.py`), captured and compiled 
 
 from __future__ import annotations
 
-from .artefact import OPTIONS, STORED, emit, execute, needs, require, tools
+from .artefact import OPTIONS, STARTS, STORED, emit, execute, needs, require, tools
 from .expressions import OPS
 from .program import emit_program, schedule
 
 __all__ = [
     "OPS",
     "OPTIONS",
+    "STARTS",
     "STORED",
     "emit",
     "emit_program",

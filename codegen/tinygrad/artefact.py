@@ -25,6 +25,9 @@ OPTIONS: Mapping[str, Any] = {"arch": None, "batch": (1, 8), "block": (64, 8)}
 STORED = frozenset({"f32", "f16", "bf16", "i8"})
 """The types of weights that the kernels widen as they read them."""
 
+STARTS = True
+"""Its weights hold what states begin with, where that is made of parameters."""
+
 
 def needs(target: str) -> list[Need]:
     """What is missing on this machine to compile for the target's usual archs, and to verify without a GPU."""

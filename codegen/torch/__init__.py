@@ -23,10 +23,17 @@ from .cells import emit_cell
 from .spelling import OPS
 from .stack import Block, emit_stack
 
+STORED = layout.ENCODING_NAMES
+"""All: what opens the artefact widens them."""
+
 TEMPLATE = "model.py.j2"
 TRAITS = Traits(frozenset({"sequence", "step", "rows", "init"}), gradients=True, short_windows=True, resets=True)
 _ALWAYS = frozenset({"Cell", "State", "Stream", "Streaming", "Sums"})
 _ELSEWHERE = frozenset({"load.py", "engine.py"})  # they open artefacts; inside one they have no use
+
+
+_SHARED = ("cache.py", "compilers.py", "encodings.py", "errors.py", "parts.py")
+"""What the scans need of the runtime, and what reads the weights."""
 
 
 def emit(program: Program) -> dict[str, str | bytes]:
@@ -45,7 +52,7 @@ def runtime_files() -> dict[str, bytes]:
     """The scans, as the package beside `model.py`, with what of the runtime they need."""
     folder = files("cdrmix.runtime.torch")
     kept = [f for f in folder.iterdir() if f.name.endswith((".py", ".cpp", ".h")) and f.name not in _ELSEWHERE]
-    kept += [files("cdrmix.runtime").joinpath(name) for name in ("cache.py", "compilers.py", "errors.py", "parts.py")]
+    kept += [files("cdrmix.runtime").joinpath(name) for name in _SHARED]
     return {f"cdrmix_scans/{f.name}": f.read_bytes() for f in sorted(kept, key=lambda f: f.name)}
 
 
@@ -115,4 +122,4 @@ def check(model: Model) -> None:
                                            "measure it in the op that holds the bank")])  # fmt: skip
 
 
-__all__ = ["OPS", "check", "emit", "runtime_files", "template_keys"]
+__all__ = ["OPS", "STORED", "check", "emit", "runtime_files", "template_keys"]

@@ -62,6 +62,20 @@ int cdr_json_whole(cdr_json *j, uint64_t *n)
   return j->at >= j->end || (*j->at != '.' && *j->at != 'e' && *j->at != 'E');
 }
 
+int cdr_json_hexadecimal(cdr_json *j, uint64_t *n)
+{
+  static const char digits[] = "0123456789abcdef";
+  cdr_span s;
+  *n = 0;
+  if (!cdr_json_string(j, &s) || s.size != 16) return 0;
+  for (size_t i = 0; i < s.size; i++) {
+    const char *at = s.text[i] ? strchr(digits, s.text[i]) : NULL;
+    if (!at) return 0;
+    *n = *n << 4 | (uint64_t)(at - digits);
+  }
+  return 1;
+}
+
 static int word(cdr_json *j, const char *text)
 {
   size_t size = strlen(text);

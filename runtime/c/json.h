@@ -24,10 +24,11 @@ int cdr_json_enter(cdr_json *j, char open);
 /* Goes to the next element before `close`: 1 there is one, 0 it is closed, -1 malformed.  `*first` starts at 1. */
 int cdr_json_more(cdr_json *j, char close, int *first);
 
-/* A string; a key and its colon; a whole number; true or false. */
+/* A string; a key and its colon; a whole number; 16 hexadecimal digits in quotes; true or false. */
 int cdr_json_string(cdr_json *j, cdr_span *s);
 int cdr_json_key(cdr_json *j, cdr_span *s);
 int cdr_json_whole(cdr_json *j, uint64_t *n);
+int cdr_json_hexadecimal(cdr_json *j, uint64_t *n);
 int cdr_json_bool(cdr_json *j, int *value);
 
 /* Passes null if it comes next. */

@@ -23,26 +23,12 @@ static char *beside(const char *path, const char **name)
   return made;
 }
 
-static int listed_number(cdr_span digits, uint64_t *number)
-{
-  static const char hexadecimal[] = "0123456789abcdef";
-  *number = 0;
-  for (size_t i = 0; i < digits.size; i++) {
-    const char *at = digits.text[i] ? strchr(hexadecimal, digits.text[i]) : NULL;
-    if (!at) return 0;
-    *number = *number << 4 | (uint64_t)(at - hexadecimal);
-  }
-  return digits.size == 16;
-}
-
 static int compare(cdr_json entry, const cdr_file *file)
 {
   cdr_json value;
-  cdr_span digits;
   uint64_t bytes, wanted;
   if (cdr_json_find(entry, "bytes", &value) != 1 || !cdr_json_whole(&value, &bytes)) return CDR_MANIFEST;
-  if (cdr_json_find(entry, "checksum", &value) != 1 || !cdr_json_string(&value, &digits)) return CDR_MANIFEST;
-  if (!listed_number(digits, &wanted)) return CDR_MANIFEST;
+  if (cdr_json_find(entry, "checksum", &value) != 1 || !cdr_json_hexadecimal(&value, &wanted)) return CDR_MANIFEST;
   if (file->size != bytes) return CDR_FILE_DAMAGED;
   cdr_checksum *room = malloc(sizeof *room);
   if (!room) return CDR_NO_MEMORY;

@@ -163,7 +163,7 @@ static int check_entry(const cdr_tensor *want, const entry *e, uint64_t room)
 }
 
 static int read_header(cdr_json *j, const unsigned char *data, uint64_t room, const cdr_tensor *want, int count,
-                       const void **found)
+                       const void **found, int *recorded, uint64_t *fingerprint)
 {
   char name[LONGEST_NAME];
   int first = 1, more;
@@ -176,6 +176,9 @@ static int read_header(cdr_json *j, const unsigned char *data, uint64_t room, co
     int which = -1, code;
     if (!cdr_json_key(j, &key)) return CDR_WEIGHTS_HEADER;
     if (cdr_json_is(key, "__metadata__")) {
+      cdr_json value;
+      *recorded = cdr_json_find(*j, "fingerprint", &value) == 1;
+      if (*recorded && !cdr_json_hexadecimal(&value, fingerprint)) return CDR_WEIGHTS_HEADER;
       if (!cdr_json_skip(j)) return CDR_WEIGHTS_HEADER;
       continue;
     }
@@ -197,9 +200,10 @@ static int read_header(cdr_json *j, const unsigned char *data, uint64_t room, co
   return last == room ? CDR_OK : CDR_WEIGHTS_SIZE;
 }
 
-/* Of what the tensors are and a few values of each, so that every target finds the same for the same weights.  What a
-   state begins with is made of other tensors, and only some targets keep it. */
-static uint64_t fingerprint(const cdr_tensor *want, int count, const void **found)
+/* Of what the tensors are and a few values of each, so that every target finds the same for the same weights; where they
+   are not the f32 values, the header has it instead.  What a state begins with is made of other tensors, and only some
+   targets keep it. */
+static uint64_t fingerprint_of(const cdr_tensor *want, int count, const void **found)
 {
   static const char made[] = ".start";
   uint64_t hash = CDR_FNV_START;
@@ -220,7 +224,7 @@ static uint64_t fingerprint(const cdr_tensor *want, int count, const void **foun
 int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, int count, const void **found)
 {
   uint64_t header = 0;
-  int code = cdr_file_open(file, path);
+  int recorded = 0, code = cdr_file_open(file, path);
   if (code != CDR_OK) return code;
   for (int i = 0; i < count; i++) found[i] = NULL;
   if (file->size < 8) return cdr_weights_close(file), CDR_WEIGHTS_SHORT;
@@ -230,9 +234,9 @@ int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, i
   if (code == CDR_OK) {
     const unsigned char *data = file->bytes + 8 + header;
     cdr_json j = {file->bytes + 8, data};
-    code = read_header(&j, data, file->size - 8 - header, want, count, found);
+    code = read_header(&j, data, file->size - 8 - header, want, count, found, &recorded, &file->fingerprint);
   }
-  if (code == CDR_OK) file->fingerprint = fingerprint(want, count, found);
-  else cdr_weights_close(file);
+  if (code != CDR_OK) cdr_weights_close(file);
+  else if (!recorded) file->fingerprint = fingerprint_of(want, count, found);
   return code;
 }

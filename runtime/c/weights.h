@@ -22,7 +22,7 @@ typedef struct {
   unsigned char *bytes;
   size_t size;
   int mapped;
-  uint64_t fingerprint; /* of the tensors' names and sizes, and of a few values of each */
+  uint64_t fingerprint; /* of the f32 values that the file was made from: names, sizes, a few values of each */
 } cdr_file;
 
 /* Opens `path` and sets found[i] to the data of want[i].  On an error nothing is left open. */

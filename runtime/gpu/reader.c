@@ -139,14 +139,5 @@ int cdr_reader_real(cdr_reader *r, cdr_json *j, float *value)
 
 int cdr_reader_checksum(cdr_reader *r, cdr_json *j, uint64_t *value)
 {
-  static const char digits[] = "0123456789abcdef";
-  cdr_span span;
-  if (!cdr_json_string(j, &span) || span.size != 16) return cdr_reader_bad(r, "a checksum of 16 digits is wanted");
-  *value = 0;
-  for (int i = 0; i < 16; i++) {
-    const char *at = span.text[i] ? strchr(digits, span.text[i]) : NULL;
-    if (!at) return cdr_reader_bad(r, "a checksum of 16 digits is wanted");
-    *value = *value << 4 | (uint64_t)(at - digits);
-  }
-  return 1;
+  return cdr_json_hexadecimal(j, value) ? 1 : cdr_reader_bad(r, "a checksum of 16 digits is wanted");
 }

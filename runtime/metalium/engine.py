@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from cdrmix.runtime import saved
+from cdrmix.runtime.encodings import read_file
 from cdrmix.runtime.errors import ArtifactError, NoDevice
 
 from .host import Model
@@ -57,7 +58,8 @@ class MetaliumEngine:
         try:
             self._device = ttnn.open_device(**which)
             self._model = Model(ttnn, self._device, folder, manifest)
-            self._kind = saved.Kind(manifest["hash"], _fingerprint(manifest), self._slots, manifest["vocab"])
+            fingerprint = saved.fingerprint(*read_file(folder / "weights.safetensors"))
+            self._kind = saved.Kind(manifest["hash"], fingerprint, self._slots, manifest["vocab"])
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, DamagedWeights) as e:
             self.close()
             raise ArtifactError(f"{folder} cannot be opened: {e}", "compile the spec again") from e
@@ -179,11 +181,6 @@ def find_device() -> tuple[Any, str, int]:
     if int(asked) >= count:
         raise NoDevice(f"no Tenstorrent card {asked}: {count} here", remedy)
     return ttnn, "executed", int(asked)
-
-
-def _fingerprint(manifest: Mapping[str, Any]) -> int:
-    """A name for the weights: of the checksum of their file."""
-    return saved.fnv(str(manifest["files"]["weights.safetensors"]["checksum"]).encode())
 
 
 def _board(manifest: Mapping[str, Any]) -> str:

@@ -10,13 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from cdrmix.runtime import saved
+from cdrmix.runtime.encodings import read_file, widen_all
 from cdrmix.runtime.errors import ArtifactError
 from cdrmix.runtime.torch.load import load_module
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
-DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.int8: 3, torch.int32: 4}
-"""The numbers of the dtypes in `c/weights.h`."""
 
 
 @dataclass(slots=True)
@@ -36,11 +32,13 @@ class TorchEngine:
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]):
         try:
-            weights = load_file(str(folder / "weights.safetensors"))
+            planes, said = read_file(folder / "weights.safetensors")
+            encodings = ((str(t["path"]), str(t["stored"])) for t in manifest["tensors"])
+            values = {path: torch.from_numpy(np.array(x)) for path, x in widen_all(planes, encodings).items()}
             self._model = load_module(folder / "model.py").Model(init=False)
-            self._model.load_state_dict(weights)
-            fingerprint = saved.fingerprint((name, DTYPES[x.dtype], _bytes(x)) for name, x in weights.items())
-        except (OSError, RuntimeError, ValueError, SafetensorError) as e:
+            self._model.load_state_dict(values)
+            fingerprint = saved.fingerprint(planes, said)
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as e:
             raise ArtifactError(f"{folder} cannot be opened: {e}", "compile the spec again") from e
         self._kind = saved.Kind(manifest["hash"], fingerprint, manifest["state"], manifest["vocab"])
         self._model.eval()
@@ -101,12 +99,6 @@ class TorchEngine:
     def _check_open(self) -> None:
         if self.closed:
             raise ArtifactError("the session is closed", "open the artefact again")
-
-
-def _bytes(x: torch.Tensor) -> np.ndarray:
-    """A tensor's values as bytes [n, unit]."""
-    found: np.ndarray = x.reshape(-1).contiguous().view(torch.uint8).reshape(-1, x.element_size()).numpy()
-    return found
 
 
 def open_engine(folder: Path, manifest: Mapping[str, Any]) -> TorchEngine:

@@ -71,10 +71,15 @@ def inputs_of(model: Model, batch: int, length: int) -> tuple[Array, list[list[A
 
 
 def check(
-    model: Model, blocks: Sequence[int], batch: int = 1, stored: Stored = "f32", tolerance: float = TOLERANCE
+    model: Model,
+    blocks: Sequence[int],
+    batch: int = 1,
+    stored: Stored = "f32",
+    tolerance: float = TOLERANCE,
+    rules: Sequence[str] = (),
 ) -> None:
     """The program over these blocks in turn, one after another's state, is the interpreter."""
-    program = lower(model, weights=stored).program
+    program = lower(model, weights=stored, rules=rules).program
     weights = random_weights(model, 0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"

@@ -74,7 +74,7 @@ def test_generate_says_what_is_missing(
         (["--target", "cuda", "--arch", "gfx942"], "an arch of the rocm target"),
         (["--target", "cuda", "--batch", "1,5000"], "more than 1024"),
         (["--target", "cpu", "--arch", "sm_90"], "--arch means nothing to target cpu"),
-        (["--target", "torch", "--quant", "i8"], "target torch reads no i8 weights"),
+        (["--target", "tenstorrent", "--quant", "i8"], "target tenstorrent reads no i8 weights"),
     ],
 )
 def test_mistakes_are_refused_at_once(

@@ -43,8 +43,8 @@ model m {
 RIGHT = {"GATE": "sigmoid", "SIGN": ""}
 WRONG = ({"GATE": "exp", "SIGN": ""}, {"GATE": "sigmoid", "SIGN": "-"})
 ARCHS = {"cuda": ("sm_90",), "rocm": ("gfx1100",)}
-TARGETS = (("cpu", "f32"), ("torch", "f32"), ("tenstorrent", "f32"), ("tenstorrent", "bf16"), ("cuda", "i8"),
-           ("rocm", "f16"))  # fmt: skip
+TARGETS = (("cpu", "f32"), ("cpu", "i8"), ("torch", "f32"), ("torch", "bf16"), ("tenstorrent", "f32"),
+           ("tenstorrent", "bf16"), ("cuda", "i8"), ("rocm", "f16"))  # fmt: skip
 
 
 def compiled(folder: Path, target: str, quant: str, words: dict[str, str], checkpoint: Path | None = None) -> Path:

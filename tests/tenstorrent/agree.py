@@ -53,21 +53,27 @@ def ids_of(model: Model, count: int) -> list[int]:
 
 
 def compile_to(
-    folder: Path, model: Model, stored: Stored = "f32", cores: int | None = None, device: str = "n150", seed: int = 0
+    folder: Path,
+    model: Model,
+    stored: Stored = "f32",
+    cores: int | None = None,
+    device: str = "n150",
+    seed: int = 0,
+    rules: Sequence[str] = (),
 ) -> Path:
     """An artefact of the model with every parameter randomised, in `folder`."""
     weights = random_weights(model, seed)
     given = folder.with_name(f"{folder.name}.safetensors")
     write_weights(given, {w.path: w.shape for w in owners(model)}, weights.__getitem__)
     options = options_of("tenstorrent", {"device": device, "cores": cores}, stored)
-    write_artifact(lower(model, weights=stored), "tenstorrent", folder, given, options=options)
+    write_artifact(lower(model, weights=stored, rules=rules), "tenstorrent", folder, given, options=options)
     return folder
 
 
 def definition(folder: Path, model: Model) -> Interpreter:
     """The interpreter with the values that the artefact's program computes with."""
     manifest = read_manifest(folder)
-    decided = decide_precision(encode(model, manifest["stored"]))
+    decided = decide_precision(encode(model, manifest["stored"], manifest["encode"]))
     order = arrangement("tenstorrent", manifest, decided)
     return Interpreter(decided, read_values(decided, folder / "weights.safetensors", order))
 
