@@ -9,7 +9,7 @@ vectors are a backend's own, and so are steps that only its machine has: they ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -41,10 +41,6 @@ class Load:
         """The indices that it depends on."""
         return {i for n in self.wholes for i in n.free}
 
-    def reading(self, by: Mapping[str, str]) -> Load:
-        """The same element of another array."""
-        return replace(self, array=by[self.array]) if self.array in by else self
-
 
 def operand(number: int) -> Node:
     """The load of that number, in the value of a `Map`."""
@@ -64,13 +60,14 @@ def apply(op: str, *args: Node) -> Node:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a step is put together of: the arrays it makes, the indices it runs over (outermost first), its loads, and
-    its whole numbers besides those of the loads; `source` is an array that it moves as it is."""
+    """What a step is put together of: the arrays it makes, the indices it runs over (outermost first), its loads, its
+    whole numbers besides those of the loads, the indices it reduces over, and an array that it moves as it is."""
 
     outs: tuple[str, ...] = ()
     space: tuple[Index, ...] = ()
     loads: tuple[Load, ...] = ()
     wholes: tuple[Node, ...] = ()
+    inner: tuple[Index, ...] = ()
     source: str | None = None
 
     @property
@@ -81,8 +78,8 @@ class Parts:
     @property
     def reads(self) -> set[str]:
         """The arrays that the step reads."""
-        found = {m.arg.ref.name for n in self.nodes for m in walk.reads(n)} | {load.array for load in self.loads}
-        return found if self.source is None else {*found, self.source}
+        read = {m.arg.ref.name for n in self.nodes for m in walk.reads(n)}
+        return {*read, *(load.array for load in self.loads), *([self.source] if self.source else [])}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +92,36 @@ class Step:
     @property
     def parts(self) -> Parts:
         """What it is put together of."""
+        match self:
+            case Map():
+                return Parts((self.out,), self.indices, self.loads, self.place or ())
+            case Copy():
+                return Parts((self.out,), self.indices, (self.load,), self.place or ())
+            case Whole():
+                return Parts((self.out,), self.indices, wholes=(self.value,))
+            case Product():
+                space, wholes = (*self.lead, *self.rows, *self.columns), (self.instance,) if self.instance else ()
+                return Parts(self.outs, space, (*self.left, *self.factors), wholes, self.k)
+            case Extreme():
+                return Parts((self.out,), self.indices, (self.load,), inner=self.bound)
+            case TopK():
+                outs = tuple(name for name in (self.values, self.picks) if name is not None)
+                return Parts(outs, (*self.lead, self.k), (self.load,), inner=(self.over,))
         raise NotImplementedError(type(self).__name__)
 
     def reading(self, by: Mapping[str, str]) -> Step:
         """The step with other arrays in place of those that it reads as they are."""
+
+        def other(loads: tuple[Load, ...]) -> tuple[Load, ...]:
+            return tuple(replace(load, array=by.get(load.array, load.array)) for load in loads)
+
+        match self:
+            case Map():
+                return replace(self, loads=other(self.loads))
+            case Copy() | Extreme() | TopK():
+                return replace(self, load=other((self.load,))[0])
+            case Product():
+                return replace(self, left=other(self.left), right=self.streamed or other(self.factors))
         return self
 
 
@@ -116,13 +139,6 @@ class Map(Step):
     loads: tuple[Load, ...]
     place: tuple[Node, ...] | None = None
 
-    @property
-    def parts(self) -> Parts:
-        return Parts((self.out,), self.indices, self.loads, self.place or ())
-
-    def reading(self, by: Mapping[str, str]) -> Map:
-        return replace(self, loads=_reading(self.loads, by))
-
 
 @dataclass(frozen=True, slots=True)
 class Copy(Step):
@@ -133,13 +149,6 @@ class Copy(Step):
     load: Load
     place: tuple[Node, ...] | None = None
 
-    @property
-    def parts(self) -> Parts:
-        return Parts((self.out,), self.indices, (self.load,), self.place or ())
-
-    def reading(self, by: Mapping[str, str]) -> Copy:
-        return replace(self, load=self.load.reading(by))
-
 
 @dataclass(frozen=True, slots=True)
 class Whole(Step):
@@ -148,10 +157,6 @@ class Whole(Step):
     out: str
     indices: tuple[Index, ...]
     value: Node
-
-    @property
-    def parts(self) -> Parts:
-        return Parts((self.out,), self.indices, (), (self.value,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +173,7 @@ class Product(Step):
 
     `left` are planes: the factor as a sum of one or two parts.  With a `Streamed` right there are no rows, and each
     plane has its own array in `outs`; with arrays the planes of both sides are multiplied and added up, into the one of
-    `outs`.
-    `transposed`: `right` is a matrix whose last axes are (columns, k).
+    `outs`.  `transposed`: `right` is a matrix whose last axes are (columns, k).
     """
 
     outs: tuple[str, ...]
@@ -192,13 +196,9 @@ class Product(Step):
         return self.right if isinstance(self.right, Streamed) else None
 
     @property
-    def parts(self) -> Parts:
-        instance = self.streamed.instance if self.streamed is not None else None
-        wholes = () if instance is None else (instance,)
-        return Parts(self.outs, (*self.lead, *self.rows, *self.columns), (*self.left, *self.factors), wholes)
-
-    def reading(self, by: Mapping[str, str]) -> Product:
-        return replace(self, left=_reading(self.left, by), right=self.streamed or _reading(self.factors, by))
+    def instance(self) -> Node | None:
+        """Which matrix of a bank a streamed right factor is."""
+        return self.right.instance if isinstance(self.right, Streamed) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +211,6 @@ class Extreme(Step):
     bound: tuple[Index, ...]
     load: Load
 
-    @property
-    def parts(self) -> Parts:
-        return Parts((self.out,), self.indices, (self.load,))
-
-    def reading(self, by: Mapping[str, str]) -> Extreme:
-        return replace(self, load=self.load.reading(by))
-
 
 @dataclass(frozen=True, slots=True)
 class TopK(Step):
@@ -229,29 +222,3 @@ class TopK(Step):
     k: Index
     over: Index
     load: Load
-
-    @property
-    def parts(self) -> Parts:
-        outs = tuple(name for name in (self.values, self.picks) if name is not None)
-        return Parts(outs, (*self.lead, self.k), (self.load,))
-
-    def reading(self, by: Mapping[str, str]) -> TopK:
-        return replace(self, load=self.load.reading(by))
-
-
-def _reading(loads: Iterable[Load], by: Mapping[str, str]) -> tuple[Load, ...]:
-    return tuple(load.reading(by) for load in loads)
-
-
-def indices_of(step: Step) -> tuple[Index, ...]:
-    """Every index of a step, those that it reduces over too."""
-    match step:
-        case Product():
-            inner: tuple[Index, ...] = step.k
-        case Extreme():
-            inner = step.bound
-        case TopK():
-            inner = (step.over,)
-        case _:
-            inner = ()
-    return (*step.parts.space, *inner)

@@ -25,7 +25,8 @@ from cdrmix.ir.nodes import Model, Stored
 
 from .emit.registers import ELEMENTWISE
 from .lower.definitions import REDUCTIONS
-from .tiles import TILE, in_planes, pages_of, tilise, untilise
+from .plan import TILE
+from .tiles import in_planes, pages_of, tilise, untilise
 
 OPTIONS: Mapping[str, Any] = {"device": "n150", "cores": None}
 """The card it is for, and how many of its cores a line runs on (None: as many as have work)."""

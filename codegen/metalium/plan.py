@@ -20,9 +20,10 @@ holds exactly, lie in rows of one tile; `transposed` products have a right facto
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from math import prod
+from typing import Any, Literal
 
 from cdrmix.ir.nodes import Node, Stored
 from cdrmix.ir.steps import Copy, Map, Parts, Step
@@ -76,9 +77,6 @@ class Gather(Step):
     def parts(self) -> Parts:
         return Parts((self.out,), source=self.source)
 
-    def reading(self, by: Mapping[str, str]) -> Gather:
-        return replace(self, source=by.get(self.source, self.source))
-
 
 @dataclass(frozen=True, slots=True)
 class Fetch(Step):
@@ -93,7 +91,7 @@ class Fetch(Step):
 
     @property
     def parts(self) -> Parts:
-        return Parts((self.out,), wholes=() if self.row is None else (self.row,))
+        return Parts((self.out,), wholes=(self.row,) if self.row else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +143,49 @@ class Tiled:
     cores: int
     block: int = 4
     planes: int = 1
+
+    @classmethod
+    def read(cls, found: Mapping[str, Any]) -> Tiled:
+        """From a launch description."""
+        bank, lead, columns, k = (tuple(map(int, found[name])) for name in ("bank", "lead", "columns", "k"))
+        split = Split(int(found["split"]["lead"]), int(found["split"]["each"]))
+        return cls(bank, lead, columns, k, split, *(int(found[name]) for name in ("cores", "block", "planes")))
+
+    def sizes(self, shape: Sequence[int]) -> Sizes:
+        """The extents of a parameter of this shape, and of its tiles on one core."""
+        groups = (self.bank, self.lead, self.columns, self.k)
+        bank, lead, columns, k = (prod(shape[axis] for axis in axes) for axes in groups)
+        dealt = lead if self.lead else columns
+        if dealt % self.split.lead:
+            raise ValueError(f"{dealt} does not divide into {self.split.lead} units")
+        share = dealt // self.split.lead * self.split.each
+        own = (share, columns) if self.lead else (1, share)
+        return Sizes(bank, lead, columns, k, self.cores, *own, -(-own[1] // TILE), -(-k // TILE))
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """A parameter's four extents, and what a core has of them: `own_lead` units of `own_columns`, tiles of both."""
+
+    bank: int
+    lead: int
+    columns: int
+    k: int
+    cores: int
+    own_lead: int
+    own_columns: int
+    column_tiles: int
+    k_tiles: int
+
+    @property
+    def own_pages(self) -> int:
+        """Tiles of one matrix of the bank that a core streams, whether or not it has columns for all of them."""
+        return self.own_lead * self.column_tiles * self.k_tiles
+
+    @property
+    def pages(self) -> int:
+        """How many tiles there are, on all cores."""
+        return self.bank * self.cores * self.own_pages
 
 
 @dataclass(frozen=True, slots=True)

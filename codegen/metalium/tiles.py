@@ -10,128 +10,59 @@ An f32 parameter has two planes, each of which bf16 holds; what is more than the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-TILE = 32
-"""Rows and columns of a tile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """How a parameter's axes are dealt out to cores and cut into tiles; see `plan.Tiled` for the fields."""
-
-    bank: tuple[int, ...]
-    lead: tuple[int, ...]
-    columns: tuple[int, ...]
-    k: tuple[int, ...]
-    units: int
-    each: int
-    cores: int
-    block: int
-    planes: int
-
-    @classmethod
-    def read(cls, tiled: Mapping[str, Any]) -> Order:
-        """From a launch description."""
-        bank, lead, columns, k = (tuple(map(int, tiled[name])) for name in ("bank", "lead", "columns", "k"))
-        split = tiled["split"]
-        units, each = (split["lead"], split["each"]) if isinstance(split, Mapping) else split
-        cores, block, planes = (int(tiled[name]) for name in ("cores", "block", "planes"))
-        return cls(bank, lead, columns, k, int(units), int(each), cores, block, planes)
-
-    def sizes(self, shape: Sequence[int]) -> Sizes:
-        """The extents of a parameter of this shape, and of its tiles on one core."""
-        bank, lead, columns, k = (
-            math.prod(shape[axis] for axis in axes) for axes in (self.bank, self.lead, self.columns, self.k)
-        )
-        dealt, other = (lead, columns) if self.lead else (columns, 1)
-        if dealt % self.units:
-            raise ValueError(f"{dealt} does not divide into {self.units} units")
-        share = dealt // self.units * self.each
-        mine = (share, columns) if self.lead else (other, share)
-        return Sizes(bank, lead, columns, k, self.cores, mine[0], mine[1], -(-mine[1] // TILE), -(-k // TILE))
-
-    @property
-    def axes(self) -> tuple[int, ...]:
-        """The parameter's axes as the file holds them."""
-        return (*self.bank, *self.lead, *self.columns, *self.k)
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """A parameter's four extents, and what a core has of them: `own_lead` units of `own_columns`, tiles of both."""
-
-    bank: int
-    lead: int
-    columns: int
-    k: int
-    cores: int
-    own_lead: int
-    own_columns: int
-    column_tiles: int
-    k_tiles: int
-
-    @property
-    def pages(self) -> int:
-        """How many tiles there are, on all cores."""
-        return self.bank * self.cores * self.own_lead * self.column_tiles * self.k_tiles
-
-    @property
-    def room(self) -> tuple[int, ...]:
-        """Every core's own part with padding: [bank, core, lead, column tile, column, k tile, k]."""
-        return (self.bank, self.cores, self.own_lead, self.column_tiles, TILE, self.k_tiles, TILE)
+from .plan import TILE, Sizes, Tiled
 
 
 def pages_of(shape: Sequence[int], tiled: Mapping[str, Any]) -> int:
     """How many pages a parameter of this shape takes."""
-    order = Order.read(tiled)
+    order = Tiled.read(tiled)
     return order.sizes(shape).pages * order.planes
 
 
 def tilise(param: np.ndarray, tiled: Mapping[str, Any]) -> np.ndarray:
     """The parameter's pages, [pages, 32, 32]; with several planes, each is of bf16's values."""
-    order = Order.read(tiled)
+    order = Tiled.read(tiled)
     if order.planes == 1:
         return _tiles(param, order)
     return np.stack([_tiles(x, order) for x in in_planes(param, order.planes)], axis=1).reshape(-1, TILE, TILE)
 
 
-def _tiles(param: np.ndarray, order: Order) -> np.ndarray:
+def _tiles(param: np.ndarray, order: Tiled) -> np.ndarray:
     size = order.sizes(param.shape)
-    flat = param.transpose(order.axes).reshape(size.bank, size.lead, size.columns, size.k)
-    room = np.zeros(size.room, param.dtype)
+    flat = param.transpose(_axes(order)).reshape(size.bank, size.lead, size.columns, size.k)
+    room = np.zeros(_room(size), param.dtype)
     for theirs, ours in _shares(order, size):
         _rows(room, size)[ours] = flat[theirs]
-    pages = np.empty((*size.room[:3], size.column_tiles * size.k_tiles, TILE, TILE), param.dtype)
+    pages = np.empty((*_room(size)[:3], size.column_tiles * size.k_tiles, TILE, TILE), param.dtype)
     for first, last in _blocks(order, size):
         block = room[:, :, :, first:last].transpose(0, 1, 2, 5, 3, 6, 4)  # … k tile, column tile, k, column
         at = slice(first * size.k_tiles, last * size.k_tiles)
-        pages[:, :, :, at] = block.reshape(*size.room[:3], -1, TILE, TILE)
+        pages[:, :, :, at] = block.reshape(*_room(size)[:3], -1, TILE, TILE)
     return pages.reshape(size.pages, TILE, TILE)
 
 
 def untilise(pages: np.ndarray, shape: Sequence[int], tiled: Mapping[str, Any]) -> np.ndarray:
     """The parameter of that shape whose pages these are."""
-    order = Order.read(tiled)
+    order = Tiled.read(tiled)
     size = order.sizes(shape)
     if order.planes > 1:
         pages = pages.reshape(-1, order.planes, TILE, TILE).sum(axis=1, dtype=pages.dtype)
-    pages = pages.reshape(*size.room[:3], size.column_tiles * size.k_tiles, TILE, TILE)
-    room = np.empty(size.room, pages.dtype)
+    pages = pages.reshape(*_room(size)[:3], size.column_tiles * size.k_tiles, TILE, TILE)
+    room = np.empty(_room(size), pages.dtype)
     for first, last in _blocks(order, size):
         block = pages[:, :, :, first * size.k_tiles : last * size.k_tiles]
-        block = block.reshape(*size.room[:3], size.k_tiles, last - first, TILE, TILE)
+        block = block.reshape(*_room(size)[:3], size.k_tiles, last - first, TILE, TILE)
         room[:, :, :, first:last] = block.transpose(0, 1, 2, 4, 6, 3, 5)
     flat = np.empty((size.bank, size.lead, size.columns, size.k), pages.dtype)
     for theirs, ours in _shares(order, size):
         flat[theirs] = _rows(room, size)[ours]
-    back = np.argsort(order.axes)
-    return np.ascontiguousarray(flat.reshape([shape[axis] for axis in order.axes]).transpose(back))
+    back = np.argsort(_axes(order))
+    return np.ascontiguousarray(flat.reshape([shape[axis] for axis in _axes(order)]).transpose(back))
 
 
 def in_bf16(x: np.ndarray) -> np.ndarray:
@@ -150,18 +81,28 @@ def in_planes(x: np.ndarray, planes: int) -> list[np.ndarray]:
     return found
 
 
+def _axes(order: Tiled) -> tuple[int, ...]:
+    """The parameter's axes in the order of the file."""
+    return (*order.bank, *order.lead, *order.columns, *order.k)
+
+
+def _room(size: Sizes) -> tuple[int, ...]:
+    """Every core's own part with padding: [bank, core, lead, column tile, column, k tile, k]."""
+    return (size.bank, size.cores, size.own_lead, size.column_tiles, TILE, size.k_tiles, TILE)
+
+
 def _rows(room: np.ndarray, size: Sizes) -> np.ndarray:
     """The room as rows of k: [bank, core, lead, column, k], padding included."""
-    return room.reshape(*size.room[:3], size.column_tiles * TILE, size.k_tiles * TILE)
+    return room.reshape(*_room(size)[:3], size.column_tiles * TILE, size.k_tiles * TILE)
 
 
-def _blocks(order: Order, size: Sizes) -> Iterator[tuple[int, int]]:
+def _blocks(order: Tiled, size: Sizes) -> Iterator[tuple[int, int]]:
     """The first column tile of each block, and the one after its last."""
     for first in range(0, size.column_tiles, order.block):
         yield first, min(first + order.block, size.column_tiles)
 
 
-def _shares(order: Order, size: Sizes) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+def _shares(order: Tiled, size: Sizes) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
     """Each core's part of [bank, lead, columns, k] and where it lies in its rows; the last cores may have less."""
     share, dealt = (size.own_lead, size.lead) if order.lead else (size.own_columns, size.columns)
     for core in range(size.cores):
@@ -171,6 +112,3 @@ def _shares(order: Order, size: Sizes) -> Iterator[tuple[tuple[Any, ...], tuple[
             yield (slice(None), theirs), (slice(None), core, ours, slice(0, size.columns), slice(0, size.k))
         else:
             yield (slice(None), slice(None), theirs), (slice(None), core, slice(None), ours, slice(0, size.k))
-
-
-__all__ = ["TILE", "Order", "in_bf16", "in_planes", "pages_of", "tilise", "untilise"]

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from cdrmix.codegen.metalium.tiles import Order, in_bf16, in_planes, pages_of, tilise, untilise
+from cdrmix.codegen.metalium.plan import Tiled
+from cdrmix.codegen.metalium.tiles import in_bf16, in_planes, pages_of, tilise, untilise
 from cdrmix.runtime.encodings import ENCODINGS
 
 MATRIX = {"bank": [], "lead": [], "columns": [0], "k": [1]}
@@ -78,7 +79,7 @@ def test_pages_follow_the_definition_and_lead_back(name: str) -> None:
 
 def test_units_have_to_divide_what_is_dealt_out() -> None:
     with pytest.raises(ValueError, match="45 does not divide into 6"):
-        Order.read(tiled_of(MATRIX, (6, 1), 6, 4)).sizes((45, 70))
+        Tiled.read(tiled_of(MATRIX, (6, 1), 6, 4)).sizes((45, 70))
 
 
 def test_two_planes_lie_behind_each_other_and_add_up() -> None:

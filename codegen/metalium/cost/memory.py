@@ -14,7 +14,7 @@ from math import prod
 from cdrmix.diagnose import Diagnostic
 from cdrmix.ir.nodes import Model
 
-from ..deal.streams import pages, tile_bytes
+from ..deal.streams import tile_bytes
 from ..plan import CallOf, ModelPlan, Program, Tensor
 from .devices import DEVICES, Device
 
@@ -41,7 +41,7 @@ def weight_bytes(plan: ModelPlan) -> int:
 def tensor_bytes(tensor: Tensor) -> int:
     """DRAM that a tensor takes."""
     if tensor.tiled is not None:
-        return pages(tensor.tiled, tensor.shape) * tile_bytes(tensor)
+        return tensor.tiled.sizes(tensor.shape).pages * tile_bytes(tensor)
     return prod(tensor.shape) * ELEMENT_BYTES[tensor.dtype]
 
 

@@ -21,7 +21,7 @@ from cdrmix.ir.steps import Copy, Extreme, Load, Map, Product, Step, TopK, Whole
 from cdrmix.ir.walk import size
 
 from ..deal.locality import own
-from ..deal.streams import pages_each, tile_bytes
+from ..deal.streams import tile_bytes
 from ..plan import TILE, Array, Fetch, Gather, Program, Write
 from .devices import Device
 from .memory import ELEMENT_BYTES
@@ -123,7 +123,7 @@ def _(step: Product, program: Program, device: Device) -> Cost:
     if step.streamed:
         tensor = program.tensors[step.streamed.tensor]
         assert tensor.tiled is not None, tensor.name
-        mine = pages_each(tensor.tiled, tensor.shape)
+        mine = tensor.tiled.sizes(tensor.shape).own_pages
         streamed = mine * tensor.tiled.cores * tile_bytes(tensor)
         port = mine * tile_bytes(tensor) / (device.link_bytes * device.clock)
         across = max(1, mine // ks)

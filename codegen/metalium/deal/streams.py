@@ -61,21 +61,6 @@ def column_tiles(columns: int, split: Split) -> int:
     return -(-(split.each * columns) // (split.lead * TILE))
 
 
-def pages(tiled: Tiled, shape: Sequence[int]) -> int:
-    """Tiles of a whole tensor: those of every core, whether or not it has columns for all of them."""
-    return prod(shape[axis] for axis in tiled.bank) * tiled.cores * pages_each(tiled, shape)
-
-
-def pages_each(tiled: Tiled, shape: Sequence[int]) -> int:
-    """Tiles of one matrix of the bank that a core streams."""
-    lead, columns, k = (prod(shape[axis] for axis in axes) for axes in (tiled.lead, tiled.columns, tiled.k))
-    if tiled.lead:
-        across = lead // tiled.split.lead * tiled.split.each * -(-columns // TILE)
-    else:
-        across = column_tiles(columns, tiled.split)
-    return across * -(-k // TILE)
-
-
 def tile_bytes(tensor: Tensor) -> int:
     """Bytes of a tile in DRAM: one page, or one for each plane."""
     planes = tensor.tiled.planes if tensor.tiled is not None else 1

@@ -13,7 +13,7 @@ from math import prod
 
 from cdrmix.ir import walk
 from cdrmix.ir.nodes import Node
-from cdrmix.ir.steps import Map, Product, Step, indices_of
+from cdrmix.ir.steps import Map, Product, Step
 
 from ..cost.devices import TILE_BYTES
 from ..plan import TILE, Array, Fetch, Gather, Program, Tensor, Write
@@ -64,7 +64,8 @@ def setting_of(program: Program) -> Setting:
     """The setting of a program."""
     slots = max((_operands(program, s) for s in program.steps), default=0)
     picks = picks_of(program.steps)
-    taken = {name for s in program.steps for i in indices_of(s) for name in (plain(i.name), index_name(i))}
+    found = (i for s in program.steps for i in (*s.parts.space, *s.parts.inner))
+    taken = {name for i in found for name in (plain(i.name), index_name(i))}
     names: dict[str, str] = {}
     for name in program.arrays:
         names[name] = identifier(name, {*taken, *names.values()})
@@ -154,10 +155,10 @@ def picks_of(steps: Iterable[Step]) -> dict[int, tuple[Node, ...]]:
     found: dict[int, tuple[Node, ...]] = {}
     earliest = 0
     for number, step in enumerate(steps):
-        if isinstance(step, Product) and step.streamed and step.streamed.instance is not None:
-            known = [written.get(m.arg.ref.name, -1) + 1 for m in walk.reads(step.streamed.instance)]
+        if isinstance(step, Product) and step.instance is not None:
+            known = [written.get(m.arg.ref.name, -1) + 1 for m in walk.reads(step.instance)]
             earliest = max([earliest, *known])
-            found[earliest] = (*found.get(earliest, ()), step.streamed.instance)
+            found[earliest] = (*found.get(earliest, ()), step.instance)
         written |= dict.fromkeys(step.parts.outs, number)
     return found
 

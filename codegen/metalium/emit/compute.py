@@ -12,7 +12,6 @@ from math import prod
 from cdrmix.ir import walk
 from cdrmix.ir.steps import Map, Product, Step
 
-from ..deal.streams import pages_each
 from ..plan import TILE, Program
 from .block import portion, scaled
 from .buffers import Setting, by_rows, is_spread
@@ -51,7 +50,7 @@ def reader_step(setting: Setting, step: Step) -> list[str]:
     if not isinstance(step, Product) or step.streamed is None:
         return []
     tiled, tensor = tiled_of(setting, step), setting.program.tensors[step.streamed.tensor]
-    each = pages_each(tiled, tensor.shape) * tiled.planes
+    each = tiled.sizes(tensor.shape).own_pages * tiled.planes
     if not tiled.lead:
         count = f"{share_name(tiled.split)}.count > 0 ? {each} : 0"
     elif tiled.split.each == tiled.split.lead:
@@ -59,7 +58,7 @@ def reader_step(setting: Setting, step: Step) -> list[str]:
     else:
         unit = across(step, tiled) * tiles_of(walk.size(step.k)) * tiled.planes
         count = f"{portion(walk.size(step.lead), tiled.split)[1]} * {unit}"
-    first = "core" if step.streamed.instance is None else f"(next_pick(cb_picks) * {tiled.cores} + core)"
+    first = "core" if step.instance is None else f"(next_pick(cb_picks) * {tiled.cores} + core)"
     return [f"weights.read({accessor(tensor.name)}, {first} * {each}, {count});"]
 
 

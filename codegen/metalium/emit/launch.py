@@ -33,7 +33,6 @@ from math import prod
 from typing import Any
 
 from ..cost.devices import DEVICES
-from ..deal.streams import pages
 from ..plan import Array, CallOf, ModelPlan, Program, Tensor
 from .buffers import FLAT_PAGE, Setting, setting_of
 from .kernels import ROLES, kernel_file, page_bytes
@@ -81,7 +80,7 @@ def _tensor(program: Program, tensor: Tensor, call: CallOf) -> dict[str, Any]:
             assert tensor.tiled is not None
             found["dtype"] = "bf16"
             found["shape"] = list(tensor.shape)
-            found["pages"] = pages(tensor.tiled, tensor.shape) * tensor.tiled.planes
+            found["pages"] = tensor.tiled.sizes(tensor.shape).pages * tensor.tiled.planes
             found["tiled"] = asdict(tensor.tiled)
     return found
 

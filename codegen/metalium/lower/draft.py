@@ -49,7 +49,7 @@ class Assign(Step):
 
     @property
     def parts(self) -> Parts:
-        return Parts((self.out,), self.indices, (), (self.value, *(self.place or ())))
+        return Parts((self.out,), self.indices, wholes=(self.value, *(self.place or ())))
 
 
 @dataclass(frozen=True, slots=True)
