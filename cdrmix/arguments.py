@@ -9,12 +9,14 @@ import argparse
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from cdrmix import commands
+from cdrmix.compiler import PASSES, TARGETS
+from cdrmix.ir.backend import Backend, Option
 from cdrmix.runtime.encodings import ENCODINGS
 
 _ABOUT = """A compiler for streaming language models.  Write what happens to one token (.cdr), train it, stream it.
@@ -112,6 +114,24 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(sorted({_whole(LARGEST, 1)(part) for part in text.split(",")}))
 
 
+_KINDS: Mapping[str, Callable[[str], Any]] = {
+    "text": str, "texts": _names, "count": _whole(LARGEST, 1), "counts": _counts,
+}  # fmt: skip
+"""The type of each kind of a backend's options."""
+
+
+def _backends(p: argparse.ArgumentParser, kept: Callable[[Backend], bool] = lambda backend: True) -> None:
+    """The options of the backends that are kept, each once."""
+    found: dict[str, Option] = {}
+    for option in (option for backend in TARGETS.values() if kept(backend) for option in backend.options):
+        if option != found.setdefault(option.name, option):
+            raise ImportError(f"two backends have an option --{option.name}, and not the same one: rename one")
+    for o in found.values():
+        each = o.default if isinstance(o.default, tuple) else (o.default,)
+        usual = "" if o.default is None else f" ({','.join(map(str, each))})"
+        p.add_argument(f"--{o.name}", type=_KINDS[o.kind], metavar=o.shown, help=o.help + usual)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Every command and option."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -132,11 +152,6 @@ def make_parser() -> argparse.ArgumentParser:
         p.add_argument("spec", type=_path, help="a .cdr file, or a name in the installed spec folder")
         p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of the spec")
         p.add_argument("--model", help="the model to take, where a file has several (default: the last)")
-
-    def card(p: argparse.ArgumentParser) -> None:
-        p.add_argument("--device", metavar="CARD", help="the Tenstorrent card: n150 or p150 (n150)")
-        cores = "how many of its cores a line of the stack may use"
-        p.add_argument("--cores", type=_whole(LARGEST, 1), metavar="N", help=cores)
 
     def held(p: argparse.ArgumentParser, default: str | None, about: str) -> None:
         p.add_argument("--quant", choices=tuple(ENCODINGS), default=default, help=about)
@@ -173,9 +188,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     spec(p)
     p.add_argument("--ops", action="store_true", help="also each op, and how its states run over a sequence")
-    p.add_argument("--target", help="instead, what each line costs on a target: tenstorrent")
+    counts = ", ".join(name for name, backend in TARGETS.items() if backend.inspect)
+    p.add_argument("--target", help=f"instead, what each line costs on a target: {counts}")
     held(p, None, "count weights whose matrices are stored so (f32, bf16 and i8)")
-    card(p)
+    _backends(p, lambda backend: backend.inspect is not None)
     machine(p)
 
     p = command(
@@ -184,17 +200,12 @@ def make_parser() -> argparse.ArgumentParser:
         "cdrmix compile spec/tiny.cdr --target cpu --checkpoint runs/tiny -o build/tiny",
     )
     spec(p)
-    targets = "torch, cpu (one C file), cuda or rocm (kernels and a C runner), tenstorrent (kernels and a ttnn host)"
+    targets = ", ".join(f"{name} ({backend.targets[name]})" for name, backend in TARGETS.items())
     p.add_argument("--target", required=True, help=targets)
-    held(
-        p,
-        "f32",
-        "how matrices are stored; values and state stay f32 (%(default)s; tenstorrent: also bf16; others: all)",
-    )
-    card(p)
-    p.add_argument("--arch", type=_names, metavar="A,B", help="GPUs: sm_90,gfx942 … (default: all known)")
-    p.add_argument("--batch", type=_counts, metavar="N,N", help="sessions stepped at once, on GPUs (1,8)")
-    p.add_argument("--block", type=_counts, metavar="N,N", help="sizes of a prompt's blocks, on GPUs (64,8)")
+    more = {name: sorted(backend.encodings - {"f32"}) for name, backend in TARGETS.items()}
+    read = "; ".join(f"{name} also {', '.join(others)}" for name, others in more.items() if others)
+    held(p, "f32", f"how matrices are stored; values and state stay f32 (%(default)s; {read})")
+    _backends(p)
     p.add_argument(
         "--checkpoint",
         type=_path,
@@ -206,13 +217,18 @@ def make_parser() -> argparse.ArgumentParser:
         type=_whole((1 << 64) - 1),
         help="of the init, without a checkpoint (0; above 100 M parameters: no init)",
     )
-    p.add_argument("--dump-after", metavar="PASS", help=f"print the IR after a pass: {', '.join(commands.PASSES)}")
+    p.add_argument("--dump-after", metavar="PASS", help=f"print the IR after a pass: {', '.join(PASSES)}")
     p.add_argument("-o", "--out", type=_path, required=True, help="the folder to write: new, empty, or an artefact's")
 
     p = command("doctor", "Say what each target needs on this machine, and how to get it.", "cdrmix doctor cuda")
     p.add_argument("target", nargs="*", help="targets (default: all)")
     machine(p)
 
+    promised = "".join(
+        f"; {name}: {', '.join(f'{of} {error:g}' for of, error in backend.tolerances.items())}"
+        for name, backend in TARGETS.items()
+        if backend.tolerances
+    )
     p = command(
         "verify", "Run an artefact against the float64 interpreter and print the errors.", "cdrmix verify build/tiny"
     )
@@ -223,7 +239,7 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--tolerance",
         type=_nonnegative,
-        help="largest relative RMS error of logits and states (1e-4; tenstorrent: 1e-3, with --quant bf16 2e-2)",
+        help=f"largest relative RMS error of logits and states (1e-4{promised})",
     )
     p.add_argument(
         "--random-weights",

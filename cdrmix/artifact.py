@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cdrmix.checkpoints import check_weights, find_weights, reading
-from cdrmix.compiler import Lowered, arrangement, emit, keeps_starts, quoting
+from cdrmix.compiler import Lowered, backend, emit, quoting
 from cdrmix.diagnose import UserError
 from cdrmix.ir.cost import cost
 from cdrmix.ir.initial import initial_tensor
@@ -190,7 +190,8 @@ def _finite(path: str, value: np.ndarray) -> np.ndarray:
 
 def store(path: Path, target: str, model: Model, make: Callable[[str], np.ndarray], own: Mapping[str, Any]) -> None:
     """Write a model's tensors, which `make` gives by path, in their encodings and in the target's order."""
-    pack(path, model, make, arrangement(target, own, model), keeps_starts(target))
+    to = backend(target)
+    pack(path, model, make, to.arrange(own, model), to.starts)
 
 
 def listed(path: Path) -> dict[str, Any]:
@@ -271,6 +272,7 @@ def describe(lowered: Lowered, target: str, weights: str, overrides: Mapping[str
     return {
         "format": FORMAT,
         "target": target,
+        "engine": backend(target).engine,
         "model": model.name,
         "hash": lowered.program.hash,
         "spec": dict(model.sources),

@@ -24,8 +24,6 @@ from cdrmix.progress import doing
 if TYPE_CHECKING:
     from cdrmix.ir.nodes import Model
 
-__all__ = ["PASSES", "TARGETS"]
-
 SHOWN = 5
 """How many of a long list are shown."""
 
@@ -62,16 +60,23 @@ def run_check(a: Namespace) -> None:
         print(f"note: {note}")
 
 
+def _backends_options(a: Namespace) -> dict[str, Any]:
+    """What was given, or None, for the options of backends that a command has."""
+    names = {option.name for backend in TARGETS.values() for option in backend.options}
+    return {name: value for name, value in vars(a).items() if name in names}
+
+
 def run_inspect(a: Namespace) -> None:
     """`cdrmix inspect`."""
     from cdrmix.inspect import Asked, describe, describe_json, describe_on
 
-    if a.target is None and (given := [f"--{n}" for n in ("device", "cores") if getattr(a, n) is not None]):
-        raise UserError(f"{given[0]} without a target", "name one that has a budget: --target tenstorrent")
+    given = _backends_options(a)
+    if a.target is None and (first := next((name for name, value in given.items() if value is not None), "")):
+        known = ", ".join(name for name, backend in TARGETS.items() if backend.inspect)
+        raise UserError(f"--{first} without a target", f"name one that has a budget: --target {known}")
     model, asked = _load(a), Asked(a.quant, tuple(a.encode))
     if a.target is not None:
-        encodings = encodings_asked(a.quant or "f32", a.encode)
-        options = options_of(a.target, {"device": a.device, "cores": a.cores}, *encodings)
+        options = options_of(a.target, given, *encodings_asked(a.quant or "f32", a.encode))
         text = describe_on(model, a.target, options, asked)
         print(to_json({"model": model.name, "target": a.target, "budget": text.split("\n")}) if a.json else text)
         return
@@ -91,8 +96,7 @@ def run_compile(a: Namespace) -> None:
         if name == a.dump_after:
             print(text)
 
-    given = {name: getattr(a, name) for name in ("arch", "batch", "block", "device", "cores")}
-    options = options_of(a.target, given, *encodings_asked(a.quant, a.encode))
+    options = options_of(a.target, _backends_options(a), *encodings_asked(a.quant, a.encode))
     lowered = lower(_load(a), dump, a.quant, rules=a.encode)
     tokenizer = Path(a.tokenizer) if a.tokenizer and a.tokenizer != "bytes" else a.tokenizer
     files = write_artifact(lowered, a.target, a.out, a.checkpoint, tokenizer, a.seed, overrides_of(a.set), options)

@@ -19,12 +19,8 @@
 | emit | `ir.forms.Program` | the program's files | `codegen/<target>` |
 | write | files, weights, tokenizer | the artefact's folder | `artifact.py` |
 
-A backend is one folder of `codegen/`, reached by the target's name.  It exports `emit(program)`, `runtime_files()`
-and `OPS`, the primitives it has emission rules for; a primitive it lacks is an error here, with the spec's place.
-It may export `OPTIONS`, what `emit` takes besides and its defaults; `STORED`, the encodings it reads (f32 when it says
-nothing); `STARTS`, whether its weights hold what states begin with; `arrange(manifest, model)`, in which order it holds
-them; `require(target, options)`, which refuses at once what would fail after long work; and its own keys of the
-manifest as an emitted `manifest.json`.
+A backend is one folder of `codegen/`, found by the record that it exports (`ir/backend.py`) and reached by the names of
+its targets.  A primitive that it has no rule for is an error here, with the spec's place.
 """
 
 from __future__ import annotations
@@ -36,12 +32,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cdrmix.codegen
 from cdrmix.diagnose import CompileError, Diagnostic, Report, UserError, did_you_mean
 from cdrmix.ir import walk
+from cdrmix.ir.backend import Backend
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Cell, DType, Model, Node, Stored
 from cdrmix.ir.text import to_text
@@ -56,14 +52,22 @@ from cdrmix.passes.simplify import simplify
 from cdrmix.passes.step import step_form
 from cdrmix.passes.whole import fit_whole
 
-if TYPE_CHECKING:
-    from cdrmix.packing import Arrangement
 
-TARGETS: Mapping[str, str] = {
-    "torch": "torch", "cpu": "c", "cuda": "tinygrad", "rocm": "tinygrad",
-    "tenstorrent": "metalium",
-}  # fmt: skip
-"""Target names and the folder of `codegen/` that serves each."""
+def _find_backends() -> dict[str, Backend]:
+    """The backend of each target, by the records that the folders of `codegen/` export."""
+    found: dict[str, Backend] = {}
+    for folder in pkgutil.iter_modules(cdrmix.codegen.__path__, "cdrmix.codegen."):
+        record = vars(importlib.import_module(folder.name)).get("BACKEND")
+        if not isinstance(record, Backend):
+            raise ImportError(f"{folder.name} exports no BACKEND: give it one, a cdrmix.ir.backend.Backend")
+        if twice := sorted(found.keys() & record.targets):
+            raise ImportError(f"{folder.name} has the target `{twice[0]}`, which another backend has")
+        found |= dict.fromkeys(record.targets, record)
+    return dict(sorted(found.items()))
+
+
+TARGETS: Mapping[str, Backend] = _find_backends()
+"""The backend of each target, by its name."""
 
 Dump = Callable[[str, str], None]
 """Called with a pass's name and the text of its result."""
@@ -149,24 +153,22 @@ def _lower(model: Model, dump: Dump | None, weights: Stored, work: DType, rules:
     return Lowered(Program(model, step, sequence, digest, arrays), notes, weights, tuple(rules))
 
 
-def backend(target: str) -> ModuleType:
+def backend(target: str) -> Backend:
     """The backend of a target.  Raises `UserError` with the nearest name for an unknown one."""
-    folders = {m.name for m in pkgutil.iter_modules(cdrmix.codegen.__path__)}
-    name = TARGETS.get(target, target)
-    renamed = target not in TARGETS and target in TARGETS.values()  # `c` is `cpu`'s folder and no target
-    if name not in folders or renamed:
-        known = sorted(TARGETS)
-        raise UserError(f"no target `{target}`", did_you_mean(target, known) or f"the targets are {', '.join(known)}")
-    return importlib.import_module(f"cdrmix.codegen.{name}")
+    if target not in TARGETS:
+        help = did_you_mean(target, TARGETS) or f"the targets are {', '.join(TARGETS)}"
+        raise UserError(f"no target `{target}`", help)
+    return TARGETS[target]
 
 
 def check_target(model: Model, target: str) -> None:
     """Raise `CompileError` (E0901) for every primitive of the model that the target has no rule for."""
-    ops, report = backend(target).OPS, Report()
+    own, report = backend(target), Report()
+    ops = own.ops()
     for cell in model.cells.values():
-        for node in _nodes(cell):
+        for node in _nodes(cell, own.trains):
             if node.op not in ops:
-                others = sorted(t for t in TARGETS if t != target and node.op in backend(t).OPS)
+                others = [t for t, other in TARGETS.items() if node.op in other.ops()]
                 report.error(
                     "E0901",
                     node.span,
@@ -176,10 +178,13 @@ def check_target(model: Model, target: str) -> None:
     report.raise_if_any()
 
 
-def _nodes(cell: Cell) -> Iterator[Node]:
-    """Every expression node of a cell that a backend must have a rule for."""
+def _nodes(cell: Cell, trains: bool) -> Iterator[Node]:
+    """Every expression node of a cell that a backend must have a rule for; one that trains, for its begin too."""
     roots = [root for stmt in cell.body for root in walk.roots(stmt)]
-    roots += [state.init for state in cell.states] + [t.value for t in cell.training] + [b.init for b in cell.buffers]
+    roots += [state.init for state in cell.states]
+    if trains:
+        roots += [t.value for t in cell.training] + [b.init for b in cell.buffers]
+        roots += [arg for p in cell.params for arg in p.init.args]
     for root in roots:
         yield from walk.nodes(root)
 
@@ -187,48 +192,31 @@ def _nodes(cell: Cell) -> Iterator[Node]:
 def options_of(target: str, given: Mapping[str, Any], *encodings: Stored) -> dict[str, Any]:
     """What a target's backend is asked for: its defaults and what the user gave.  Refuses what it has no use for, and
     encodings that it does not read."""
-    module = backend(target)
-    known: Mapping[str, Any] = getattr(module, "OPTIONS", {})
+    own = backend(target)
+    known = {option.name: option.default for option in own.options}
     asked = {name: value for name, value in given.items() if value is not None}
     for name in asked:
         if name not in known:
-            others = [t for t in TARGETS if name in getattr(backend(t), "OPTIONS", {})]
+            others = [t for t, other in TARGETS.items() if any(o.name == name for o in other.options)]
             raise UserError(
                 f"--{name} means nothing to target {target}", f"it is for {', '.join(others) or 'no target'}"
             )
     for name in encodings:
-        if name not in getattr(module, "STORED", {"f32"}):
-            others = [t for t in TARGETS if name in getattr(backend(t), "STORED", {"f32"})]
+        if name not in own.encodings:
+            others = [t for t, other in TARGETS.items() if name in other.encodings]
             raise UserError(f"target {target} reads no {name} weights", f"these do: {', '.join(others)}")
     options = {**known, **asked}
-    if hasattr(module, "require"):
-        module.require(target, options)
+    own.require(target, options)
     return options
-
-
-def keeps_starts(target: str) -> bool:
-    """Whether a target's artefacts hold what states begin with, where that is made of parameters."""
-    return getattr(backend(target), "STARTS", False)
-
-
-def arrangement(target: str, manifest: Mapping[str, Any], model: Model) -> Arrangement:
-    """The order in which a target's artefact holds its weights, by the backend's own keys of its manifest."""
-    module = backend(target)
-    found: Arrangement = module.arrange(manifest, model) if hasattr(module, "arrange") else {}
-    return found
 
 
 def emit(lowered: Lowered, target: str, options: Mapping[str, Any] | None = None) -> dict[str, bytes]:
     """The program's files for a target, by relative name; `options` are those that `options_of` found."""
-    module = backend(target)
     options = options_of(target, {}) if options is None else options
-    files: dict[str, bytes] = dict(module.runtime_files())
     with quoting(lowered.program.model):
         check_target(lowered.program.model, target)
-        emitted = module.emit(lowered.program, target, options) if options else module.emit(lowered.program)
-        for name, content in emitted.items():
-            files[name] = content.encode() if isinstance(content, str) else content
-    return files
+        emitted = backend(target).emit(lowered.program, target, options)
+    return {name: content.encode() if isinstance(content, str) else content for name, content in emitted.items()}
 
 
 __all__ = [
@@ -236,11 +224,9 @@ __all__ = [
     "TARGETS",
     "CompileError",
     "Lowered",
-    "arrangement",
     "backend",
     "check_target",
     "emit",
-    "keeps_starts",
     "lower",
     "model_hash",
     "options_of",

@@ -1,7 +1,6 @@
 """`cdrmix doctor`: what each target still needs on this machine, and the command that installs it.
 
-Input: target names.  Output: a `Finding` each.  A backend says what it needs by `needs(target)` and
-what it uses by `tools(target)`; one that exports neither needs nothing but this package.
+Input: target names.  Output: a `Finding` each, by the word of its backend.
 """
 
 from __future__ import annotations
@@ -27,11 +26,10 @@ def examine(targets: Iterable[str]) -> list[Finding]:
     """Look at each target.  Raises `UserError` for an unknown one."""
     found = []
     for target in targets:
-        module = backend(target)
-        missing = tuple(module.needs(target)) if hasattr(module, "needs") else ()
-        tools = tuple(module.tools(target)) if hasattr(module, "tools") and not missing else ()
-        device = module.device(target) if hasattr(module, "device") else None
-        found.append(Finding(target, missing, tools, device))
+        own = backend(target)
+        missing = tuple(own.needs(target))
+        tools = () if missing else tuple(own.tools(target))
+        found.append(Finding(target, missing, tools, own.device(target)))
     return found
 
 

@@ -58,15 +58,14 @@ def describe_json(model: Model, asked: Asked = Asked()) -> dict[str, Any]:
 
 def describe_on(model: Model, target: str, options: Mapping[str, Any], asked: Asked = Asked()) -> str:
     """What the model costs on a target, by the backend's own account."""
-    module = backend(target)
-    if not hasattr(module, "inspect"):
-        known = [t for t in TARGETS if hasattr(backend(t), "inspect")]
+    account = backend(target).inspect
+    if account is None:
+        known = [t for t, other in TARGETS.items() if other.inspect is not None]
         raise UserError(f"target {target} has no account of what a model costs", f"these have: {', '.join(known)}")
     program = lower(model, weights=asked.matrices or "f32", rules=asked.rules).program
     with quoting(model):
         check_target(model, target)
-        text: str = module.inspect(program, options)
-    return text
+        return account(program, options)
 
 
 def weight_bytes(model: Model, matrices: Stored, rules: Sequence[str] = ()) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 
 from cdrmix.artifact import layout, write_manifest
 from cdrmix.check import load_sources
-from cdrmix.compiler import arrangement, backend, keeps_starts, model_hash
+from cdrmix.compiler import backend, model_hash
 from cdrmix.diagnose import UserError
 from cdrmix.ir.interp import Interpreter
 from cdrmix.ir.nodes import Model
@@ -34,8 +34,8 @@ SEED = 0
 """Of random weights."""
 
 TOLERANCE = 1e-4
-"""The largest relative RMS error that f32 arithmetic is allowed; a backend whose arithmetic is another exports
-`TOLERANCES` by the type that matrices are stored in."""
+"""The largest relative RMS error that f32 arithmetic is allowed; a backend whose arithmetic is another
+says which (`tolerances`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +108,17 @@ def run(folder: Path, target: str, ids: Sequence[int]) -> Ran:
     try:
         return run_session(folder, ids)
     except NoDevice as e:
-        if not hasattr(backend(target), "execute"):
+        execute = backend(target).execute
+        if execute is None:
             raise
-        how, arrays = backend(target).execute(folder, ids)
+        how, arrays = execute(folder, ids)
         print(f"note: {e.message}; {how}", file=sys.stderr)
         return _ran(how, arrays)
 
 
 def run_others(folder: Path, target: str, ids: Sequence[int], how: str) -> list[Ran]:
     """The other ways in which the program can be run here, as its backend knows them; `how` it ran already."""
-    others = getattr(backend(target), "others", None)
-    return [_ran(*found) for found in others(folder, ids, how)] if others else []
+    return [_ran(*found) for found in backend(target).others(folder, ids, how)]
 
 
 def _ran(how: str, arrays: Mapping[str, np.ndarray]) -> Ran:
@@ -150,7 +150,7 @@ def verify_artifact(
         _record(folder, manifest, {"how": "failed", "why": e.message})
         raise
     if tolerance is None:
-        known = getattr(backend(manifest["target"]), "TOLERANCES", {})
+        known = backend(manifest["target"]).tolerances
         tolerance = max(known.get(tensor["stored"], TOLERANCE) for tensor in manifest["tensors"])
     if random_weights or manifest.get("weights") != "checkpoint":
         with doing("making random weights"), random_copy(folder, manifest, model, SEED) as copy:
@@ -180,7 +180,8 @@ def _runs(
 ) -> tuple[list[Ran], np.ndarray, Mapping[str, Any]]:
     """Every way of running the program here, and what the interpreter gives with the same weights."""
     target, weights = manifest["target"], folder / "weights.safetensors"
-    values = read_values(model, weights, arrangement(target, manifest, model), keeps_starts(target))
+    own = backend(target)
+    values = read_values(model, weights, own.arrange(manifest, model), own.starts)
     ids = np.random.default_rng(0).integers(0, model.vocab, tokens).tolist()
     with doing("running the artefact"):
         first = run(folder, target, ids)

@@ -6,12 +6,13 @@ Sessions of one folder opened by `fork` share the weights and nothing else.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import operator
 import os
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,19 +21,10 @@ from cdrmix.runtime.files import check_files, check_manifest
 
 FORMAT = 1
 KEYS: Mapping[str, type] = {
-    "target": str, "model": str, "hash": str, "vocab": int, "spec": dict, "set": dict, "state": list,
+    "target": str, "engine": str, "model": str, "hash": str, "vocab": int, "spec": dict, "set": dict, "state": list,
     "stored": str, "files": dict,
 }  # fmt: skip
 """What a manifest has to hold to be run and verified."""
-ENGINES: Mapping[str, str] = {
-    "cpu": "cdrmix.runtime.native",
-    "torch": "cdrmix.runtime.torch.engine",
-    "cuda": "cdrmix.runtime.device",
-    "rocm": "cdrmix.runtime.device",
-    "tenstorrent": "cdrmix.runtime.metalium.engine",
-}
-"""The module that runs each target's program; its `open_engine(folder, manifest)` returns an `Engine`.  Its `COMPARES`
-names the files that it compares with the manifest itself, as it reads them."""
 
 
 class Engine(Protocol):
@@ -86,6 +78,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} is damaged: {e}", "compile the spec again") from e
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError(f"{path} is not of format {FORMAT}", "compile the spec again with this version")
+    if "engine" not in manifest:
+        raise ArtifactError(f"{path} names no engine: an earlier version wrote it", "compile the spec again")
     for key, kind in KEYS.items():
         if not isinstance(manifest.get(key), kind):
             raise ArtifactError(f"{path} is damaged: its `{key}` is no {kind.__name__}", "compile the spec again")
@@ -97,6 +91,19 @@ def require_weights(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Raise `ArtifactError` for an artefact that is a program alone."""
     if "weights.safetensors" not in manifest["files"]:
         raise ArtifactError(f"{folder} holds no weights", "compile the spec again with --checkpoint, or with --seed 0")
+
+
+def _engine_of(manifest: Mapping[str, Any]) -> ModuleType:
+    """The module that runs an artefact's program: its `open_engine(folder, manifest)` returns an `Engine`, and its
+    `COMPARES` names the files that it compares with the manifest itself, as it reads them."""
+    name = manifest["engine"]
+    try:
+        known = name.startswith("cdrmix.") and importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        known = False
+    if not known:
+        raise ArtifactError(f"no runtime here for target `{manifest['target']}`: no {name}", "install the backend")
+    return importlib.import_module(name)
 
 
 class Session:
@@ -114,12 +121,9 @@ class Session:
         """Open an artefact of any target this machine can run."""
         folder = _path(folder)
         manifest = read_manifest(folder)
-        module = ENGINES.get(manifest["target"])
-        if module is None:
-            raise ArtifactError(f"no runtime here for target `{manifest['target']}`", f"it runs {', '.join(ENGINES)}")
+        opens = _engine_of(manifest)
         require_weights(folder, manifest)
-        opens = importlib.import_module(module)
-        check_files(folder, manifest, without=getattr(opens, "COMPARES", ()))
+        check_files(folder, manifest, without=opens.COMPARES)
         engine: Engine = opens.open_engine(folder, manifest)
         return cls(engine, manifest, engine.start())
 

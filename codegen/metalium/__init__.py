@@ -6,38 +6,38 @@ and a host program over ttnn launches them (`runtime/metalium/host.py`).
 
 from __future__ import annotations
 
-from .artefact import (
-    OPS,
-    OPTIONS,
-    STARTS,
-    STORED,
-    TOLERANCES,
-    arrange,
-    device,
-    emit,
-    execute,
-    needs,
-    others,
-    require,
-    runtime_files,
-    tools,
-)
-from .cost.budget import inspect
+from functools import partial
 
-__all__ = [
-    "OPS",
-    "OPTIONS",
-    "STARTS",
-    "STORED",
-    "TOLERANCES",
-    "arrange",
-    "device",
-    "emit",
-    "execute",
-    "inspect",
-    "needs",
-    "others",
-    "require",
-    "runtime_files",
-    "tools",
-]
+from cdrmix.ir.backend import Backend, Late, Option
+
+_late = partial(Late, "cdrmix.codegen.metalium.artefact")
+
+
+def ops() -> frozenset[str]:
+    """The primitives that it has rules for."""
+    from .artefact import OPS
+
+    return OPS
+
+
+BACKEND = Backend(
+    targets={"tenstorrent": "kernels and a ttnn host"},
+    ops=ops,
+    emit=_late("emit"),
+    engine="cdrmix.runtime.metalium.engine",
+    options=(
+        Option("device", "text", "n150", "CARD", "the Tenstorrent card: n150 or p150"),
+        Option("cores", "count", None, "N", "how many of its cores a line of the stack may use"),
+    ),
+    encodings=frozenset({"f32", "bf16"}),
+    starts=True,
+    arrange=_late("arrange"),
+    tolerances={"f32": 1e-3, "bf16": 2e-2},  # what the matrix unit's arithmetic promises
+    require=_late("require"),
+    needs=_late("needs"),
+    tools=_late("tools"),
+    device=_late("device"),
+    inspect=Late("cdrmix.codegen.metalium.cost.budget", "inspect"),
+    execute=_late("execute"),
+    others=_late("others"),
+)

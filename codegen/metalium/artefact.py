@@ -20,25 +20,19 @@ import numpy as np
 
 from cdrmix.diagnose import Need, UserError, command, need_compiler
 from cdrmix.ir import layout
+from cdrmix.ir.backend import Files, Options, Ran
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model, Stored
 
+from .apart import PYTHON, run_apart
+from .cost.devices import DEVICES
+from .emit.kernels import emit_kernels
+from .emit.launch import launch_description
 from .emit.registers import ELEMENTWISE
 from .lower.definitions import REDUCTIONS
+from .model import plan_model
 from .plan import TILE
 from .tiles import in_planes, pages_of, tilise, untilise
-
-OPTIONS: Mapping[str, Any] = {"device": "n150", "cores": None}
-"""The card it is for, and how many of its cores a line runs on (None: as many as have work)."""
-
-STORED = frozenset({"f32", "bf16"})
-"""The types of weights that the matrix unit takes."""
-
-STARTS = True
-"""Its weights hold what states begin with, where that is made of parameters."""
-
-TOLERANCES: Mapping[Stored, float] = {"f32": 1e-3, "bf16": 2e-2}
-"""What the matrix unit's arithmetic promises of logits and states, as relative RMS errors."""
 
 OPS: frozenset[str] = ELEMENTWISE | REDUCTIONS | {"read", "index", "context"}
 """The primitives that it has rules for."""
@@ -66,10 +60,8 @@ def device(target: str) -> str | None:
     return f"{count} Tenstorrent cards" if count else None
 
 
-def require(target: str, options: Mapping[str, Any]) -> None:
+def require(target: str, options: Options) -> None:
     """Refuse at once what no plan can be made for."""
-    from .cost.devices import DEVICES
-
     known = DEVICES.get(options["device"])
     if known is None:
         raise UserError(f"no Tenstorrent device `{options['device']}`", f"there are {', '.join(DEVICES)}")
@@ -93,14 +85,11 @@ def _alone(text: str) -> str:
     return text.replace("\nfrom .", "\nfrom ")
 
 
-def emit(program: Program, target: str, options: Mapping[str, Any]) -> dict[str, str | bytes]:
-    """The kernels by name; `manifest.json` among them holds the launch description."""
-    from .emit.kernels import emit_kernels
-    from .emit.launch import launch_description
-    from .model import plan_model
-
+def emit(program: Program, target: str, options: Options) -> Files:
+    """The files by name; `manifest.json` among them holds the launch description."""
     plan = plan_model(program, options["device"], options["cores"])
-    return {**emit_kernels(plan), "manifest.json": json.dumps({"metalium": launch_description(plan)})}
+    own = json.dumps({"metalium": launch_description(plan)})
+    return {**runtime_files(), **emit_kernels(plan), "manifest.json": own}
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
@@ -154,7 +143,7 @@ def _as_streamed(param: np.ndarray, planes: int) -> np.ndarray:
 
 
 # --- without a card --------------------------------------------------------------------------------------------------
-def execute(folder: Path, ids: Sequence[int]) -> tuple[str, dict[str, Any]]:
+def execute(folder: Path, ids: Sequence[int]) -> Ran:
     """Run the artefact over the emulation: its kernels, built for this CPU."""
     engine = importlib.import_module("cdrmix.runtime.metalium.engine")  # beside an artefact, never needed to make one
     manifest = importlib.import_module("cdrmix.runtime.session").read_manifest(folder)
@@ -171,10 +160,8 @@ def execute(folder: Path, ids: Sequence[int]) -> tuple[str, dict[str, Any]]:
         running.close()
 
 
-def others(folder: Path, ids: Sequence[int], how: str) -> list[tuple[str, dict[str, Any]]]:
+def others(folder: Path, ids: Sequence[int], how: str) -> list[Ran]:
     """The runs that a verification takes besides the one that ran so: the emulation, always, and CDR_TTNN_PYTHON's."""
-    from .apart import PYTHON, run_apart
-
     found = [] if how == "emulated" else [execute(folder, ids)]
     if os.environ.get(PYTHON):
         slots = importlib.import_module("cdrmix.runtime.session").read_manifest(folder)["state"]

@@ -6,26 +6,34 @@ A program is emitted as readable tinygrad (`program.py`), captured and compiled 
 
 from __future__ import annotations
 
-from .artefact import OPTIONS, STARTS, STORED, emit, execute, needs, require, tools
-from .expressions import OPS
-from .program import emit_program, schedule
+from functools import partial
 
-__all__ = [
-    "OPS",
-    "OPTIONS",
-    "STARTS",
-    "STORED",
-    "emit",
-    "emit_program",
-    "execute",
-    "needs",
-    "require",
-    "runtime_files",
-    "schedule",
-    "tools",
-]
+from cdrmix.ir.backend import Backend, Late, Option
+
+_late = partial(Late, "cdrmix.codegen.tinygrad.artefact")
 
 
-def runtime_files() -> dict[str, bytes]:
-    """All files depend on what is asked for: `emit` gives them."""
-    return {}
+def ops() -> frozenset[str]:
+    """The primitives that it has rules for."""
+    from .expressions import OPS
+
+    return OPS
+
+
+BACKEND = Backend(
+    targets={"cuda": "kernels and a C runner", "rocm": "kernels and a C runner"},
+    ops=ops,
+    emit=_late("emit"),
+    engine="cdrmix.runtime.device",
+    options=(
+        Option("arch", "texts", None, "A,B", "GPUs: sm_90,gfx942 … (default: all known)"),
+        Option("batch", "counts", (1, 8), "N,N", "sessions stepped at once, on GPUs"),
+        Option("block", "counts", (64, 8), "N,N", "sizes of a prompt's blocks, on GPUs"),
+    ),
+    encodings=frozenset({"f32", "f16", "bf16", "i8"}),
+    starts=True,
+    require=_late("require"),
+    needs=_late("needs"),
+    tools=_late("tools"),
+    execute=_late("execute"),
+)

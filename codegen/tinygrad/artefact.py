@@ -17,16 +17,8 @@ from cdrmix.codegen.tinygrad.compile import compile_programs
 from cdrmix.codegen.tinygrad.program import emit_program, schedule
 
 from cdrmix.diagnose import Need, UserError
+from cdrmix.ir.backend import Files, Options, Ran
 from cdrmix.ir.forms import Program
-
-OPTIONS: Mapping[str, Any] = {"arch": None, "batch": (1, 8), "block": (64, 8)}
-"""Archs (None: the target's usual ones), how many sessions are stepped at once, and the sizes of a prompt's blocks."""
-
-STORED = frozenset({"f32", "f16", "bf16", "i8"})
-"""The types of weights that the kernels widen as they read them."""
-
-STARTS = True
-"""Its weights hold what states begin with, where that is made of parameters."""
 
 
 def needs(target: str) -> list[Need]:
@@ -40,7 +32,7 @@ def tools(target: str) -> list[str]:
     return [*toolchain.tools(target), f"the program on this CPU by {' '.join(host.compiler())}"]
 
 
-def require(target: str, options: Mapping[str, Any]) -> None:
+def require(target: str, options: Options) -> None:
     """Refuse at once what cannot be compiled here."""
     if max(options["batch"]) > 1024 or max(options["block"], default=1) > 1024:
         raise UserError("a batch or block of more than 1024", "give smaller ones: --batch 1,64 --block 64")
@@ -48,7 +40,7 @@ def require(target: str, options: Mapping[str, Any]) -> None:
     toolchain.require(archs, runner.missing())
 
 
-def emit(program: Program, target: str, options: Mapping[str, Any]) -> dict[str, str | bytes]:
+def emit(program: Program, target: str, options: Options) -> Files:
     """The files by name; `manifest.json` among them holds the backend's own keys."""
     source = emit_program(program)
     archs = [arch.name for arch in toolchain.choose(target, options["arch"] or ())]
@@ -69,7 +61,7 @@ def _in_blocks(plan: Mapping[str, Any]) -> bool:
     return not asks
 
 
-def execute(folder: Path, ids: Sequence[int]) -> tuple[str, dict[str, Any]]:
+def execute(folder: Path, ids: Sequence[int]) -> Ran:
     """Run the readable program on tinygrad's CPU device, in a child process."""
     from cdrmix.codegen.tinygrad.execution import run
 

@@ -1,44 +1,17 @@
-"""The PyTorch backend: a program as one readable module, `model.py`, beside the scans it imports.
-
-Input: an `ir.forms.Program`.
-Output: `{"model.py": text}`; `runtime_files()` are the scans as the package `cdrmix_scans`; `OPS` the primitives that
-have an emission rule.
-"""
+"""The PyTorch backend: the `torch` target, whose module also trains.  See `module.py` for its files."""
 
 from __future__ import annotations
 
-from importlib.resources import files
-from typing import Any
-
-from jinja2 import Environment, StrictUndefined
-
-from cdrmix.diagnose import CompileError, Diagnostic, command
-from cdrmix.ir import layout
-from cdrmix.ir.array_statements import Traits
-from cdrmix.ir.forms import Program
-from cdrmix.ir.nodes import Model
-
-from . import names as escape
-from .cells import emit_cell
-from .spelling import OPS
-from .stack import Block, emit_stack
-
-STORED = layout.ENCODING_NAMES
-"""All: what opens the artefact widens them."""
-
-TEMPLATE = "model.py.j2"
-TRAITS = Traits(frozenset({"sequence", "step", "rows", "init"}), gradients=True, short_windows=True, resets=True)
-_ALWAYS = frozenset({"Cell", "State", "Stream", "Streaming", "Sums"})
-_ELSEWHERE = frozenset({"load.py", "engine.py"})  # they open artefacts; inside one they have no use
+from cdrmix.diagnose import command
+from cdrmix.ir.backend import Backend, Late
+from cdrmix.ir.layout import ENCODING_NAMES
 
 
-_SHARED = ("cache.py", "compilers.py", "encodings.py", "errors.py", "parts.py")
-"""What the scans need of the runtime, and what reads the weights."""
+def ops() -> frozenset[str]:
+    """The primitives that it has rules for."""
+    from .spelling import OPS
 
-
-def emit(program: Program) -> dict[str, str | bytes]:
-    """The generated module."""
-    return {"model.py": _template().render(**template_keys(program))}
+    return OPS
 
 
 def tools(target: str) -> list[str]:
@@ -48,78 +21,12 @@ def tools(target: str) -> list[str]:
     return ["scans in torch, as there is no C++ compiler (apt-get install g++)"]
 
 
-def runtime_files() -> dict[str, bytes]:
-    """The scans, as the package beside `model.py`, with what of the runtime they need."""
-    folder = files("cdrmix.runtime.torch")
-    kept = [f for f in folder.iterdir() if f.name.endswith((".py", ".cpp", ".h")) and f.name not in _ELSEWHERE]
-    kept += [files("cdrmix.runtime").joinpath(name) for name in _SHARED]
-    return {f"cdrmix_scans/{f.name}": f.read_bytes() for f in sorted(kept, key=lambda f: f.name)}
-
-
-def _template() -> Any:
-    text = files("cdrmix.codegen.torch").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    return environment.from_string(text)
-
-
-def template_keys(program: Program) -> dict[str, Any]:
-    """Everything the skeleton is filled with."""
-    model = program.model
-    check(model)
-    classes = _classes(model)
-    emitted = [emit_cell(made, classes, model.sources) for made in program.array_form(TRAITS).values()]
-    stack = emit_stack(model, classes)
-    imports = _ALWAYS.union(*(c.imports for c in emitted))
-    first = model.cells[model.lines[0].chain[0].cell]
-    many = len(first.inputs) > 1
-    ties = ", ".join(f"{escape.text(a)}: {escape.text(b)}" for a, b in stack.ties.items())
-    return {
-        "doc": [*escape.doc(f"{model.name}\n\n{model.doc}".strip()), ""],
-        "imports": sorted(imports),
-        "hash": escape.text(program.hash),
-        "cells": emitted,
-        "blocks": [_block_keys(b) for b in stack.blocks],
-        "paths": [f"({escape.text(a)}, {escape.text(b)})" for a, b in stack.paths],
-        "ties": f"{{{ties}}}" if ties else "",
-        "given": "tuple[Tensor, ...]" if many else "Tensor",
-        "leading": "tokens[0]" if many else "tokens",
-        "fields": stack.fields,
-        "forward": stack.forward,
-        "step": stack.step,
-    }
-
-
-def _classes(model: Model) -> dict[str, str]:
-    """The Python name of each cell."""
-    found: dict[str, str] = {}
-    for name, cell in model.cells.items():
-        found[name] = escape.class_name(cell.op, {*found.values(), *_ALWAYS, "Routes"})
-    return found
-
-
-def _block_keys(b: Block) -> dict[str, Any]:
-    args = ", ".join(["x: Tensor", "stream: Stream", *(f"{c}: Tensor | None" for c in b.carries)])
-    result = f"tuple[{', '.join(['Tensor', *['Tensor | None'] * len(b.carries)])}]" if b.carries else "Tensor"
-    return {
-        "name": b.name,
-        "doc": b.doc,
-        "fields": b.fields,
-        "args": args,
-        "result": result,
-        "forward": b.forward,
-        "step": b.step,
-    }
-
-
-def check(model: Model) -> None:
-    """Refuse what the module has no form for."""
-    for place in layout.places(model):
-        if place.banks and place.cell.training:
-            t = place.cell.training[0]
-            raise CompileError([Diagnostic("E0905", t.span, f"`{t.name}` is a training value inside a bank",
-                                           "measure it in the op that holds the bank")])  # fmt: skip
-
-
-__all__ = ["OPS", "STORED", "check", "emit", "runtime_files", "template_keys"]
+BACKEND = Backend(
+    targets={"torch": "a module that also trains"},
+    ops=ops,
+    emit=Late("cdrmix.codegen.torch.module", "emit"),
+    engine="cdrmix.runtime.torch.engine",
+    trains=True,
+    encodings=ENCODING_NAMES,  # what opens the artefact widens them
+    tools=tools,
+)

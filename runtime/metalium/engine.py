@@ -29,6 +29,9 @@ EMULATED = "emulated"
 
 EMULATION = "cdrmix.runtime.metalium.emulated"
 
+COMPARES: tuple[str, ...] = ()
+"""The files that it compares with the manifest itself."""
+
 
 class State:
     """A stream's state: its lines' words [cores, words] on the host, or None while it is in L1.

@@ -14,6 +14,9 @@ from cdrmix.runtime.encodings import read_file, widen_all
 from cdrmix.runtime.errors import ArtifactError
 from cdrmix.runtime.torch.load import load_module
 
+COMPARES: tuple[str, ...] = ()
+"""The files that it compares with the manifest itself."""
+
 
 @dataclass(slots=True)
 class State:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cdrmix.codegen import c as backend
+from cdrmix.codegen.c import program as backend
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
@@ -38,7 +38,7 @@ needs_compiler = pytest.mark.skipif(CC is None, reason="no C compiler")
 def sources(model: Model, folder: Path) -> Path:
     """The program's files in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = backend.emit(lower(model).program) | backend.runtime_files()
+    files = backend.emit(lower(model).program, "cpu", {})
     for name, content in files.items():
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     return folder

@@ -11,9 +11,9 @@ from pathlib import Path
 import jinja2
 import jinja2.meta
 import pytest
-from cdrmix.codegen import c as backend
+from cdrmix.codegen.c import program as backend
 from cdrmix.codegen.c.names import Scope, comment, identifier, string
-from cdrmix.codegen.c.rules import ELEMENTWISE
+from cdrmix.codegen.c.rules import ELEMENTWISE, OPS
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -102,7 +102,7 @@ def test_texts_that_the_language_could_not_write(tmp_path: Path) -> None:
         lines.append(replace(line, path=chain[-1].path, chain=chain))
     model = replace(model, name=bad, doc=bad, cells=cells, lines=tuple(lines))
     weights = random_weights(model, 1)
-    files = backend.emit(lower(model).program)
+    files = backend.emit(lower(model).program, "cpu", {})
     assert "#error" not in re.sub(r"/\*.*?\*/", "", str(files["model.c"]), flags=re.DOTALL)
     sources(model, tmp_path)
     library(tmp_path)
@@ -170,8 +170,8 @@ def test_no_compiler_warns(compiler: str, flags: tuple[str, ...], tmp_path: Path
 
 def test_the_same_spec_gives_the_same_bytes_and_no_paths() -> None:
     for model, again in zip(models(), models(), strict=True):
-        files = backend.emit(lower(model).program)
-        assert files == backend.emit(lower(again).program)
+        files = backend.emit(lower(model).program, "cpu", {})
+        assert files == backend.emit(lower(again).program, "cpu", {})
         for content in files.values():
             assert str(SPEC.parent) not in str(content)
 
@@ -187,7 +187,7 @@ def test_templates_use_exactly_the_keys_they_are_given() -> None:
 
     backend._render = spy
     try:
-        backend.emit(lower(models()[0]).program)
+        backend.emit(lower(models()[0]).program, "cpu", {})
     finally:
         backend._render = original
     folder = Path(backend.__file__).parent
@@ -206,5 +206,5 @@ def test_no_function_of_the_runtime_is_named_as_a_cells_struct() -> None:
 
 
 def test_every_op_of_the_table_has_a_rule() -> None:
-    assert set(ROWS) == backend.OPS
+    assert set(ROWS) == OPS
     assert {name for name, row in ROWS.items() if row.kind == "elementwise"} == set(ELEMENTWISE)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cdrmix.codegen.c import runtime_files
+from cdrmix.codegen.c.program import runtime_files
 from cdrmix.runtime.tokens import Tokenizer
 
 from cdrmix.check import load_text

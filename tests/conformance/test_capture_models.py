@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("tinygrad")
 
-from cdrmix.codegen.tinygrad import emit_program, schedule
+from cdrmix.codegen.tinygrad.program import emit_program, schedule
 
 from cdrmix.check import load
 from cdrmix.compiler import lower

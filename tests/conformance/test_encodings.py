@@ -120,7 +120,7 @@ def test_what_is_held_so_computes_what_it_stands_for(
 
 
 def test_a_target_reads_what_it_says(model: Model) -> None:
-    assert {name for name in TARGETS if set(backend(name).STORED) == set(ENCODINGS)} >= {"cpu", "torch"}
+    assert {name for name in TARGETS if backend(name).encodings == set(ENCODINGS)} >= {"cpu", "torch"}
 
 
 def test_lines_that_are_held_otherwise_are_units_and_programs_of_their_own(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from . import tinygrad_device  # noqa: F401  isort: skip  (chooses the device before tinygrad is imported)
-from cdrmix.codegen.tinygrad import emit_program
+from cdrmix.codegen.tinygrad.program import emit_program
 from cdrmix.runtime.tinygrad.stream import Stream
 
 from cdrmix.compiler import lower

@@ -13,8 +13,8 @@ import pytest
 
 pytest.importorskip("tinygrad")
 
-from cdrmix.codegen.tinygrad import OPS as EMITTED
-from cdrmix.codegen.tinygrad import emit_program
+from cdrmix.codegen.tinygrad.expressions import OPS as EMITTED
+from cdrmix.codegen.tinygrad.program import emit_program
 
 from cdrmix.check import load, load_op
 from cdrmix.compiler import lower

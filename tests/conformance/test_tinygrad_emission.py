@@ -15,9 +15,8 @@ pytest.importorskip("tinygrad")
 from tests.conformance.tinygrad_agree import program_of, rms
 
 # isort: split
-from cdrmix.codegen.tinygrad import emit_program, schedule
 from cdrmix.codegen.tinygrad.levels import Product, levelled
-from cdrmix.codegen.tinygrad.program import TEMPLATE, template_keys
+from cdrmix.codegen.tinygrad.program import TEMPLATE, emit_program, schedule, template_keys
 from cdrmix.codegen.tinygrad.wrap import WIDTH, wrapped
 from cdrmix.runtime.tinygrad.stream import Stream
 from jinja2 import Environment, meta

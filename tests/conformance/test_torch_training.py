@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cdrmix.codegen import torch as backend
+from cdrmix.codegen.torch import module as backend
 from jinja2 import Environment, meta
 from torch import Tensor, nn
 
@@ -162,8 +162,8 @@ def test_the_template_uses_exactly_its_keys() -> None:
 
 def test_the_module_is_the_same_every_time_and_fits_its_lines() -> None:
     program = lower(hybrid()).program
-    text = backend.emit(program)["model.py"]
-    assert isinstance(text, str) and text == backend.emit(program)["model.py"]
+    text = backend.module_text(program)
+    assert isinstance(text, str) and text == backend.module_text(program)
     assert all(len(line) <= 120 and line == line.rstrip() for line in text.splitlines())
     assert "# S'[h,i,j] = S[h,i,j]*w[h,j] - sum[m](S[h,i,m]*kk[h,m]) * kk[h,j]*a[h,j] + v[h,i]*k[h,j]" in text
 
@@ -171,7 +171,7 @@ def test_the_module_is_the_same_every_time_and_fits_its_lines() -> None:
 def test_a_training_value_inside_a_bank_is_refused() -> None:
     model = load_op(OPS, "bank_of_moe", {"D": 8})
     with pytest.raises(CompileError) as error:
-        backend.emit(lower(model).program)
+        backend.module_text(lower(model).program)
     (found,) = error.value.diagnostics
     assert found.code == "E0905" and found.span.line > 0
 
@@ -180,7 +180,7 @@ def test_a_comment_in_a_spec_cannot_leave_it() -> None:
     text = 'use "lib/norm.cdr" { layer_norm }\n' + '# """\n# import os\nop f(x: [D]) -> [D] {\n  return x  # \\\n}\n'
     text += "model m {\n  vocab = 4\n  stack {\n    e: embed(4, 4)\n    f\n    head(4)\n  }\n}\n"
     text = 'use "lib/embed.cdr" { embed, head }\n' + text
-    source = backend.emit(lower(load_text(text)).program)["model.py"]
+    source = backend.module_text(lower(load_text(text)).program)
     assert isinstance(source, str)
     compile(source, "model.py", "exec")
     assert not any(line.strip() == "import os" and not _in_doc(source, n) for n, line in enumerate(source.splitlines()))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tests.conformance import tinygrad_device as tinygrad_device  # before tinygrad
 
 # isort: split
-from cdrmix.codegen.tinygrad import emit_program
+from cdrmix.codegen.tinygrad.program import emit_program
 from cdrmix.runtime import tinygrad as runtime
 from cdrmix.runtime.tinygrad.stream import Stream
 

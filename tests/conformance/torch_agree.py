@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cdrmix.codegen import torch as backend
+from cdrmix.codegen.torch import module as backend
 from cdrmix.runtime.torch.load import load_module
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ def module_of(model: Model) -> nn.Module:
     """The generated module."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.py"
-        source = backend.emit(lower(model).program)["model.py"]
+        source = backend.module_text(lower(model).program)
         path.write_text(source if isinstance(source, str) else source.decode(), encoding="utf-8")
         module: nn.Module = load_module(path).Model(seed=0)
         return module

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cdrmix.codegen import c, metalium, tinygrad, torch
+from cdrmix.codegen.c.program import generated as c_files
+from cdrmix.codegen.tinygrad.program import emit_program
+from cdrmix.codegen.torch.module import module_text
 
 from cdrmix.check import load
-from cdrmix.compiler import lower
+from cdrmix.compiler import backend, lower
 from cdrmix.ir.forms import Program
 
 GOLDEN = Path(__file__).parent / "generated"
@@ -27,12 +29,12 @@ TARGETS = {"torch": "py", "cuda": "py", "cpu": "c", "tenstorrent": "cpp"}
 def generated(program: Program, target: str) -> str:
     match target:
         case "torch":
-            return str(torch.emit(program)["model.py"])
+            return module_text(program)
         case "cuda":
-            return tinygrad.emit_program(program)["program.py"]
+            return emit_program(program)["program.py"]
         case "cpu":
-            return c.generated(program)["model.c"]
-    files = metalium.emit(program, target, {"device": "n150", "cores": 4})
+            return c_files(program)["model.c"]
+    files = backend(target).emit(program, target, {"device": "n150", "cores": 4})
     lines = ("att_2_", "ffn_2_") if any("att_2_" in name for name in files) else ("att_", "ffn_")
     kernels = {name: text for name, text in files.items() if name.startswith(tuple(f"kernels/{n}" for n in lines))}
     return "\n".join(f"// {name}\n{text!s}" for name, text in kernels.items())

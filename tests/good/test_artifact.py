@@ -113,7 +113,7 @@ def test_what_is_not_an_artefact_is_refused(artefacts: dict[str, Path], tmp_path
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(ArtifactError, match=says):
             Session.open(tmp_path)
-    write_manifest(tmp_path, read_manifest(artefacts["cpu"]) | {"target": "x"})
+    write_manifest(tmp_path, read_manifest(artefacts["cpu"]) | {"engine": "cdrmix.runtime.x"})
     with pytest.raises(ArtifactError, match="no runtime"):
         Session.open(tmp_path)
 

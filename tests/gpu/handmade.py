@@ -255,6 +255,7 @@ def manifest(folder: Path, tensors: Mapping[str, np.ndarray], archs: Mapping[str
     return {
         "format": 1,
         "target": "cuda",
+        "engine": "cdrmix.runtime.device",
         "model": "handmade",
         "hash": IDENTITY,
         "spec": {},

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cdrmix.codegen.metalium import TOLERANCES as TOLERANCES
 from cdrmix.runtime.session import Session, read_manifest
 
 from cdrmix.artifact import write_artifact
-from cdrmix.compiler import arrangement, lower, options_of
+from cdrmix.compiler import backend, lower, options_of
 from cdrmix.ir.initial import random_weights
 from cdrmix.ir.interp import Interpreter
 from cdrmix.ir.nodes import Model, Stored
@@ -32,6 +31,7 @@ from cdrmix.weights import owners, write_weights
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="the emulation builds kernels with g++"
 )
+TOLERANCES = backend("tenstorrent").tolerances
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def definition(folder: Path, model: Model) -> Interpreter:
     """The interpreter with the values that the artefact's program computes with."""
     manifest = read_manifest(folder)
     decided = decide_precision(encode(model, manifest["stored"], manifest["encode"]))
-    order = arrangement("tenstorrent", manifest, decided)
+    order = backend("tenstorrent").arrange(manifest, decided)
     return Interpreter(decided, read_values(decided, folder / "weights.safetensors", order))
 
 

@@ -246,8 +246,9 @@ def write(folder: Path) -> Handmade:
         {"path": "sum.K", "kind": "history", "shape": [WINDOW - 1, 1], "banks": [], "start": 0.0},
     ]
     manifest = {
-        "format": 1, "target": "tenstorrent", "model": "handmade", "hash": "ab" * 32, "vocab": WIDTH, "spec": {},
-        "set": {}, "state": slots, "stored": "f32", "metalium": json.loads(json.dumps(LAUNCH)),
+        "format": 1, "target": "tenstorrent", "engine": "cdrmix.runtime.metalium.engine", "model": "handmade",
+        "hash": "ab" * 32, "vocab": WIDTH, "spec": {}, "set": {}, "state": slots, "stored": "f32",
+        "metalium": json.loads(json.dumps(LAUNCH)),
         "files": {
             name: {"bytes": (folder / name).stat().st_size, "checksum": file_checksum(folder / name)}
             for name in sorted([*files, "weights.safetensors"])

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from cdrmix.check import load
 from cdrmix.cli import main
-from cdrmix.compiler import arrangement, options_of
+from cdrmix.compiler import backend, options_of
 from cdrmix.diagnose import UserError
 from cdrmix.doctor import examine
 from cdrmix.ir.initial import random_weights
@@ -43,7 +43,7 @@ def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def values_of(folder: Path, model: Model) -> dict[str, np.ndarray]:
     manifest = read_manifest(folder)
     decided = decide_precision(encode(model, manifest["stored"]))
-    return read_values(decided, folder / "weights.safetensors", arrangement("tenstorrent", manifest, decided))
+    return read_values(decided, folder / "weights.safetensors", backend("tenstorrent").arrange(manifest, decided))
 
 
 def test_the_folder_is_whole(folder: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_damaged_launch_description_is_said_to_be_one(folder: Path, model: Mod
     decided = spec_of(manifest)
     for broken in ({}, {"tensors": {"a": {"kind": "tiles"}}}):
         with pytest.raises(UserError, match="manifest's `metalium` is damaged"):
-            arrangement("tenstorrent", {**manifest, "metalium": broken}, decided)
+            backend("tenstorrent").arrange({**manifest, "metalium": broken}, decided)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,120 @@
+"""A backend as the compiler sees it.
+
+Each folder of `codegen/` exports one `Backend` as `BACKEND`.  The compiler finds the folders, names its targets by
+them and makes the command line's options of them: a new backend is one folder.  The record is made whenever cdrmix
+starts, so what is heavy is imported when it is called (`Late`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cdrmix.diagnose import Need
+from cdrmix.ir.forms import Program
+from cdrmix.ir.nodes import Model
+
+Options = Mapping[str, Any]
+"""A backend's options by name, as given or as they are by default."""
+
+Files = dict[str, str | bytes]
+"""Files by their names in the artefact."""
+
+Ran = tuple[str, dict[str, Any]]
+"""How a program ran, in the words of a manifest, and its arrays: `stepped` and `prompted` logits [tokens, vocab] and
+[vocab], the states after both as `step:<path>` and `prefill:<path>`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A function of a module that is imported when it is first called."""
+
+    module: str
+    name: str
+
+    def __call__(self, *args: Any) -> Any:
+        return self.found()(*args)
+
+    def found(self) -> Callable[..., Any]:
+        """The function itself."""
+        function: Callable[..., Any] = vars(importlib.import_module(self.module))[self.name]
+        return function
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What a user may ask of a backend, on the command line as `--name`.
+
+    `kind` is a text, texts with commas between them, a whole number from 1 on, or such numbers in order.
+    """
+
+    name: str
+    kind: Literal["text", "texts", "count", "counts"]
+    default: Any
+    shown: str
+    """What stands for its value in the help."""
+    help: str
+
+
+def _nothing(target: str) -> Sequence[Any]:
+    return ()
+
+
+def _no_device(target: str) -> str | None:
+    return None
+
+
+def _all(target: str, options: Options) -> None:
+    pass
+
+
+def _as_they_are(manifest: Mapping[str, Any], model: Model) -> Mapping[str, Any]:
+    return {}
+
+
+def _no_others(folder: Path, ids: Sequence[int], how: str) -> Sequence[Ran]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What a folder of `codegen/` does for its targets.
+
+    `ops` gives the primitives that it has rules for.  `emit(program, target, options)` gives the artefact's files; a
+    `manifest.json` among them holds the backend's own keys of the manifest.  `engine` is the module whose
+    `open_engine(folder, manifest)` runs the artefact (`runtime/session.py`).
+    """
+
+    targets: Mapping[str, str]
+    """The names by which its targets are asked for, and what each gives, in a few words."""
+    ops: Callable[[], frozenset[str]]
+    emit: Callable[[Program, str, Options], Files]
+    engine: str
+    options: tuple[Option, ...] = ()
+    trains: bool = False
+    """Whether its programs make first values and train, so that these need rules too."""
+    encodings: frozenset[str] = frozenset({"f32"})
+    """How matrices may be stored."""
+    starts: bool = False
+    """Whether its weights hold what states begin with, where that is made of parameters."""
+    arrange: Callable[[Mapping[str, Any], Model], Mapping[str, Any]] = _as_they_are
+    """By its own keys of a manifest, the tensors that lie in an order of the target's own, by name."""
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    """By encoding, the relative RMS error of logits and states that its arithmetic promises, if not the usual one."""
+    require: Callable[[str, Options], None] = _all
+    """Refuse at once what would fail after long work (`UserError`)."""
+    needs: Callable[[str], Sequence[Need]] = _nothing
+    """What is missing on this machine to compile, verify and generate, and how to get it."""
+    tools: Callable[[str], Sequence[str]] = _nothing
+    """What it uses here where nothing is missing, in words."""
+    device: Callable[[str], str | None] = _no_device
+    """The device that is found here, in words; None: the host."""
+    inspect: Callable[[Program, Options], str] | None = None
+    """A budget of the device: what each line of the stack costs there."""
+    execute: Callable[[Path, Sequence[int]], Ran] | None = None
+    """Another way to run an artefact, where its device is absent."""
+    others: Callable[[Path, Sequence[int], str], Sequence[Ran]] = _no_others
+    """The runs that a verification takes besides the one that ran so."""
