@@ -20,7 +20,9 @@ from cdrmix.ir import build, walk
 from cdrmix.ir.interp_expr import Frame, expression
 from cdrmix.ir.nodes import Index, Node
 
-LARGEST_TABLE = 1 << 20
+LARGEST_TABLE = 1 << 16
+"""Elements of a constant."""
+MOST_TRIED = 1 << 20
 """Terms over at most so many values of their indices are tried out for regularity."""
 
 Affine = tuple[int, dict[Index, int]]
@@ -31,6 +33,13 @@ def evaluate(n: Node, indices: Sequence[Index]) -> np.ndarray[Any, Any]:
     with np.errstate(all="ignore"):
         found = expression(n, order=tuple(indices))(Frame({}))
     return np.broadcast_to(np.asarray(found), walk.sizes(indices))
+
+
+def table(n: Node, indices: Sequence[Index]) -> np.ndarray[Any, Any] | None:
+    """The values of what is the same for every token and becomes a constant; None for others, and for large ones."""
+    if walk.size(indices) > LARGEST_TABLE or any(m.op in ("read", "context") for m in walk.nodes(n)):
+        return None
+    return evaluate(n, indices)
 
 
 def strides(sizes: Sequence[int]) -> list[int]:
@@ -87,7 +96,7 @@ def affine(terms: Sequence[tuple[Node, int]]) -> Affine | None:
         steps = {i: sum(t for n, t in terms if n.op == "index" and n.arg == i) for i in indices}
         return sum(t * int(n.arg) for n, t in terms if n.op == "const"), steps
     sizes = walk.sizes(indices)
-    if prod(sizes) > LARGEST_TABLE:
+    if prod(sizes) > MOST_TRIED:
         return None
     values = sum((t * evaluate(n, indices).astype(np.int64) for n, t in terms), np.zeros(sizes, np.int64))
     base = int(values.flat[0])

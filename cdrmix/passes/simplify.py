@@ -21,6 +21,7 @@ from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import TOKENS, Apply, Cell, Init, Node, Ref, Stmt
 from cdrmix.ir.ops import OPS
+from cdrmix.ir.places import bounds
 
 
 def simplify(cell: Cell) -> Cell:
@@ -151,7 +152,7 @@ def _reduce_what_does_not_vary(n: Node) -> Node | None:
 def _divide_by_no_zero(n: Node) -> Node | None:
     """Whole numbers by zero are zero, on every device."""
     a, b = n.args
-    if n.dtype != "int" or _least(b) > 0 or b.op == "const" and b.arg != 0:
+    if n.dtype != "int" or bounds(b, reads=(-inf, inf))[0] > 0 or b.op == "const" and b.arg != 0:
         return None
     zero, one = build.const(0), build.const(1)
     if b.op == "const":
@@ -160,30 +161,6 @@ def _divide_by_no_zero(n: Node) -> Node | None:
         return None
     found = build.node("eq", b, zero)
     return build.select(found, zero, build.node(n.op, a, build.select(found, one, b), span=n.span), n.span)
-
-
-def _least(n: Node) -> float:
-    """A number that a whole number is never below."""
-    parts = [_least(a) for a in n.args] if n.op != "read" else []
-    match n.op:
-        case "const":
-            return float(n.arg)
-        case "index" | "context":
-            return 0
-        case "add":
-            return sum(parts)
-        case "max":
-            return max(parts)
-        case "min":
-            return min(parts)
-        case "select":
-            return min(parts[1:])
-        case "mul" | "floordiv" | "mod" if min(parts) >= 0:
-            return parts[0] * parts[1] if n.op == "mul" else 0
-        case "pow" if parts[0] >= 1:
-            return 1
-        case _:
-            return -inf
 
 
 def _read_a_part(n: Node) -> Node | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import PurePath
 
-from cdrmix.codegen.c import patterns, prepare, structs
+from cdrmix.codegen.c import patterns, structs
 from cdrmix.codegen.c.access import Held, Ring, Storage, flat
 from cdrmix.codegen.c.names import Scope, comment
 from cdrmix.codegen.c.nest import Nest, Surroundings
@@ -53,7 +53,7 @@ class CellWriter:
         self, shape: Shape, form: StepForm, shapes: Mapping[str, Shape], carries: Mapping[str, str], names: Scope
     ):
         self.shape, self.shapes, self.carries = shape, shapes, carries
-        self.cell = replace(shape.cell, body=prepare.products_first(shape.cell, form.body))
+        self.cell = replace(shape.cell, body=patterns.products_first(shape.cell, form.body))
         self.in_place = form.in_place
         self.known = headings(self.cell)
         self.windows = walk.windows(self.cell)
@@ -196,7 +196,7 @@ class CellWriter:
         return f"tmp->{member}"
 
     def size_of_state(self, name: str) -> int:
-        return next(prod(i.axis.size for i in s.indices) for s in self.cell.states if s.name == name)
+        return next(walk.size(s.indices) for s in self.cell.states if s.name == name)
 
     def new(self, name: str, count: int, dtype: DType) -> str:
         """The array of a definition."""
@@ -234,7 +234,7 @@ class CellWriter:
             self.tail.append(f"memcpy(st->{member}, {target.base}, {count} * sizeof(float));")
 
     def target(self, d: Def) -> Target:
-        count = prod(i.axis.size for i in d.indices)
+        count = walk.size(d.indices)
         match d.ref.kind:
             case "def":
                 return Target(self.new(d.ref.name, count, d.dtype), d.dtype not in FLOATS)
@@ -261,7 +261,7 @@ class CellWriter:
 
     def top(self, stmt: Top) -> None:
         nest, lead, size = self.nest(stmt.source), list(stmt.lead), stmt.k.axis.size
-        count = prod(i.axis.size for i in (*lead, stmt.k))
+        count = walk.size((*lead, stmt.k))
         values, picks = ("", "")
         for name, dtype in ((stmt.values, "f32"), (stmt.picks, "pick")):
             base = self.new(name, count, dtype) if name else self.array("unused", count, c_type(dtype))  # type: ignore[arg-type]
@@ -279,7 +279,7 @@ class CellWriter:
     def apply(self, stmt: Apply) -> None:
         part = next(p for p in self.cell.parts if p.name == stmt.part)
         inner = self.shapes[part.cell]
-        out = self.new(stmt.name, prod(i.axis.size for i in (*stmt.lead, *stmt.outs)), stmt.dtype)
+        out = self.new(stmt.name, walk.size((*stmt.lead, *stmt.outs)), stmt.dtype)
         nest = self.nest()
         nest.open(*stmt.lead)
         weights = f"&wt->{self.shape.weight_members[part.name]}"
@@ -292,7 +292,7 @@ class CellWriter:
                 weights = f"&{nest.declare(f'const {inner.weights}', nest.scope.name('chosen'), chosen)}"
             state = f"{state}[{place}]"
         given = [self.given(nest, g, i, stmt.span) for g, i in zip(stmt.inputs, inner.cell.inputs, strict=True)]
-        made = self.address(nest, out, stmt.lead, prod(i.axis.size for i in stmt.outs))
+        made = self.address(nest, out, stmt.lead, walk.size(stmt.outs))
         own = [weights] * bool(inner.weights) + [state] * bool(inner.state) + given + [made]
         own += ["carry"] * inner.carry + ["pos"] * inner.pos
         own += [f"&tmp->part.{inner.scratch}"] * bool(inner.scratch)
@@ -313,7 +313,7 @@ class CellWriter:
     def widened(self, ref: Ref, held: str, how: Held) -> str:
         """An array of a parameter's values, for a part that takes them as it takes any others."""
         param = next(p for p in self.cell.params if p.name == ref.name)
-        count, i = prod(i.axis.size for i in param.indices), self.scope.child().name("i")
+        count, i = walk.size(param.indices), self.scope.child().name("i")
         base = self.array(f"{ref.name}_values", count)
         each = how.element(held, i)
         self.lines.append(f"for (ptrdiff_t {i} = 0; {i} < {count}; {i}++) {base}[{i}] = {each};")

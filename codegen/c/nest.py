@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 from cdrmix.codegen.c.access import Held, Storage, flat, ring_place, sizes, stride
@@ -171,7 +170,7 @@ class Nest:
     def at(self, n: Node) -> Text:
         """An index expression; one that was read from memory is made wide, since places may pass 2^31."""
         text = self.expression(n, "i")
-        return Text(f"(ptrdiff_t){text.inside(UNARY)}", UNARY) if any(True for _ in walk.reads(n)) else text
+        return Text(f"(ptrdiff_t){text.inside(UNARY)}", UNARY) if walk.has_reads(n) else text
 
     def slot(self, n: Node, age: Node, text: Text) -> Text:
         """The slot of an entry by its age, computed where the age is known."""
@@ -221,7 +220,7 @@ class Nest:
 
     def count(self, bound: tuple[Index, ...], have: Kind) -> str:
         """How many values the indices take together."""
-        fixed = literal(prod(i.axis.size for i in bound if i not in self.windowed), have).c
+        fixed = literal(walk.size(i for i in bound if i not in self.windowed), have).c
         present = [f"({TYPES[have]}){self.extent(i)}" for i in bound if i in self.windowed]
         return f"({' * '.join([fixed, *present])})" if present else fixed
 
@@ -254,7 +253,7 @@ class Nest:
     def lanes(self, bound: tuple[Index, ...], body: Node, name: str) -> str:
         *before, i = bound
         depth = len(self.loops)
-        pair = factors(body)
+        pair = list(walk.multiplied(body))
         if len(pair) == 2 and all(f.op == "read" and self.moves(f, i) == 1 and not self.held(f) for f in pair):
             if before:
                 self.declare("float", name, "0.0f")
@@ -325,11 +324,6 @@ def lightweight(n: Node) -> bool:
 def heavy(n: Node) -> bool:
     """Whether a node holds a call or a division."""
     return any(ROWS[m.op].kind == "elementwise" and not lightweight(m) and m.op != "select" for m in values(n))
-
-
-def factors(n: Node) -> list[Node]:
-    """The factors of a product."""
-    return [f for a in n.args for f in factors(a)] if n.op == "mul" and n.dtype in FLOATS else [n]
 
 
 # --- text ----------------------------------------------------------------------------------------------------------

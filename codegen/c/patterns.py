@@ -12,19 +12,16 @@ Input: a `Def` and where its elements go.  Output: lines in a nest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
 
-import numpy as np
 from cdrmix.codegen.c.access import flat
-from cdrmix.codegen.c.nest import Nest, factors, lightweight, literal, values
+from cdrmix.codegen.c.nest import Nest, lightweight, literal, values
 from cdrmix.codegen.c.rules import Text
 
-from cdrmix.ir import walk
-from cdrmix.ir.interp_expr import Frame, expression
-from cdrmix.ir.nodes import Def, Index, Node
-
-LARGEST_TABLE = 1 << 16
+from cdrmix.ir import build, walk
+from cdrmix.ir.build import FLOATS
+from cdrmix.ir.nodes import Cell, Def, Index, Node, Ref, Stmt
+from cdrmix.ir.places import table
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +57,39 @@ class Target:
 
 def constant_table(d: Def) -> list[str] | None:
     """The elements of a definition that is the same for every token, as C literals."""
-    inside = list(walk.nodes(d.value))
-    size = prod(i.axis.size for i in d.indices)
-    if d.ref.kind != "def" or size > LARGEST_TABLE or any(n.op in ("read", "context") for n in inside):
+    found = table(d.value, d.indices) if d.ref.kind == "def" else None
+    if found is None:
         return None
-    with np.errstate(all="ignore"):
-        found = np.broadcast_to(expression(d.value, order=d.indices)(Frame({})), [i.axis.size for i in d.indices])
     return [literal(v, "i" if found.dtype.kind in "ib" else "f").c for v in found.ravel().tolist()]
+
+
+def products_first(cell: Cell, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+    """The statements with matrix products by themselves: one that is only a piece of a definition over the same indices
+    (`relu(Wk @ x)^2`) becomes a definition before it, so that it is one kernel."""
+    taken = walk.names(replace(cell, body=body))
+    found: list[Stmt] = []
+    for stmt in body:
+        if isinstance(stmt, Def) and stmt.value.op != "sum":
+            before: list[Stmt] = []
+            value = _pull(stmt, stmt.value, before, taken)
+            found += before
+            stmt = stmt if value is stmt.value else replace(stmt, value=value)
+        found.append(stmt)
+    return tuple(found)
+
+
+def _pull(d: Def, n: Node, before: list[Stmt], taken: set[str]) -> Node:
+    if n.op == "sum" and set(n.free) == set(d.indices) and d.indices and n.dtype in FLOATS and _is_product(n):
+        ref = Ref("def", walk.fresh(f"{d.ref.name}_sum", taken))
+        taken.add(ref.name)
+        before.append(Def(ref, d.indices, n, n.dtype, n.span))
+        return build.read(ref, [i.axis for i in d.indices], d.indices, n.dtype, n.span)
+    return walk.rebuild(n, tuple(_pull(d, a, before, taken) for a in n.args))
+
+
+def _is_product(n: Node) -> bool:
+    pair = list(walk.multiplied(n.args[0]))
+    return len(n.arg) == 1 and len(pair) == 2 and all(f.op == "read" and n.arg[0] in f.free for f in pair)
 
 
 def write(nest: Nest, d: Def, target: Target) -> None:
@@ -84,7 +107,7 @@ def is_matvec(nest: Nest, indices: Sequence[Index], value: Node) -> tuple[Node, 
     if value.op != "sum" or len(value.arg) != 1 or not indices or {indices[-1], *value.arg} & nest.windowed:
         return None
     (k,), i = value.arg, indices[-1]
-    pair = factors(value.args[0])
+    pair = list(walk.multiplied(value.args[0]))
     if len(pair) != 2 or any(f.op != "read" or nest.around.storage(f.arg.ref).whole for f in pair):
         return None
     for matrix, vector in (pair, pair[::-1]):

@@ -16,7 +16,7 @@ from cdrmix.codegen.c.cell import is_number
 from cdrmix.codegen.c.names import Scope, comment, string
 from cdrmix.codegen.c.structs import Shape, padded
 
-from cdrmix.ir import layout
+from cdrmix.ir import layout, walk
 from cdrmix.ir.nodes import Cell, Model
 
 
@@ -159,7 +159,7 @@ def slot_rows(model: Model, found: list[Call], shapes: Mapping[str, Shape]) -> l
 def _slots(cell: Cell, path: str, member: str, shapes: Mapping[str, Shape]) -> Iterator[tuple[str, str]]:
     shape = shapes[cell.name]
     for s in cell.states:
-        where, size = f"{path}.{s.name}", prod(i.axis.size for i in s.indices)
+        where, size = f"{path}.{s.name}", walk.size(s.indices)
         at = f"offsetof(cdr_buffer, {member}.{shape.state_members[s.name]})"
         yield where, f"{{{string(where)}, {at}, 0, {size}, 0}},"
     for h in cell.histories:

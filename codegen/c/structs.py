@@ -146,7 +146,7 @@ def advance(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
         return []
     lines = []
     for d in tensors_of(shape.cell):
-        member, each, how = f"w.{shape.weight_members[d.name]}", prod(i.axis.size for i in d.indices), held(d)
+        member, each, how = f"w.{shape.weight_members[d.name]}", walk.size(d.indices), held(d)
         lines.append(f"  {member} = {how.address(member, f'e * {each}')};" if how else f"  {member} += e * {each};")
     for p in shape.cell.parts:
         if (inner := shapes[p.cell]).weights:

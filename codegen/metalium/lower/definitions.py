@@ -20,7 +20,7 @@ from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Def, Index, Node, Ref, Top
 from cdrmix.ir.ops import OPS
-from cdrmix.ir.places import bounds, evaluate
+from cdrmix.ir.places import bounds, table
 from cdrmix.ir.steps import Extreme, TopK
 from cdrmix.ir.walk import size, sizes
 
@@ -29,7 +29,6 @@ from .loads import load
 from .products import guarded, ones
 from .sums import SHORT, is_scaled, total
 
-LARGEST_TABLE = 1 << 16
 SIMPLE = 16
 """Nodes of an expression of whole numbers that is worked out anew wherever it is used; so is one that may be negative,
 since what is read from an array is taken for a place or a count."""
@@ -38,9 +37,8 @@ since what is read from an array is taken for a place or a count."""
 def define(draft: Draft, d: Def, value: Node, here: set[Index]) -> Entry:
     """See the module."""
     name, shape = d.ref.name, sizes(d.indices)
-    known = not walk.has_reads(value)
-    if known and not draft.is_whole(value) and d.dtype in FLOATS and prod(shape) <= LARGEST_TABLE:
-        return Entry(Ref("def", draft.constant(name, evaluate(value, d.indices))))
+    if d.dtype in FLOATS and not draft.is_whole(value) and (known := table(value, d.indices)) is not None:
+        return Entry(Ref("def", draft.constant(name, known)))
     value = draft.settled(pull(draft, value, here, name))
     if _renames(draft, value, d.indices):
         return Entry(value.arg.ref)
