@@ -22,13 +22,15 @@ CDR_INLINE float cdr_float_of_bits(uint32_t bits)
 
 CDR_INLINE float cdr_widen_bf16(uint16_t bits) { return cdr_float_of_bits((uint32_t)bits << 16); }
 
-/* The product makes up for the exponent's other bias, and subnormal numbers become normal by it. */
-CDR_INLINE float cdr_widen_f16(uint16_t bits)
+/* The product makes up for the exponent's other bias, and subnormal numbers become normal by it; what is infinite or no
+   number gets the exponent that says so.  Without a branch, so that loops run in vectors. */
+CDR_INLINE float cdr_widen_f16(uint16_t half)
 {
-  const uint32_t rest = (uint32_t)(bits & 0x7fff) << 13;
-  float x = cdr_float_of_bits(rest) * 0x1p112f;
-  if (rest >= 0x0f800000) x = cdr_float_of_bits(rest | 0x7f800000); /* no number, or infinite */
-  return bits & 0x8000 ? -x : x;
+  const uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = (uint32_t)(half & 0x7fff) << 13;
+  const float x = cdr_float_of_bits(rest) * 0x1p112f;
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return cdr_float_of_bits(sign | bits | (rest >= 0x0f800000 ? 0x7f800000 : 0));
 }
 
 CDR_INLINE float cdr_widen_i8(int8_t whole) { return whole; }
