@@ -7,6 +7,8 @@ time, as a row that is looked up, in a bank, tied, as the values of a part's inp
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -121,6 +123,23 @@ def test_what_is_held_so_computes_what_it_stands_for(
 
 def test_a_target_reads_what_it_says(model: Model) -> None:
     assert {name for name in TARGETS if backend(name).encodings == set(ENCODINGS)} >= {"cpu", "torch"}
+
+
+def test_the_module_of_a_torch_artefact_takes_the_widened_values(model: Model, tmp_path: Path) -> None:
+    folder = artefact(tmp_path / "a", model, "torch", "i8")
+    alone = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+import model
+from cdrmix_scans.encodings import read_values
+m = model.Model(init=False)
+m.load_state_dict({path: torch.tensor(x) for path, x in read_values(sys.argv[1]).items()})
+print(float(m(torch.tensor([[1, 2, 3]]))[0][0, -1].sum()))
+"""
+    done = subprocess.run([sys.executable, "-c", alone, str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with Session.open(folder) as session:
+        assert float(done.stdout) == pytest.approx(float(session.prefill([1, 2, 3]).sum()), rel=1e-4)
 
 
 def test_lines_that_are_held_otherwise_are_units_and_programs_of_their_own(tmp_path: Path) -> None:
