@@ -33,24 +33,24 @@ CDR_INLINE float cdr_widen_f16(uint16_t half)
   return cdr_float_of_bits(sign | bits | (rest >= 0x0f800000 ? 0x7f800000 : 0));
 }
 
-CDR_INLINE float cdr_widen_i8(int8_t whole) { return whole; }
+CDR_INLINE float cdr_widen_whole(int8_t whole) { return whole; }
 
 /* sum[k](a[k] * b[k]) of numbers as they are held, in lanes as the sums of kernels.h. */
-#define CDR_DOT_OF(e, type)                                                                            \
+#define CDR_DOT_OF(e, type, widen)                                                                     \
   CDR_INLINE float cdr_dot_##e(const type *restrict a, const float *restrict b, ptrdiff_t n)           \
   {                                                                                                    \
     const ptrdiff_t whole = n - n % CDR_LANES;                                                         \
     float lanes[CDR_LANES] = {0};                                                                      \
     for (ptrdiff_t k = 0; k < whole; k += CDR_LANES)                                                   \
       for (ptrdiff_t lane = 0; lane < CDR_LANES; lane++)                                               \
-        lanes[lane] += cdr_widen_##e(a[k + lane]) * b[k + lane];                                       \
+        lanes[lane] += widen(a[k + lane]) * b[k + lane];                                               \
     float sum = cdr_fold(lanes);                                                                       \
-    for (ptrdiff_t k = whole; k < n; k++) sum += cdr_widen_##e(a[k]) * b[k];                           \
+    for (ptrdiff_t k = whole; k < n; k++) sum += widen(a[k]) * b[k];                                   \
     return sum;                                                                                        \
   }
 
-/* An encoding whose numbers are the values. */
-#define CDR_VALUES(e, type)                                                                            \
+/* An encoding whose numbers are the values, once `widen` has made them f32. */
+#define CDR_VALUES(e, type, widen)                                                                     \
   typedef struct {                                                                                     \
     const type *values;                                                                                \
   } cdr_##e;                                                                                           \
@@ -63,11 +63,11 @@ CDR_INLINE float cdr_widen_i8(int8_t whole) { return whole; }
   CDR_INLINE float cdr_at_##e(cdr_##e W, ptrdiff_t at, ptrdiff_t row)                                  \
   {                                                                                                    \
     (void)row;                                                                                         \
-    return cdr_widen_##e(W.values[at]);                                                                \
+    return widen(W.values[at]);                                                                        \
   }                                                                                                    \
-  CDR_DOT_OF(e, type)                                                                                  \
-  CDR_INLINE void cdr_matvec_##e(float *restrict y, cdr_##e W, const float *restrict x, ptrdiff_t rows, \
-                                 ptrdiff_t cols)                                                       \
+  CDR_DOT_OF(e, type, widen)                                                                           \
+  CDR_INLINE void cdr_matvec_##e(float *restrict y, cdr_##e W, const float *restrict x,                \
+                                 ptrdiff_t rows, ptrdiff_t cols)                                       \
   {                                                                                                    \
     for (ptrdiff_t i = 0; i < rows; i++) y[i] = cdr_dot_##e(W.values + i * cols, x, cols);             \
   }
@@ -80,7 +80,7 @@ CDR_INLINE ptrdiff_t cdr_groups(ptrdiff_t group, ptrdiff_t row)
   return (row + cdr_group(group, row) - 1) / cdr_group(group, row);
 }
 
-#define CDR_SCALED(e, type, group)                                                                     \
+#define CDR_SCALED(e, type, widen, group)                                                              \
   typedef struct {                                                                                     \
     const type *values;                                                                                \
     const float *scale;                                                                                \
@@ -94,11 +94,11 @@ CDR_INLINE ptrdiff_t cdr_groups(ptrdiff_t group, ptrdiff_t row)
   CDR_INLINE float cdr_at_##e(cdr_##e W, ptrdiff_t at, ptrdiff_t row)                                  \
   {                                                                                                    \
     ptrdiff_t scale = at / row * cdr_groups(group, row) + at % row / cdr_group(group, row);            \
-    return cdr_widen_##e(W.values[at]) * W.scale[scale];                                               \
+    return widen(W.values[at]) * W.scale[scale];                                                       \
   }                                                                                                    \
-  CDR_DOT_OF(e, type)                                                                                  \
-  CDR_INLINE void cdr_matvec_##e(float *restrict y, cdr_##e W, const float *restrict x, ptrdiff_t rows, \
-                                 ptrdiff_t cols)                                                       \
+  CDR_DOT_OF(e, type, widen)                                                                           \
+  CDR_INLINE void cdr_matvec_##e(float *restrict y, cdr_##e W, const float *restrict x,                \
+                                 ptrdiff_t rows, ptrdiff_t cols)                                       \
   {                                                                                                    \
     const ptrdiff_t each = cdr_group(group, cols);                                                     \
     for (ptrdiff_t i = 0; i < rows; i++, W = cdr_on_##e(W, cols, cols)) {                              \
@@ -109,8 +109,8 @@ CDR_INLINE ptrdiff_t cdr_groups(ptrdiff_t group, ptrdiff_t row)
     }                                                                                                  \
   }
 
-CDR_VALUES(f16, uint16_t)
-CDR_VALUES(bf16, uint16_t)
-CDR_SCALED(i8, int8_t, CDR_ROW)
+CDR_VALUES(f16, uint16_t, cdr_widen_f16)
+CDR_VALUES(bf16, uint16_t, cdr_widen_bf16)
+CDR_SCALED(i8, int8_t, cdr_widen_whole, CDR_ROW)
 
 #endif

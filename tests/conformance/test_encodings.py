@@ -40,7 +40,7 @@ use "lib/moe.cdr" { moe }
 
 model ways {
   vocab = 24
-  d_model = 20
+  d_model = 40
   layers = 3
   stack {
     emb: embed(vocab, d_model)
