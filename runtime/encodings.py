@@ -131,6 +131,10 @@ def _from_bf16(x: Array) -> Array:
     return np.asarray((x.astype(np.uint32) << 16).view(np.float32))
 
 
+def _to_i8(x: Array) -> Array:
+    return np.asarray(np.rint(x), np.int8)
+
+
 def _to_f32(x: Array) -> Array:
     return x.astype(np.float32)
 
@@ -142,7 +146,8 @@ ENCODINGS: Mapping[str, Encoding] = MappingProxyType(
             Encoding("f32", "F32", "<f4", float("inf"), _to_f32, _to_f32),
             Encoding("f16", "F16", "<f2", 65504.0, lambda x: x.astype(np.float16), _to_f32),
             Encoding("bf16", "BF16", "<u2", (2 - 2**-7) * 2.0**127, _to_bf16, _from_bf16),
-            Encoding("i8", "I8", "<i1", 127.0, lambda x: np.rint(x).astype(np.int8), _to_f32, group=ROW),
+            Encoding("i8", "I8", "<i1", 127.0, _to_i8, _to_f32, group=ROW),
+            Encoding("i8g32", "I8", "<i1", 127.0, _to_i8, _to_f32, group=32),
         )
     }
 )

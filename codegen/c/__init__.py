@@ -32,7 +32,7 @@ BACKEND = Backend(
     ops=ops,
     emit=Late("cdrmix.codegen.c.program", "emit"),
     engine="cdrmix.runtime.native",
-    encodings=frozenset({"f32", "f16", "bf16", "i8"}),  # those of runtime/c/encodings.h, and f32
+    encodings=frozenset({"f32", "f16", "bf16", "i8", "i8g32"}),  # those of runtime/c/encodings.h, and f32
     needs=needs,
     tools=tools,
 )

@@ -112,5 +112,6 @@ CDR_INLINE ptrdiff_t cdr_groups(ptrdiff_t group, ptrdiff_t row)
 CDR_VALUES(f16, uint16_t, cdr_widen_f16)
 CDR_VALUES(bf16, uint16_t, cdr_widen_bf16)
 CDR_SCALED(i8, int8_t, cdr_widen_whole, CDR_ROW)
+CDR_SCALED(i8g32, int8_t, cdr_widen_whole, 32)
 
 #endif

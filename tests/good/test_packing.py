@@ -22,7 +22,7 @@ from cdrmix.passes.encodings import encode
 from cdrmix.passes.precision import decide_precision
 from tests.small import write_spec
 
-NARROW: tuple[Stored, ...] = ("f16", "bf16", "i8")
+NARROW: tuple[Stored, ...] = ("f16", "bf16", "i8", "i8g32")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,14 @@ def test_whole_numbers_are_within_half_a_step_of_their_row() -> None:
     assert (error <= 0.5001 * found[".scale"][..., None]).all() and np.abs(found[""]).max() == 127
 
 
+def test_a_large_value_costs_its_group_alone() -> None:
+    x = np.random.default_rng(1).standard_normal((4, 100)).astype(np.float32)
+    x[:, 70] = 1000
+    rows, groups = (np.abs(ENCODINGS[e].widen(ENCODINGS[e].narrow(x)) - x) for e in ("i8", "i8g32"))
+    assert groups[:, :64].max() < 0.02 and rows[:, :64].max() > 1 and groups[:, 64:96].max() > 1
+    assert groups[:, 96:].max() < 0.02  # a group of what is left
+
+
 @pytest.mark.parametrize("to", ("f32", *NARROW))
 def test_a_file_is_what_the_cost_says_and_reads_back(model: Model, tmp_path: Path, to: Stored) -> None:
     decided = decide_precision(encode(model, to))
@@ -62,7 +70,10 @@ def test_a_file_is_what_the_cost_says_and_reads_back(model: Model, tmp_path: Pat
         assert set(load_file(tmp_path / "w.safetensors")) == set(entries(decided))
     for path, x in read_values(decided, tmp_path / "w.safetensors").items():
         scale = np.abs(given[path]).max()
-        assert np.abs(x - given[path]).max() <= scale * {"f32": 0, "f16": 2**-11, "bf16": 2**-8, "i8": 1 / 200}[to]
+        assert (
+            np.abs(x - given[path]).max()
+            <= scale * {"f32": 0, "f16": 2**-11, "bf16": 2**-8, "i8": 1 / 200, "i8g32": 1 / 200}[to]
+        )
 
 
 @pytest.mark.parametrize("to", NARROW)
