@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("codegen", "cdrmix/passes", "cdrmix/ir")
 
 READERS = frozenset(
-    {"split", "rsplit", "splitlines", "partition", "rpartition", "startswith", "endswith", "removeprefix", "removesuffix",
-     "find", "rfind", "lstrip", "search", "match", "fullmatch", "finditer", "findall", "sub"}
+    {"split", "rsplit", "splitlines", "partition", "rpartition", "startswith", "endswith", "removeprefix",
+     "removesuffix", "find", "rfind", "lstrip", "search", "match", "fullmatch", "finditer", "findall", "sub"}
 )  # fmt: skip
 """Methods of str and of patterns that take a text apart."""
 
@@ -111,10 +111,8 @@ def reads(node: ast.AST) -> bool:
     match node:
         case ast.Call(func=ast.Attribute(value=ast.Name(id="build"))):
             return False  # of nodes: `build.sub`
-        case ast.Call(
-            func=ast.Attribute(attr="split" | "find"), args=[ast.Name() | ast.Subscript() | ast.Attribute(), *_]
-        ):
-            return False  # no separator: a method of ours
+        case ast.Call(func=ast.Attribute(attr="split" | "find"), args=[first, *_]):
+            return isinstance(first, ast.Constant)  # a separator; else a method of ours
         case ast.Call(func=ast.Attribute(attr=method)):
             return method in READERS
         case ast.Attribute(value=ast.Name(id="ast" | "tokenize")):
