@@ -213,6 +213,9 @@ def options_of(target: str, given: Mapping[str, Any], *encodings: Stored) -> dic
 def emit(lowered: Lowered, target: str, options: Mapping[str, Any] | None = None) -> dict[str, bytes]:
     """The program's files for a target, by relative name; `options` are those that `options_of` found."""
     options = options_of(target, {}) if options is None else options
+    work, known = lowered.program.model.work, sorted(backend(target).work)
+    if work not in known:
+        raise UserError(f"target {target} does not compute in {work}", f"`lower` the model with {' or '.join(known)}")
     with quoting(lowered.program.model):
         check_target(lowered.program.model, target)
         emitted = backend(target).emit(lowered.program, target, options)

@@ -6,7 +6,8 @@ Operands of an elementwise operation keep their own axes: a printer brings them 
 and precedence are a printer's; what a `Local` stands for is decided here.
 
 `number` is a Python number; `int` and `bool` are tensors; `exact` is float64 arithmetic on places (an angle of a far
-position keeps its digits), `turn` such an angle less its whole turns; `float` is the model's data.
+position keeps its digits), `turn` such an angle less its whole turns; `float` is the model's data, in which
+it computes; `bf16` and `f16` are data held narrower (`ir/types.py`): a `cast` to them rounds, one to `float` widens.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 from cdrmix.ir.nodes import Index
 
-Type = Literal["number", "bool", "int", "exact", "turn", "float"]
+Type = Literal["number", "bool", "int", "exact", "turn", "float", "bf16", "f16"]
 
 
 @dataclass(frozen=True, slots=True)

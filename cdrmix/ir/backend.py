@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from cdrmix.diagnose import Need
 from cdrmix.ir.forms import Program
-from cdrmix.ir.nodes import Model
+from cdrmix.ir.nodes import DType, Model
 
 Options = Mapping[str, Any]
 """A backend's options by name, as given or as they are by default."""
@@ -96,6 +96,8 @@ class Backend:
     options: tuple[Option, ...] = ()
     trains: bool = False
     """Whether its programs make first values and train, so that these need rules too."""
+    work: frozenset[DType] = frozenset({"f32"})
+    """The types of activations that its programs can have (`ir/types.py`)."""
     encodings: frozenset[str] = frozenset({"f32"})
     """How matrices may be stored."""
     starts: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cdrmix.diagnose import command
 from cdrmix.ir.backend import Backend, Late
 from cdrmix.ir.layout import ENCODING_NAMES
+from cdrmix.ir.types import NARROW
 
 
 def ops() -> frozenset[str]:
@@ -27,6 +28,7 @@ BACKEND = Backend(
     emit=Late("cdrmix.codegen.torch.module", "emit"),
     engine="cdrmix.runtime.torch.engine",
     trains=True,
+    work=frozenset({"f32", *NARROW}),
     encodings=ENCODING_NAMES,  # what opens the artefact widens them
     tools=tools,
 )

@@ -14,10 +14,11 @@ from cdrmix.ir.array_statements import CellArrays, Function
 from cdrmix.ir.array_statements import arrays as arrays_of
 from cdrmix.ir.arrays import Array, nodes
 from cdrmix.ir.code import Assign, Code, Listed, Mapped, Statement, called, flat, listed, method, name, named, written
-from cdrmix.ir.nodes import Cell, Index
+from cdrmix.ir.nodes import Cell, DType, Index
+from cdrmix.ir.types import NARROW
 
 from .names import attribute, method_names
-from .spelling import Torch, key
+from .spelling import Torch, dtype_of, key
 from .statements import Writer
 
 RUNTIME = frozenset(
@@ -57,17 +58,17 @@ class CellClass:
     same: bool
 
 
-def emit_cell(made: CellArrays, classes: Mapping[str, str], sources: Mapping[str, str]) -> CellClass:
-    """The class of a cell; `classes` are the Python names of all cells."""
+def emit_cell(made: CellArrays, classes: Mapping[str, str], sources: Mapping[str, str], mixed: bool) -> CellClass:
+    """The class of a cell; `classes` are the Python names of all cells, `mixed` says that some data is held narrow."""
     cell = made.cell
     methods = []
     if made.weights is not None:
         methods.append(_init(made.weights, sources))
     if made.states is not None:
-        methods.append(_start(made.states, sources))
+        methods.append(_start(made.states, sources, mixed))
     for head, function in (("forward", made.sequence), ("step", made.step), ("routed", made.rows)):
         if function is not None:
-            methods.append(_call(head, function, sources))
+            methods.append(_call(head, function, sources, mixed))
     for kind, function in made.totals:
         methods.append(_total(kind, function, sources))
     imports = frozenset(RUNTIME.intersection(*[set().union(*(called(m.body) for m in methods))]))
@@ -104,10 +105,10 @@ def _fields(cell: Cell, classes: Mapping[str, str]) -> tuple[str, ...]:
 
 
 # --- methods -------------------------------------------------------------------------------------------------------
-def _call(head: str, function: Function, sources: Mapping[str, str]) -> Method:
+def _call(head: str, function: Function, sources: Mapping[str, str], mixed: bool) -> Method:
     """`forward`, `step` or `routed`: inputs, the stream, carries from above."""
     cell, rows = function.cell, function.mode == "rows"
-    spell = Torch(method_names(RUNTIME), rows=rows)
+    spell = Torch(method_names(RUNTIME), rows=rows, mixed=mixed)
     inputs = [spell.fresh(x) for x in function.inputs]
     floats = [n for n, i in zip(inputs, cell.inputs, strict=True) if i.dtype != "pick"]
     params = [spell.parameter(p.name) for p in cell.params]
@@ -139,31 +140,41 @@ def _init(function: Function, sources: Mapping[str, str]) -> Method:
     return Method(head, ((depth,) if asked & {"layer", "layers"} else ()) + body)
 
 
-def _start(function: Function, sources: Mapping[str, str]) -> Method:
-    spell = Torch(method_names({"batch", "like"}), data="like", first="like", shape="batch, *self.banks")
+def _start(function: Function, sources: Mapping[str, str], mixed: bool) -> Method:
+    names = method_names({"batch", "like"})
+    spell = Torch(names, data="like", first="like", shape="batch, *self.banks", mixed=mixed)
     body = Writer(function, spell, sources).body()
     cell, banks = function.cell, ("batch", "*self.banks")
     found: list[tuple[Code, Code]] = []
     for (path, value), s in zip(function.values, cell.states, strict=True):
-        found.append((key(path), _first(spell, value, s.indices)))
+        found.append((key(path), _first(spell, value, s.indices, s.dtype)))
     for h in cell.histories:
         shape: list[str | int] = [*banks, h.window.size - 1, *(a.size for a in h.axes)]
-        found.append((key(h.name), method(name("like"), "new_zeros", *shape)))
+        found.append((key(h.name), method(name("like"), "new_zeros", *shape, **_narrow(h.dtype))))
         count = method(name("like"), "new_zeros", listed(*banks), dtype=name("torch.int64"))
         found.append((key(f"{h.name}.count"), count))
     return Method("def start(self, batch: int, like: Tensor) -> State:", (*body, _returned(Mapped(tuple(found)))))
 
 
-def _first(spell: Torch, x: Array, indices: Sequence[Index]) -> Code:
+def _first(spell: Torch, x: Array, indices: Sequence[Index], dtype: DType) -> Code:
     """What a state begins with, over all its axes."""
     like = name("like")
     shape: list[str | int] = ["batch", "*self.banks", *(i.axis.size for i in indices)]
     if x.const == 0:
-        return method(like, "new_zeros", *shape)
+        return method(like, "new_zeros", *shape, **_narrow(dtype))
     if x.type == "number":
-        return method(like, "new_full", listed(*shape), spell.of(x))
+        return method(like, "new_full", listed(*shape), spell.of(x), **_narrow(dtype))
     code = spell.fit(x, indices)
-    return method(code if x.type == "float" else method(code, "to", "like.dtype"), "expand", *shape)
+    if dtype in NARROW:
+        code = method(code, "to", dtype_of(dtype))
+    elif x.type != "float":
+        code = method(code, "to", "like.dtype")
+    return method(code, "expand", *shape)
+
+
+def _narrow(dtype: DType) -> dict[str, Code]:
+    """The type of a new tensor that is held narrower than what is computed in."""
+    return {"dtype": dtype_of(dtype)} if dtype in NARROW else {}
 
 
 def _total(kind: str, function: Function, sources: Mapping[str, str]) -> Method:

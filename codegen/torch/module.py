@@ -17,6 +17,7 @@ from cdrmix.ir.array_statements import Traits
 from cdrmix.ir.backend import Files, Options
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model
+from cdrmix.ir.types import NARROW
 
 from . import names as escape
 from .cells import emit_cell
@@ -62,7 +63,8 @@ def template_keys(program: Program) -> dict[str, Any]:
     model = program.model
     check(model)
     classes = _classes(model)
-    emitted = [emit_cell(made, classes, model.sources) for made in program.array_form(TRAITS).values()]
+    mixed = model.work in NARROW
+    emitted = [emit_cell(made, classes, model.sources, mixed) for made in program.array_form(TRAITS).values()]
     stack = emit_stack(model, classes)
     imports = _ALWAYS.union(*(c.imports for c in emitted))
     first = model.cells[model.lines[0].chain[0].cell]

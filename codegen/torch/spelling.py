@@ -15,6 +15,7 @@ from cdrmix.ir.code import ADD, MUL, NEG, Atom, Code, Member, Prefix, call, flat
 from cdrmix.ir.nodes import Index
 from cdrmix.ir.python import text
 from cdrmix.ir.spelling import Spelling, letters_of, rules_of
+from cdrmix.ir.types import NARROW
 
 from .names import attribute
 
@@ -45,6 +46,11 @@ def key(path: str) -> Code:
     return infix("+", ADD, Atom("self.at"), Atom(text(path)))
 
 
+def dtype_of(dtype: str) -> Code:
+    """A type's name."""
+    return name({"f32": "torch.float32", "bf16": "torch.bfloat16", "f16": "torch.float16"}[dtype])
+
+
 def old(state: str) -> Code:
     """A state before the call."""
     return item(name("stream.old"), key(state))
@@ -54,7 +60,8 @@ def old(state: str) -> Code:
 class Torch(Spelling):
     """`data` is a tensor whose dtype is the model's, `first` one that has the leading axes, `shape` those axes' sizes.
 
-    `rows`: parameters are an expert's a row; `begin`: there are no tokens.
+    `rows`: parameters are an expert's a row; `begin`: there are no tokens; `mixed`: some data is held narrower, and the
+    model computes in f32.
     """
 
     data: str = "x"
@@ -62,6 +69,7 @@ class Torch(Spelling):
     shape: str = "x.shape"
     rows: bool = False
     begin: bool = False
+    mixed: bool = False
 
     functions: ClassVar[dict[str, str]] = FUNCTIONS
 
@@ -93,14 +101,22 @@ class Torch(Spelling):
     def token_(self, x: Array) -> Code:
         return item(self.of(x.args[0]), ":", self.of(x.args[1]))
 
+    def new(self, what: str, *args: str | int | Code) -> Code:
+        """A new tensor of the model's data: `new_zeros`, `new_full`."""
+        kind = {"dtype": dtype_of("f32")} if self.mixed else {}
+        return method(name(self.data), f"new_{what}", *args, **kind)
+
     # --- between types ---------------------------------------------------------------------------------------------
     def cast_(self, x: Array) -> Code:
         (given,) = x.args
         code = self.of(given)
-        if given.type == "number":
-            return self._tensor(x, code)
+        return self._tensor(x, code) if given.type == "number" else self._cast(x, code)
+
+    def _cast(self, x: Array, code: Code) -> Code:
+        if x.type in NARROW:
+            return method(code, "to", dtype_of(x.type))
         if x.type == "float":
-            return method(code, "to", f"{self.data}.dtype")
+            return method(code, "float") if self.mixed else method(code, "to", f"{self.data}.dtype")
         return method(code, {"exact": "double", "bool": "bool", "int": "long"}[x.type])
 
     def _tensor(self, x: Array, code: Code) -> Code:
@@ -109,15 +125,16 @@ class Torch(Spelling):
             return call("torch.tensor", call("bool", code))
         if self.begin:
             return call("torch.tensor", call("float", code), dtype=name("torch.float64"))
-        return method(name(self.data), "new_full", listed(), code)
+        return self.new("full", listed(), code)
 
     def expand_(self, x: Array) -> Code:
         (given,) = x.args
         sizes: list[str | int] = [f"*{self.shape}"] if x.arg and self.shape != "()" else []
         sizes += [i.axis.size for i in x.dims]
         if given.type == "number":
-            kind = {"dtype": name("torch.int64")} if x.type == "int" else {}
-            return method(name(self.data), "new_full", listed(*sizes), self.of(given), **kind)
+            if x.type == "int":
+                return method(name(self.data), "new_full", listed(*sizes), self.of(given), dtype=name("torch.int64"))
+            return self.new("full", listed(*sizes), self.of(given))
         return method(self.fit(given, x.dims), "expand", *sizes)
 
     def spread_(self, x: Array) -> Code:
@@ -254,7 +271,7 @@ class Torch(Spelling):
             terms = ["..." * a.lead + "".join(letters[d] for d in a.dims) for a in x.args]
             spec = f"{','.join(terms)}->{'...' * x.lead}{''.join(letters[d] for d in x.dims)}"
             return call("torch.einsum", Atom(text(spec)), *(self.of(a) for a in x.args))
-        matrix, given = self.parameter(x.args[0].arg.name), self.of(x.args[1])
+        matrix, given = self._matrix(x.args[0]), self.of(x.args[1])
         if self.rows:
             matrix = Member(matrix, "mT") if how.transposed else matrix
             code = call("grouped_linear", given, matrix, "rows")
@@ -262,6 +279,10 @@ class Torch(Spelling):
             code = call("F.linear", given, Member(matrix, "T") if how.transposed else matrix)
         sizes = [i.axis.size for i in how.outs]
         return method(code, "unflatten", -1, listed(*sizes)) if len(sizes) > 1 else code
+
+    def _matrix(self, x: Array) -> Code:
+        """A parameter as it is stored, or a copy of it."""
+        return self._cast(x, self._matrix(x.args[0])) if x.op == "cast" else self.parameter(x.arg.name)
 
 
 def reshaped(code: Code, old: Sequence[int], new: Sequence[int]) -> Code:

@@ -14,9 +14,13 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from cdrmix.ir import layout
-from cdrmix.ir.nodes import Cell, Instance, Line, Model
+from cdrmix.ir.build import FLOATS
+from cdrmix.ir.code import flat
+from cdrmix.ir.nodes import Cell, Def, DType, Instance, Line, Model
+from cdrmix.ir.types import NARROW
 
 from . import names as escape
+from .spelling import dtype_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,9 @@ def emit_stack(model: Model, classes: Mapping[str, str]) -> Stack:
         if run.label is None:
             (lines,) = run.layers
             fields += writer.place(lines, "self", 0)
+            before = writer.held
             forward += writer.call(lines, "self", 0, "")
+            writer.held = before
             step += writer.call(lines, "self", 0, ".step")
         else:
             writer.blocks_of(run, fields, forward, step)
@@ -111,11 +117,15 @@ def _head(path: str) -> tuple[str, int] | None:
 
 
 class _Writer:
-    """Writes lines of the stack; keeps the blocks that were needed and the carries that run through them."""
+    """Writes lines of the stack; keeps the blocks that were needed and the carries that run through them.
+
+    `held` is the type of what the next line is given.
+    """
 
     def __init__(self, model: Model, classes: Mapping[str, str]):
         self.model = model
         self.classes = classes
+        self.held: DType = "f32"
         self.blocks: dict[object, Block] = {}
         self.made: set[tuple[str, ...]] = set()
         names = escape.Names(
@@ -158,19 +168,25 @@ class _Writer:
         """The calls of the lines, `x` in and `x` out."""
         found = []
         for line in lines:
-            at = "x"
+            at, stream = "x", self.held
             for instance in line.chain:
                 target = "y" if line.residual else "x"
                 found.append(self._one(instance, root, skip, method, at, target))
-                at = target
-            if line.residual:
-                found.append("x = x + y")
+                at, self.held = target, output_type(self.cell(instance))
+            if line.residual:  # a sum of two of one type is rounded to it
+                work = self.model.work
+                same = {stream, self.held} == {work}
+                found.append("x = x + y" if same else f"x = {held('(x.float() + y.float())', work)}")
+                self.held = work
         return found
 
     def _one(self, instance: Instance, root: str, skip: int, method: str, given: str, target: str) -> str:
         cell = self.cell(instance)
         first = instance is self.model.lines[0].chain[0]
-        given = f"*{given}" if first and len(cell.inputs) > 1 else given
+        if first and len(cell.inputs) > 1:
+            given = f"*{given}" if self.model.work == "f32" else _held_each(given, cell)
+        elif cell.inputs[0].dtype in FLOATS and cell.inputs[0].dtype != self.held:
+            given = held(given, cell.inputs[0].dtype)
         reads = [self.local[c.name] for c in cell.carries if c.reads]
         writes = [self.local[c.name] for c in cell.carries if c.writes]
         module = _member(root, instance.path.split(".")[skip:])
@@ -200,17 +216,40 @@ class _Writer:
         """The class for these lines, made when first met."""
         chains = [tuple((_below(i.path), i.cell) for i in line.chain) for line in lines]
         shape = tuple((line.residual, chain) for line, chain in zip(lines, chains, strict=True))
-        key = (label, shape, carries)
+        key = (label, shape, carries, self.held)
+        before, self.held = self.held, self._after(lines)
         if key not in self.blocks:
             taken = {*self.classes.values(), *(b.name for b in self.blocks.values())}
             name = escape.class_name(f"{label}_block", taken)
             (doc,) = escape.doc(f"One {label}: {', '.join(_below(line.path) for line in lines)}.")
             fields = self.place(lines, "self", 2, at="at")
             result = f"return {', '.join(['x', *carries])}"
+            self.held = before
             forward = (*self.call(lines, "self", 2, ""), result)
+            self.held = before
             step = (*self.call(lines, "self", 2, ".step"), result)
             self.blocks[key] = Block(name, doc, tuple(fields), carries, forward, step)
         return self.blocks[key].name
+
+    def _after(self, lines: Sequence[Line]) -> DType:
+        """The type of what the lines leave."""
+        return self.model.work if lines[-1].residual else output_type(self.cell(lines[-1].chain[-1]))
+
+
+def output_type(cell: Cell) -> DType:
+    """The type of what a cell returns."""
+    return next(d.dtype for d in cell.body if isinstance(d, Def) and d.ref.kind == "output")
+
+
+def held(code: str, dtype: DType) -> str:
+    """Code of a value in the type it is held in."""
+    return f"{code}.to({flat(dtype_of(dtype))})" if dtype in NARROW else f"{code}.float()"
+
+
+def _held_each(given: str, cell: Cell) -> str:
+    """The model's own inputs, each in the type of its formal."""
+    found = [f"{given}[{n}]" for n in range(len(cell.inputs))]
+    return ", ".join(held(x, i.dtype) if i.dtype in NARROW else x for x, i in zip(found, cell.inputs, strict=True))
 
 
 def _below(path: str) -> str:

@@ -86,7 +86,7 @@ class Writer:
 
     def zeros(self, *sizes: int) -> Code:
         """Zeros over the leading axes and these."""
-        return method(name(self.spell.data), "new_zeros", f"*{self.spell.shape}", *sizes)
+        return self.spell.new("zeros", f"*{self.spell.shape}", *sizes)
 
     @singledispatchmethod
     def write(self, stmt: object) -> None:
@@ -181,7 +181,7 @@ class Writer:
             self.let(new(state), item(one, ":", -1))
 
     def _beginnings(self, begin: Sequence[Array | None], sizes: Sequence[int]) -> list[Code]:
-        zeros = method(name(self.spell.data), "new_zeros", *([listed(*sizes)] if len(sizes) == 1 else sizes))
+        zeros = self.spell.new("zeros", *([listed(*sizes)] if len(sizes) == 1 else sizes))
         return [zeros if b is None else self.of(b) for b in begin]
 
     @write.register
@@ -397,7 +397,7 @@ class Writer:
     def _dropped(self, stmt: form.CallBank, count: Code) -> None:
         """What found no room is a metric of its own, beside the bank's path."""
         if stmt.part.capacity > 0 and self.function.mode == "sequence":
-            kept = method(name(self.spell.data), "new_tensor", call("float", count))
+            kept = self.spell.new("tensor", call("float", count))
             target = item(name("stream.sums"), key(f"{stmt.part.name}.dropped"))
             self.lines.append(Block("if stream.sums is not None:", (Assign((target,), kept),)))
 

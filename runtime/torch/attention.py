@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .window import ages, timeline
 
+NARROW = (torch.bfloat16, torch.float16)
 SHORT = 256  # a window up to this long runs all its blocks in one call; its masks take 2 * window a token
 BLOCK = 512  # queries at a time with a longer one
 
@@ -33,6 +34,9 @@ def attend(
 
     The histories after the last token are `advance(k, …)` and `advance(v, …)`.
     """
+    if q.dtype in NARROW and q.device.type == "cpu":  # a GPU's kernel keeps scores in f32, a CPU's may not
+        old_k, old_v = (None if x is None else x.float() for x in (old_k, old_v))
+        return attend(q.float(), k.float(), v.float(), window, scale, old_k, old_v, count, reset, bias).to(q.dtype)
     B, T = q.shape[:2]
     if window == 1:  # one key has all the weight, however large its score
         return v.repeat_interleave(q.shape[2] // v.shape[2], 2) + _nothing(q) + _nothing(k) + _nothing(bias)

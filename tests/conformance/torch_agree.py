@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from cdrmix.compiler import lower
 from cdrmix.ir.initial import random_weights
 from cdrmix.ir.interp import Interpreter, Run
-from cdrmix.ir.nodes import Model
+from cdrmix.ir.nodes import DType, Model
+from cdrmix.passes.precision import decide_precision
 
 Array = NDArray[Any]
 TOLERANCE = 1e-5
@@ -40,11 +41,11 @@ def rms(x: Array, y: Array) -> float:
     return error / scale if scale > 0 else error
 
 
-def module_of(model: Model) -> nn.Module:
+def module_of(model: Model, work: DType = "f32") -> nn.Module:
     """The generated module."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.py"
-        source = backend.module_text(lower(model).program)
+        source = backend.module_text(lower(model, work=work).program)
         path.write_text(source if isinstance(source, str) else source.decode(), encoding="utf-8")
         module: nn.Module = load_module(path).Model(seed=0)
         return module
@@ -61,10 +62,11 @@ def resets_of(length: int) -> Array:
 
 @dataclass
 class Pair:
-    """One model with one set of weights, twice."""
+    """One model with one set of weights, twice; with a narrow `work`, both of them rounded."""
 
     model: Model
     seed: int = 0
+    work: DType = "f32"
 
     @cached_property
     def weights(self) -> dict[str, Array]:
@@ -72,11 +74,11 @@ class Pair:
 
     @cached_property
     def interpreter(self) -> Interpreter:
-        return Interpreter(self.model, self.weights)
+        return Interpreter(decide_precision(self.model, self.work), self.weights, rounding=True)
 
     @cached_property
     def module(self) -> nn.Module:
-        module = module_of(self.model)
+        module = module_of(self.model, self.work)
         module.load_state_dict({path: torch.from_numpy(np.array(w, np.float32)) for path, w in self.weights.items()})
         return module.eval()
 
@@ -104,7 +106,7 @@ def compare_state(got: Mapping[str, Tensor], want: Mapping[str, Array], toleranc
     """Every slot of the state agrees."""
     assert set(got) == set(want)
     for path, x in want.items():
-        error = rms(got[path][0].detach().numpy(), x)
+        error = rms(got[path][0].detach().double().numpy(), x)
         assert error <= tolerance, f"{path}: {error:.2e}"
 
 
@@ -115,7 +117,7 @@ def check_sequence(pair: Pair, length: int, resets: bool, tolerance: float = TOL
     want = pair.interpreted(inputs, reset)
     with torch.no_grad():
         got, state = pair.module(pair.fed(inputs), None, None if reset is None else torch.from_numpy(reset)[None])
-    error = rms(got[0].numpy(), want.logits)
+    error = rms(got[0].double().numpy(), want.logits)
     assert error <= tolerance, f"outputs at T = {length}: {error:.2e}"
     compare_state(state, want.state, tolerance)
 
@@ -130,7 +132,7 @@ def check_steps(pair: Pair, length: int, tolerance: float = TOLERANCE) -> None:
         for t in range(length):
             one = tuple(x[:, t] for x in fed) if isinstance(fed, tuple) else fed[:, t]
             y, state = pair.module.step(one, state)  # type: ignore[operator]
-            found.append(y[0].numpy())
+            found.append(y[0].double().numpy())
     error = rms(np.stack(found), want.logits)
     assert error <= tolerance, f"steps: {error:.2e}"
     compare_state(state, want.state, tolerance)

@@ -45,7 +45,16 @@ def generated(program: Program, target: str) -> str:
 def test_the_program_is_the_one_that_was_read(model: str, target: str, update_expected: bool) -> None:
     spec, *settings = MODELS[model].split()
     text = generated(lower(load(ROOT / spec, dict(s.split("=", 1) for s in settings))).program, target)
-    path = GOLDEN / f"{model}.{target}.{TARGETS[target]}.txt"
+    compare(text, f"{model}.{target}.{TARGETS[target]}.txt", update_expected)
+
+
+def test_a_module_that_computes_in_bf16_is_the_one_that_was_read(update_expected: bool) -> None:
+    program = lower(load(ROOT / MODELS["gated_delta"]), work="bf16").program
+    compare(generated(program, "torch"), "gated_delta.torch.bf16.py.txt", update_expected)
+
+
+def compare(text: str, name: str, update_expected: bool) -> None:
+    path = GOLDEN / name
     if update_expected:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -10,7 +10,8 @@ import pytest
 
 from cdrmix.check import load, load_text
 from cdrmix.check.single import load_op
-from cdrmix.compiler import lower
+from cdrmix.compiler import emit, lower
+from cdrmix.diagnose import UserError
 from cdrmix.ir import forms, layout, walk
 from cdrmix.ir.build import FLOATS, add, const, mul, reduce
 from cdrmix.ir.nodes import Apply, Cell, Def, DType, Model, Node, Ref
@@ -300,3 +301,11 @@ def test_a_matrix_a_head_is_met_head_by_head() -> None:
     assert found is not None
     assert found.matrix is W
     assert {e, i} & set(W.free) == set()
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda", "rocm", "tenstorrent"])
+def test_a_target_that_computes_in_f32_alone_refuses_another_type(target: str) -> None:
+    lowered = lower(load_text(SPEC), work="bf16")
+    with pytest.raises(UserError, match=f"target {target} does not compute in bf16") as told:
+        emit(lowered, target)
+    assert told.value.help == "`lower` the model with f32"

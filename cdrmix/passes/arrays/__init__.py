@@ -44,8 +44,8 @@ from . import chunks as chunks  # registers its rule
 from .attention import attend, enter
 from .beginnings import states_of, weights_of
 from .calls import as_rows, call
-from .casts import full
-from .draft import Draft, Symbol, own, stored
+from .casts import full, held
+from .draft import Draft, Symbol, data, own, stored
 from .equations import define, moments, take_top
 from .norms import variance_about
 from .scans import after_of, scan
@@ -108,14 +108,15 @@ def lower_to_arrays(
     draft = Draft(cell, mode, traits, windows, uses)
     inputs = tuple(draft.local(i.name) for i in cell.inputs)
     for name, i in zip(inputs, cell.inputs, strict=True):
-        kind = "int" if i.dtype == "pick" else "float"
+        kind = "int" if i.dtype == "pick" else data(i.dtype)
         sizes = tuple(a.size for a in i.axes)
         value = Array("local", arg=name, type=kind, dims=own(sizes), lead=True)  # type: ignore[arg-type]
         draft.symbols[Ref("input", i.name)] = Symbol(value, sizes, (True,) * len(sizes))
     above = tuple((c.name, draft.local(c.name)) for c in cell.carries if c.reads)
     for name_, local in above:
         sizes = tuple(a.size for c in cell.carries if c.name == name_ for a in c.axes)
-        value = Array("local", arg=local, dims=own(sizes), lead=True)
+        (dtype,) = (c.dtype for c in cell.carries if c.name == name_)
+        value = Array("local", arg=local, type=data(dtype), dims=own(sizes), lead=True)
         draft.symbols[Ref("carry", name_)] = Symbol(value, sizes, (True,) * len(sizes))
     draft.missing = lambda ref: _stored(draft, ref)
     draft.scans = Counter(s for stmt in body if isinstance(stmt, Chunk) for s in stmt.states)
@@ -168,15 +169,16 @@ def _stored(draft: Draft, ref: Ref) -> Symbol | None:
         return None
     sizes = tuple(i.axis.size for i in decl.indices)
     if ref.kind == "state":
-        value = draft.let(ref.name, Array("old", arg=ref.name, dims=own(sizes), lead=True))
+        old = Array("old", arg=ref.name, type=data(decl.dtype), dims=own(sizes), lead=True)
+        value = draft.let(ref.name, old)
         return Symbol(value, sizes, (True,) * len(sizes))
     return stored(ref.name, sizes, lead=draft.mode == "rows")
 
 
 def _written(draft: Draft, ref: Ref) -> Array:
     """The output, or a carry this cell writes, in full."""
-    indices = next(d.indices for d in draft.cell.body if isinstance(d, Def) and d.ref == ref)
-    return full(draft.written[ref].over(indices), indices, draft)
+    d = next(d for d in draft.cell.body if isinstance(d, Def) and d.ref == ref)
+    return held(full(draft.written[ref].over(d.indices), d.indices, draft), d.dtype, draft)
 
 
 # --- what is read --------------------------------------------------------------------------------------------------

@@ -17,9 +17,10 @@ from cdrmix.ir.array_statements import Attention, Entry, Side
 from cdrmix.ir.arrays import Array
 from cdrmix.ir.forms import Attend, Scored
 from cdrmix.ir.interp_expr import Frame, expression
-from cdrmix.ir.nodes import Axis, Def, Index, Node, Ref
+from cdrmix.ir.nodes import Axis, Def, DType, Index, Node, Ref
+from cdrmix.ir.types import NARROW
 
-from .casts import full, viewed
+from .casts import bare, full, held, to_float, viewed
 from .draft import Draft, named, refuse
 from .elements import valued
 
@@ -28,7 +29,7 @@ def enter(d: Def, draft: Draft) -> None:
     """This token's entry of a history; its windows, if an expression reads them."""
     history = next(h for h in draft.cell.histories if h.name == d.ref.name)
     draft.say(d.span)
-    value = full(valued(draft, d.value, d.indices), d.indices, draft)
+    value = held(full(valued(draft, d.value, d.indices), d.indices, draft), d.dtype, draft)
     entry = draft.local(f"{history.name}_{'new' if draft.traits.by_weight else 'entry'}")
     past = draft.local(f"{history.name}_past") if draft.traits.resets and draft.mode == "sequence" else None
     ref = Ref("history", history.name)
@@ -36,7 +37,7 @@ def enter(d: Def, draft: Draft) -> None:
     window = there = None
     if ref in draft.uses or draft.mode == "step":
         window, there = draft.local(history.name), draft.local("there")
-        draft.known(ref, window, indices, zero=True)
+        draft.known(ref, window, indices, zero=True, dtype=history.dtype)
         mask = Array("local", arg=there, type="bool", dims=indices[:1], lead=True)
         if history.window.size in draft.masks:
             there = there if draft.traits.resets else None
@@ -58,6 +59,7 @@ def attend(a: Attend, draft: Draft) -> None:
     count = prod(i.axis.size for i in heads)
     queries = tuple(_query(p, heads, count, draft) for p in a.parts)
     sides = [side.made(draft, heads, grouped) for side in (*keys, values)]
+    queries, sides, dtype = _of_one_type(queries, sides, draft)
     bias = None if a.bias is None else _bias(a, heads, draft)
     name = draft.local(a.name)
     found = (*heads, *own)
@@ -65,7 +67,21 @@ def attend(a: Attend, draft: Draft) -> None:
         Attention(name, queries, tuple(sides[:-1]), sides[-1], a.t.axis.size, float(a.scale), bias,
                   tuple(i.axis.size for i in found), (count, values.inner), a.indices, found)
     )  # fmt: skip
-    draft.known(Ref("def", a.name), name, a.indices)
+    result = draft.known(Ref("def", a.name), name, a.indices, dtype=dtype)
+    if dtype != a.dtype and a.dtype in NARROW:
+        draft.define(Ref("def", a.name), draft.let(a.name, held(result, a.dtype, draft)), a.indices)
+
+
+def _of_one_type(
+    queries: tuple[Array, ...], sides: list[Side], draft: Draft
+) -> tuple[tuple[Array, ...], list[Side], DType]:
+    """What an attention is given, and the type that it has: a narrow one where all of it is held so, else f32."""
+    (dtype, *others) = {s.entry.type for s in sides}
+    if not others and dtype in NARROW:
+        found = [bare(q, dtype) for q in queries]  # type: ignore[arg-type]
+        if None not in found:
+            return tuple(q for q in found if q is not None), sides, dtype  # type: ignore[return-value]
+    return queries, [replace(s, entry=to_float(s.entry, draft)) for s in sides], "f32"
 
 
 def _query(part: Scored, heads: Sequence[Index], count: int, draft: Draft) -> Array:

@@ -12,7 +12,7 @@ from cdrmix.ir.array_statements import CallBank, CallPart, Given
 from cdrmix.ir.nodes import Apply, Cell, Index, Input, Ref
 from cdrmix.ir.nodes import Given as Formal
 
-from .casts import full
+from .casts import full, held
 from .draft import Draft, own, refuse
 from .elements import valued
 
@@ -49,7 +49,7 @@ def call(a: Apply, draft: Draft, cells: Mapping[str, Cell]) -> None:
         name = draft.local(a.name)
         out = tuple(x.size for x in cell.out_axes)
         draft.add(CallBank(name, part, pick, given, a.lead, out, indices, rows))
-    draft.known(Ref("def", a.name), name, indices)
+    draft.known(Ref("def", a.name), name, indices, dtype=a.dtype)
 
 
 def _require(a: Apply, rows: bool, draft: Draft) -> None:
@@ -71,4 +71,5 @@ def _given(g: Formal, lead: Sequence[Index], formal: Input, draft: Draft) -> Giv
     if g.lead:  # in the order of the call, from its first
         front = len(lead) if draft.traits.by_weight else max(lead.index(i) for i in g.lead) + 1
     value = full(symbol.over((*g.lead, *inner)), (*lead[:front], *inner), draft, place=formal.dtype == "pick")
+    value = held(value, formal.dtype, draft)
     return Given(value, tuple(i.axis.size for i in inner), tuple(a.size for a in formal.axes), front)

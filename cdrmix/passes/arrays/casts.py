@@ -1,6 +1,7 @@
 """Between the types of arrays, and across the border of a function.
 
-Input: an `Array` and the draft it is in.  Output: the same value as data, as float64, as a truth value, over all axes.
+Input: an `Array` and the draft it is in.  Output: the same value as data, as float64, as a truth value, over all axes;
+as it is held, where that is narrower than what is computed in.
 """
 
 from __future__ import annotations
@@ -8,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from cdrmix.ir.arrays import Array, Type
-from cdrmix.ir.nodes import Index
+from cdrmix.ir.nodes import DType, Index
+from cdrmix.ir.types import NARROW, rounded
 
 from .draft import Draft
 
+_MOVES = frozenset({"view", "permute", "expand", "rename", "at", "slice", "flip", "unit", "spread"})
 BOOLS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not"})
 
 
@@ -24,6 +29,29 @@ def number(value: int | float | bool) -> Array:
 def cast(x: Array, to: Type) -> Array:
     """The value as another type."""
     return x if x.type == to else Array("cast", (x,), None, to, x.dims, x.lead, None, x.absent_is_zero)
+
+
+def held(x: Array, dtype: DType, draft: Draft) -> Array:
+    """The value rounded to the type it is held in; anything but a narrow type changes nothing."""
+    if dtype not in NARROW:
+        return x
+    if x.const is not None:
+        return number(float(rounded(np.asarray(float(x.const)), dtype)))
+    return bare(x, dtype) or cast(to_float(x, draft), dtype)  # type: ignore[arg-type]
+
+
+def bare(x: Array, dtype: DType) -> Array | None:
+    """The value as it was before it was widened from this type; a product of such as one that is rounded at once."""
+    if x.type == dtype:
+        return x
+    if x.op == "cast":
+        return x.args[0] if x.args[0].type == dtype else None
+    if x.op not in _MOVES and not (x.op == "contract" and x.arg.weight is not None):
+        return None
+    found = [bare(a, dtype) for a in (x.args if x.op == "contract" else x.args[:1])]
+    if any(a is None for a in found):
+        return None
+    return replace(x, args=(*found, *x.args[len(found) :]), type=dtype)  # type: ignore[arg-type]
 
 
 def _counted(x: Array) -> Array:

@@ -13,8 +13,9 @@ from itertools import count
 from cdrmix.diagnose import NOWHERE, CompileError, Diagnostic, Span
 from cdrmix.ir import walk
 from cdrmix.ir.array_statements import Let, Mode, Say, Statement, Traits
-from cdrmix.ir.arrays import Array, Local, Stored
-from cdrmix.ir.nodes import Axis, Cell, Index, Node, Ref
+from cdrmix.ir.arrays import Array, Local, Stored, Type
+from cdrmix.ir.nodes import Axis, Cell, DType, Index, Node, Ref
+from cdrmix.ir.types import NARROW
 from cdrmix.ir.walk import Windows
 
 
@@ -122,9 +123,9 @@ class Draft:
         sizes = tuple(i.axis.size for i in indices)
         into[ref] = Symbol(value, sizes, tuple(i in value.dims for i in indices))
 
-    def known(self, ref: Ref, name: Local, indices: Sequence[Index], zero: bool = False) -> Array:
-        """`ref` is the model's data under a name, over all its axes."""
-        value = Array("local", arg=name, dims=tuple(indices), lead=True, absent_is_zero=zero)
+    def known(self, ref: Ref, name: Local, indices: Sequence[Index], zero: bool = False, dtype: DType = "f32") -> Array:
+        """`ref` is the model's data under a name, over all its axes; `dtype` is what it is held in."""
+        value = Array("local", arg=name, type=data(dtype), dims=tuple(indices), lead=True, absent_is_zero=zero)
         sizes = tuple(i.axis.size for i in indices)
         self.symbols[ref] = Symbol(value, sizes, (True,) * len(sizes))
         return value
@@ -147,6 +148,11 @@ class Draft:
     def all(self) -> tuple[Statement, ...]:
         """Every statement, ranges first."""
         return (*self.prelude, *self.statements)
+
+
+def data(dtype: DType) -> Type:
+    """The type of the model's data that is held in `dtype`."""
+    return dtype if dtype in NARROW else "float"  # type: ignore[return-value]
 
 
 def named(name: Local, value: Array) -> Array:

@@ -13,8 +13,9 @@ from cdrmix.ir.arrays import Array, Type, union
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import TOKENS, Index, Node
 from cdrmix.ir.ops import OPS
+from cdrmix.ir.types import NARROW
 
-from .casts import number, tensor, to_bool, to_exact, to_float, to_int
+from .casts import held, number, tensor, to_bool, to_exact, to_float, to_int
 from .draft import Draft
 from .reads import clipped, read
 from .sums import count_of, sum_of
@@ -65,7 +66,10 @@ def _context(n: Node, draft: Draft) -> Array:
 
 @rule("read")
 def _read(n: Node, draft: Draft) -> Array:
-    return read(n, draft, lowered)
+    x = read(n, draft, lowered)
+    if n.arg.ref.kind == "param":
+        x = held(x, next(p.dtype for p in draft.cell.params if p.name == n.arg.ref.name), draft)
+    return to_float(x, draft) if x.type in NARROW else x
 
 
 # --- elementwise ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from cdrmix.ir.array_statements import Let, Moments, TopK
 from cdrmix.ir.arrays import Array
 from cdrmix.ir.nodes import Def, Ref, Top
 
-from .casts import full, ordered
+from .casts import full, held, ordered
 from .draft import Draft
 from .elements import valued
 
@@ -19,7 +19,7 @@ from .elements import valued
 def define(d: Def, draft: Draft) -> None:
     """`name = expression`; a name for what has one already costs no line."""
     draft.say(d.span)
-    value = ordered(valued(draft, d.value, d.indices), d.indices)
+    value = held(ordered(valued(draft, d.value, d.indices), d.indices), d.dtype, draft)
     hint = d.ref.name + {"next": "_next", "carry": "_out"}.get(d.ref.kind, "")
     value = _renamed(value, hint, draft)
     if value.type == "number" or value.op == "local":

@@ -16,7 +16,7 @@ from cdrmix.ir.forms import Coupled, Elementwise, MaxPlus, Sequential
 from cdrmix.ir.forms import Delay as Delayed
 from cdrmix.ir.nodes import Def, Index, Node, Ref, State, Top
 
-from .casts import full, ordered, to_float
+from .casts import full, held, ordered, to_float
 from .draft import Draft, Symbol
 from .elements import valued
 from .equations import define, take_top
@@ -56,7 +56,8 @@ def beginning(draft: Draft, state: State) -> Array | None:
 
 def after_of(draft: Draft, state: State) -> Array:
     """A state after each token, in full."""
-    return full(draft.symbol(Ref("next", state.name)).over(state.indices), state.indices, draft)
+    after = full(draft.symbol(Ref("next", state.name)).over(state.indices), state.indices, draft)
+    return held(after, state.dtype, draft)
 
 
 def _settle(draft: Draft, state: State, after: Local, begin: Array | None) -> None:
@@ -81,7 +82,7 @@ def _(stmt: Delayed, draft: Draft) -> None:
     begin = beginning(draft, state)
     before = draft.local(state.name)
     draft.add(Delay(before, state.name, after, begin))
-    draft.known(Ref("state", state.name), before, state.indices)
+    draft.known(Ref("state", state.name), before, state.indices, dtype=state.dtype)
 
 
 @scan.register

@@ -13,11 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+from cdrmix.ir import types
 from cdrmix.ir.arrays import Array, Contract, Type, union
 from cdrmix.ir.build import FLOATS
-from cdrmix.ir.nodes import TOKENS, Index, Node, Param
+from cdrmix.ir.nodes import TOKENS, DType, Index, Node, Param
+from cdrmix.ir.types import NARROW, matrix_product
 
-from .casts import alike, number, ordered, tensor, to_exact, to_float, to_int
+from .casts import alike, held, number, ordered, tensor, to_exact, to_float, to_int
 from .draft import Draft
 
 Lower = Callable[[Node, Draft], Array]
@@ -43,6 +45,9 @@ def sum_of(n: Node, draft: Draft, lower: Lower) -> Array:
         (x,) = alike([lower(n.args[0], draft)], draft)
         if x.type != "number" and set(bound) <= set(x.dims):
             return _along(x, bound, "mean")
+    product = matrix_product(n)
+    if product is not None and (dtype := _param_type(product.matrix, draft)) in NARROW:
+        return _rounded_product(product, dtype, bound, draft, lower)
     total = _sum(n.args[0], bound, draft, lower)
     for i in bound if n.op == "mean" else ():
         total = _scaled(total, count_of(i, draft), "div", draft)
@@ -173,6 +178,11 @@ def _param(n: Node, draft: Draft) -> Param | None:
     return next(p for p in draft.cell.params if p.name == n.arg.ref.name)
 
 
+def _param_type(n: Node, draft: Draft) -> DType:
+    p = _param(n, draft)
+    return "f32" if p is None else p.dtype
+
+
 def _plain_matrix(
     n: Node, p: Param, places: list[Index], bound: tuple[Index, ...], outs: list[Index]
 ) -> Contract | None:
@@ -205,6 +215,7 @@ def _weighted(factors: Sequence[Node], bound: tuple[Index, ...], draft: Draft, l
     x = ordered(x, (*m.groups, *middle, *m.along))
     dims = (*m.groups, *middle, *m.outs)
     matrix = replace(draft.symbol(weight.arg.ref).value, dims=(*m.groups, *m.outs, *m.along))
+    matrix = to_float(held(matrix, _param_type(weight, draft), draft), draft)
     product = Array("contract", (matrix, x), m, "float", dims, True)
     if draft.traits.by_weight and not m.groups and len(m.along) == 1:
         return _named(weight.arg.ref.name, product, m, middle, draft)
@@ -219,6 +230,26 @@ def _named(weight: str, product: Array, m: Contract, middle: tuple[Index, ...], 
     name = draft.let(f"{weight}_x", replace(product, dims=(*middle, flat), arg=replace(m, outs=(flat,))))
     old, new = [[i.axis.size for i in (*middle, *outs)] for outs in ((flat,), m.outs)]
     return Array("view", (name,), (tuple(old), tuple(new)), "float", (*middle, *m.outs), True)
+
+
+def _rounded_product(
+    product: types.Product, dtype: DType, bound: tuple[Index, ...], draft: Draft, lower: Lower
+) -> Array:
+    """A value that meets a narrow matrix: rounded as one, and the sum is not."""
+    x = _product([to_float(lower(f, draft), draft) for f in product.operand], draft)
+    x = to_float(held(tensor(x, draft), dtype, draft), draft)
+    weight = product.matrix
+    m = _matrix(weight, [weight, *product.operand], bound, draft)
+    if m is not None and x.lead and {*m.along} <= set(x.dims) and (draft.mode != "rows" or x.dims == m.along):
+        middle = tuple(d for d in x.dims if d not in m.along)
+        matrix = replace(draft.symbol(weight.arg.ref).value, dims=(*m.outs, *m.along))
+        args = (to_float(held(matrix, dtype, draft), draft), ordered(x, (*middle, *m.along)))
+        found = Array("contract", args, m, "float", (*middle, *m.outs), True)
+    else:
+        found = _total(alike([lower(weight, draft), x], draft), bound, draft)
+    for f in product.outer:
+        found = _scaled(found, lower(f, draft), "mul", draft)
+    return found
 
 
 # --- other sums ----------------------------------------------------------------------------------------------------
