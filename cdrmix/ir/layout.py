@@ -86,6 +86,11 @@ def planes(decl: Param | Buffer, shape: tuple[int, ...]) -> dict[str, Entry]:
     return ENCODINGS[decl.stored if isinstance(decl, Param) else "f32"].planes(shape)
 
 
+def scaled(p: Param) -> bool:
+    """Whether a parameter is held with scales along its rows."""
+    return ENCODINGS[p.stored].group is not None
+
+
 def slots(model: Model) -> list[Slot]:
     """Every state and history."""
     found = []

@@ -39,10 +39,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     internals.compile_for_cpu(host.compile_object)
     folder = Path(request["folder"])
     sys.path.insert(0, str(folder / "source"))
-    program, stream, stored = (
-        importlib.import_module(name) for name in ("program", "cdrmix_tinygrad.stream", "cdrmix_tinygrad.stored")
+    program, stream, encodings = (
+        importlib.import_module(name) for name in ("program", "cdrmix_tinygrad.stream", "cdrmix_tinygrad.encodings")
     )
-    weights = stored.read_stored(folder / "weights.safetensors")
+    weights, _ = encodings.read_file(folder / "weights.safetensors")
     ids = np.array(request["ids"])
     one = stream.Stream(program, weights)
     stepped = [one.step(ids[n : n + 1])[0] for n in range(len(ids))]

@@ -49,6 +49,7 @@ def emit_program(program: Program) -> dict[str, str]:
     for f in sorted(folder.iterdir(), key=lambda f: f.name):
         if f.name.endswith(".py"):
             found[f"{FOLDER}/{f.name}"] = f.read_text(encoding="utf-8")
+    found[f"{FOLDER}/encodings.py"] = files("cdrmix.runtime").joinpath("encodings.py").read_text(encoding="utf-8")
     return found
 
 

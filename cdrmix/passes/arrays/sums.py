@@ -16,6 +16,7 @@ from math import prod
 from cdrmix.ir import types
 from cdrmix.ir.arrays import Array, Contract, Type, union
 from cdrmix.ir.build import FLOATS
+from cdrmix.ir.layout import scaled
 from cdrmix.ir.nodes import TOKENS, DType, Index, Node, Param
 from cdrmix.ir.types import NARROW, matrix_product
 
@@ -166,7 +167,7 @@ def _matrix(n: Node, factors: Sequence[Node], bound: tuple[Index, ...], draft: D
     groups = kept[: len(kept) - len(outs)]
     if set(outs) & {*bound, *groups} or set(places) != {*kept, *bound}:
         return None
-    if p.stored == "i8" and prod(i.axis.size for i in bound) != p.indices[-1].axis.size:
+    if scaled(p) and prod(i.axis.size for i in bound) != p.indices[-1].axis.size:
         return None
     along = tuple(i for i in places if i in bound)
     return Contract(bound, 0, tuple(groups), tuple(outs), along)
