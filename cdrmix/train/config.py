@@ -74,7 +74,7 @@ class TrainConfig(_OfSpec):
     """One training run.  `batch` sequences of `context` tokens make a step, in `accumulate` equal parts.
 
     `checkpoint` holds the weights to start from.  With `carry_state` the sequences are lanes through documents, and a
-    sequence begins with the state that the one before it in its lane ended with.
+    sequence begins with the state that the one before it in its lane ended with.  `work` is the type of activations.
     """
 
     spec: Path
@@ -88,6 +88,7 @@ class TrainConfig(_OfSpec):
     context: Positive | None = None
     accumulate: Positive = 1
     carry_state: bool = False
+    work: Literal["f32", "bf16"] = "f32"
     seed: Seed = 0
     optim: OptimConfig = OptimConfig()
     log_every: Positive = 10

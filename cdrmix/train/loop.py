@@ -43,7 +43,7 @@ class Trainer:
             raise UserError(
                 f"batch {config.batch} does not divide into {config.accumulate} parts", "change `accumulate`"
             )
-        self.placement = Placement(threads=config.threads)
+        self.placement = Placement(work=config.work, threads=config.threads)
         self.placement.prepare()
         model = load(config.spec, config.set, options=config.options)
         lowered = lower(model, work=self.placement.work)

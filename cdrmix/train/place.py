@@ -25,7 +25,8 @@ _MOST = (1 << 31) - 1
 class Placement:
     """A device, the type of activations, and the processes over which parameters and the optimiser's state lie.
 
-    One process on a CPU in f32 is the only one there is: both lie in it whole.  `threads` None: as many as torch takes.
+    One process on a CPU is the only one there is: both lie in it whole.  Parameters are f32 whatever `work` is: the
+    module rounds them where it uses them narrower.  `threads` None: as many as torch takes.
     """
 
     device: str = "cpu"
@@ -34,8 +35,9 @@ class Placement:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name, only in (("device", "cpu"), ("work", "f32"), ("processes", 1)):
-            if (asked := getattr(self, name)) != only:
+        for name, known in (("device", ["cpu"]), ("work", ["f32", "bf16"]), ("processes", [1])):
+            if (asked := getattr(self, name)) not in known:
+                only = " or ".join(map(str, known))
                 raise UserError(f"a module cannot be placed with `{name}` {asked}", f"`{name}` is {only}")
 
     def prepare(self) -> None:

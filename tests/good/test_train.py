@@ -41,20 +41,32 @@ def losses(run: Path) -> list[float]:
     return [r["loss"] for r in read_metrics(run / "metrics.jsonl") if "loss" in r]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_resumed_run_is_bitwise_an_uninterrupted_one(tmp_path: Path, accumulate: int) -> None:
-    Trainer(config(tmp_path, "whole", accumulate=accumulate)).train()
+@pytest.mark.parametrize("how", [{}, {"accumulate": 2}, {"work": "bf16"}, {"work": "bf16", "carry_state": True}])
+def test_a_resumed_run_is_bitwise_an_uninterrupted_one(tmp_path: Path, how: dict[str, object]) -> None:
+    Trainer(config(tmp_path, "whole", **how)).train()
     # the stopped run is the same run cut after its checkpoint of step 4: the rate depends on the last step
-    cut = Trainer(config(tmp_path, "cut", accumulate=accumulate))
+    cut = Trainer(config(tmp_path, "cut", **how))
     while cut.step < 4:
         cut.train_step(cut.step)
         cut.step += 1
     cut.save()
     del cut
-    Trainer(config(tmp_path, "cut", accumulate=accumulate), resume=True).train()
+    Trainer(config(tmp_path, "cut", **how), resume=True).train()
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")[4:]
     one, two = (load_file(tmp_path / run / "last" / "weights.safetensors") for run in ("whole", "cut"))
     assert all((one[name] == two[name]).all() for name in one)
+
+
+def test_a_run_in_bf16_keeps_its_weights_in_f32_and_learns_as_one_in_f32_does(tmp_path: Path) -> None:
+    Trainer(config(tmp_path, "narrow", steps=20, work="bf16")).train()
+    Trainer(config(tmp_path, "wide", steps=20)).train()
+    assert {str(x.dtype) for x in load_file(tmp_path / "narrow" / "last" / "weights.safetensors").values()} == {
+        "torch.float32"
+    }
+    narrow, wide = losses(tmp_path / "narrow"), losses(tmp_path / "wide")
+    assert narrow != wide
+    assert narrow[:10] == pytest.approx(wide[:10], rel=0.03)
+    assert narrow[-1] == pytest.approx(wide[-1], rel=0.1)
 
 
 def test_training_learns_and_reports(tmp_path: Path) -> None:
