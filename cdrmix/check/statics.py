@@ -45,8 +45,10 @@ STATIC_FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
     **{name: (row.arity, row.numpy) for name, row in FUNCTIONS.items() if row.numpy},
     "floor": (1, math.floor),
     "ceil": (1, math.ceil),
+    "round": (1, round),
 }
-"""What a static expression may call: every elementwise function of the language, and rounding."""
+"""What a static expression may call: every elementwise function of the language, and rounding,
+to whole numbers (`round` of a half to the even one)."""
 
 RESERVED = frozenset({*CONTEXT, *RUNTIME, *STATIC_FUNCTIONS, *REDUCTIONS, "top", "softmax", "carried"})
 """Names the language gives a meaning, so that no op, `let` or setting may take them (`layers` is a usual setting)."""

@@ -57,6 +57,7 @@ def value(text: str) -> tuple[Static | None, Report]:
         ("max(two, 3) - min(1, 2)", 2),
         ("sqrt(9)", 3.0),
         ("floor(2.7) + ceil(2.1)", 5),
+        ("round(2.5) + 10*round(3.5) + 100*round(-0.4)", 42),
         ("abs(-3)", 3),
         ("exp(0) + log(1)", 1.0),
         ("1 < 2", True),

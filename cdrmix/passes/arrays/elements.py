@@ -127,7 +127,7 @@ def _arithmetic(n: Node, draft: Draft) -> Array:
     kind = _type(n, found)
     if n.op in ("floordiv", "mod") and kind == "float":
         found[0] = tensor(found[0], draft)
-    if n.op == "logaddexp":
+    if OPS[n.op].surface == n.op and n.op not in ("max", "min"):  # a function, which libraries have of tensors alone
         found = [tensor(x, draft) for x in found]
         kind = _type(n, found)
     return elementwise(n.op, found, kind, draft, _vanishes(n, found))

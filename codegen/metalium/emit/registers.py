@@ -57,8 +57,8 @@ _BINARY = {
     "and": "multiply",
     "floordiv": "divide",
 }
-_SPARE = {"silu": "silu", "softplus": "softplus", "logaddexp": "log_add_exp", "mod": "modulo"}
-"""Functions that need a register besides their operands'."""
+_SPARE = {"silu": ("silu", 1), "softplus": ("softplus", 1), "logaddexp": ("log_add_exp", 1), "mod": ("modulo", 1)}
+"""Functions that need registers besides their operands', and how many."""
 _BROADCAST = {"add": "add", "sub": "subtract", "mul": "multiply"}
 _POWERS = {2.0: ("square",), 0.5: ("square_root",), -0.5: ("reciprocal_root",), -1.0: ("reciprocal",), 1.0: ()}
 _TRUTH = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not"})
@@ -124,7 +124,7 @@ class _Registers:
         mixed = any(self.filling(a) not in (own, "number") for a in e.args)
         needs = sorted((self.need(a) for a in e.args), reverse=True)
         most = max(n + held for held, n in enumerate(needs))
-        return max(most, len(e.args) + (e.op in _SPARE)) + mixed
+        return max(most, len(e.args) + _SPARE.get(e.op, ("", 0))[1]) + mixed
 
     # --- registers -------------------------------------------------------------------------------------------------
     def take(self) -> int:
@@ -176,12 +176,16 @@ class _Registers:
     def unary(self, e: Node) -> int:
         out = self.value(e.args[0])
         if e.op in _SPARE:
-            spare = self.take()
-            self.call(_SPARE[e.op], out, spare)
-            self.release(spare)
+            self.with_spares(e.op, out)
         else:
             self.call(_UNARY[e.op], out)
         return out
+
+    def with_spares(self, op: str, *operands: int) -> None:
+        name, count = _SPARE[op]
+        spares = [self.take() for _ in range(count)]
+        self.call(name, *operands, *spares)
+        self.release(*spares)
 
     def binary(self, e: Node) -> int:
         left, right = e.args
@@ -197,9 +201,7 @@ class _Registers:
                 if operand.op not in _TRUTH:
                     self.call("is_not_zero", register)
         if e.op in _SPARE:
-            spare = self.take()
-            self.call(_SPARE[e.op], a, b, spare)
-            self.release(spare)
+            self.with_spares(e.op, a, b)
         else:
             self.call(_BINARY[e.op], a, b, a)
         if e.op == "floordiv":
