@@ -14,6 +14,7 @@ from math import prod
 from cdrmix.codegen.c.rules import ATOM, PRODUCT, TOTAL, Text
 
 from cdrmix.ir.nodes import Index, Node
+from cdrmix.ir.places import strides
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,9 @@ class Held:
         """One value."""
         return f"cdr_at_{self.encoding}({base}, {place}, {self.row})"
 
-    def address(self, base: str, place: str) -> str:
+    def address(self, base: str, place: Text) -> str:
         """The rows from a place on, the first element of one."""
-        return base if place == "0" else f"cdr_on_{self.encoding}({base}, {place}, {self.row})"
+        return base if place.value == 0 else f"cdr_on_{self.encoding}({base}, {place.c}, {self.row})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +63,29 @@ def sizes(n: Node) -> list[int]:
 
 def flat(indices: Sequence[Text], of: Sequence[int]) -> Text:
     """The row-major place of `indices` in axes of the sizes `of`."""
-    fixed, terms = 0, list[str]()
-    for p, index in enumerate(indices):
-        step = prod(of[p + 1 :])
-        if index.c.isdigit():
-            fixed += int(index.c) * step
-        elif step == 1:
-            terms.append(index.inside(PRODUCT))
+    fixed, terms = 0, list[Text]()
+    for index, step in zip(indices, strides(of), strict=True):
+        if index.value is not None and index.value >= 0:
+            fixed += index.value * step
         else:
-            terms.append(f"{index.inside(PRODUCT)} * {step}")
+            one = index.inside(PRODUCT)
+            terms.append(Text(one) if step == 1 else Text(f"{one} * {step}", PRODUCT))
     if fixed or not terms:
-        terms.append(str(fixed))
-    if len(terms) > 1:
-        return Text(" + ".join(terms), TOTAL)
-    return Text(terms[0], PRODUCT if " * " in terms[0] else ATOM)
+        terms.append(number(fixed))
+    return terms[0] if len(terms) == 1 else Text(" + ".join(t.c for t in terms), TOTAL)
+
+
+def number(value: int) -> Text:
+    """A whole number, not negative."""
+    return Text(str(value), ATOM, value)
+
+
+ZERO = number(0)
+
+
+def address(base: str, place: Text) -> str:
+    """The address of an element."""
+    return base if place.value == 0 else f"&{base}[{place.c}]"
 
 
 def stride(n: Node, i: Index, ring: Ring | None = None) -> int | None:

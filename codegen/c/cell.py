@@ -11,7 +11,7 @@ from math import prod
 from pathlib import PurePath
 
 from cdrmix.codegen.c import patterns, structs
-from cdrmix.codegen.c.access import Held, Ring, Storage, flat
+from cdrmix.codegen.c.access import ZERO, Held, Ring, Storage, address, flat
 from cdrmix.codegen.c.names import Scope, comment
 from cdrmix.codegen.c.nest import Nest, Surroundings
 from cdrmix.codegen.c.patterns import Target
@@ -272,7 +272,7 @@ class CellWriter:
         nest.open(stmt.over)
         nest.line(f"{source}[{nest.named[stmt.over].c}] = {nest.expression(stmt.source, 'f').c};")
         nest.close(depth)
-        at = flat([nest.named[i] for i in lead] + [Text("0")], [i.axis.size for i in (*lead, stmt.k)]).inside(TOTAL)
+        at = flat([*(nest.named[i] for i in lead), ZERO], walk.sizes((*lead, stmt.k))).inside(TOTAL)
         nest.line(f"cdr_top({source}, {nest.extent(stmt.over)}, {size}, {values} + {at}, {picks} + {at});")
         self.lines += nest.lines()
 
@@ -320,8 +320,7 @@ class CellWriter:
         return base
 
     def address(self, nest: Nest, base: str, lead: tuple[Index, ...], each: int) -> str:
-        at = flat([nest.named[i] for i in lead] + [Text("0")], [*(i.axis.size for i in lead), each])
-        return base if at.c == "0" else f"&{base}[{at.c}]"
+        return address(base, flat([*(nest.named[i] for i in lead), ZERO], [*walk.sizes(lead), each]))
 
 
 def signature(function: str, parameters: list[str]) -> list[str]:

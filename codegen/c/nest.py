@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from cdrmix.codegen.c.access import Held, Storage, flat, ring_place, sizes, stride
+from cdrmix.codegen.c.access import ZERO, Held, Storage, address, flat, number, ring_place, sizes, stride
 from cdrmix.codegen.c.names import Scope
-from cdrmix.codegen.c.rules import ELEMENTWISE, TYPES, UNARY, Kind, Text, operand_kinds
+from cdrmix.codegen.c.rules import ATOM, ELEMENTWISE, TYPES, UNARY, Kind, Text, operand_kinds
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
@@ -152,14 +152,12 @@ class Nest:
     def address(self, n: Node, *zero: Index) -> str:
         """The address of a read's element at the first value of some indices."""
         kept = dict(self.named)
-        self.named.update(dict.fromkeys(zero, Text("0")))
-        place = self.place(n).c
+        self.named.update(dict.fromkeys(zero, ZERO))
+        place = self.place(n)
         self.named.clear()
         self.named.update(kept)
         storage = self.around.storage(n.arg.ref)
-        if storage.held is not None:
-            return storage.held.address(storage.base, place)
-        return storage.base if place == "0" else f"&{storage.base}[{place}]"
+        return (storage.held.address if storage.held is not None else address)(storage.base, place)
 
     def place(self, n: Node) -> Text:
         storage = self.around.storage(n.arg.ref)
@@ -176,7 +174,7 @@ class Nest:
         """The slot of an entry by its age, computed where the age is known."""
         ring = self.around.storage(n.arg.ref).ring
         assert ring is not None
-        if text.c == "0":
+        if text.value == 0:
             return Text(ring.head)
         there = self.outer(self.depth(age))
         key: tuple[Node, Kind] = (Node("read", (age,), n.arg.ref), "i")
@@ -258,7 +256,7 @@ class Nest:
             if before:
                 self.declare("float", name, "0.0f")
             self.open(*before)
-            self.named[i] = Text("0")
+            self.named[i] = ZERO
             value = f"cdr_dot({self.address(pair[0], i)}, {self.address(pair[1], i)}, {self.extent(i)})"
             if not before:
                 return self.declare("const float", name, value)
@@ -330,8 +328,10 @@ def heavy(n: Node) -> bool:
 def literal(value: float | int | bool, want: Kind) -> Text:
     """A number in C."""
     if want == "i":
-        number = int(value)
-        return Text(str(number), UNARY if number < 0 else 5) if abs(number) < 1 << 31 else Text(f"INT64_C({number})")
+        whole = int(value)
+        if abs(whole) >= 1 << 31:
+            return Text(f"INT64_C({whole})")
+        return number(whole) if whole >= 0 else Text(str(whole), UNARY, whole)
     single = want == "f"
     with np.errstate(over="ignore"):
         number_ = np.float32(value) if single else np.float64(value)
@@ -341,7 +341,7 @@ def literal(value: float | int | bool, want: Kind) -> Text:
         return Text("INFINITY") if number_ > 0 else Text("-INFINITY", UNARY)
     text = str(number_)
     text = text if any(c in text for c in ".en") else f"{text}.0"
-    return Text(text + ("f" if single else ""), UNARY if text.startswith("-") else 5)
+    return Text(text + ("f" if single else ""), UNARY if np.signbit(number_) else ATOM)
 
 
 def braced(head: str, lines: list[str]) -> list[str]:

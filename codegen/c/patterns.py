@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cdrmix.codegen.c.access import flat
+from cdrmix.codegen.c.access import ZERO, address, flat
 from cdrmix.codegen.c.nest import Nest, lightweight, literal, values
 from cdrmix.codegen.c.rules import Text
 
@@ -43,11 +43,10 @@ class Target:
 
     def address(self, nest: Nest, indices: Sequence[Index], zero: Sequence[Index]) -> str:
         """The address of that element."""
-        place = self.place(nest, indices, zero).c
-        return self.base if place == "0" else f"&{self.base}[{place}]"
+        return address(self.base, self.place(nest, indices, zero))
 
     def place(self, nest: Nest, indices: Sequence[Index], zero: Sequence[Index]) -> Text:
-        at = [Text("0") if i in zero else nest.named[i] for i in indices]
+        at = [ZERO if i in zero else nest.named[i] for i in indices]
         of = [i.axis.size for i in indices]
         if self.before is None:
             return flat(at, of)

@@ -25,10 +25,11 @@ ATOM, UNARY, PRODUCT, TOTAL, LOOSE = 5, 4, 3, 2, 1
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A C expression and how tightly it binds."""
+    """A C expression and how tightly it binds; `value` where it is a whole number that is known."""
 
     c: str
     binds: int = ATOM
+    value: int | None = None
 
     def inside(self, least: int) -> str:
         """The expression where it must bind at least so tightly."""
@@ -49,7 +50,7 @@ def _compare(sign: str) -> Rule:
         given = [Text(f"cdr_number({t.c})") if m.dtype == "bool" else t for m, t in zip(n.args, args, strict=True)]
         a, b = (text.inside(TOTAL) for text in given)
         if n.args[0] == n.args[1] and n.args[0].dtype not in FLOATS:  # compilers warn of `i < i`
-            return Text("1" if "=" in sign and sign != "!=" else "0")
+            return Text("1" if n.op in ("eq", "le", "ge") else "0")
         return Text(f"{a} {sign} {b}", LOOSE)
 
     return rule
