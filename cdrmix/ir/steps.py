@@ -84,10 +84,10 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step.  `span` and `text` are of the equation that it is of."""
+    """One step.  `span` and `texts` are of the equations that it is of."""
 
     span: Span = field(default=NOWHERE, compare=False, kw_only=True)
-    text: str = field(default="", kw_only=True)
+    texts: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def parts(self) -> Parts:

@@ -16,6 +16,7 @@ from typing import Any
 
 from cdrmix.codegen.c.access import Held
 from cdrmix.codegen.c.names import Scope, comment
+from cdrmix.codegen.c.rules import Text
 
 from cdrmix.ir import walk
 from cdrmix.ir.nodes import Buffer, Cell, Node, Param, Part, Stmt
@@ -147,7 +148,9 @@ def advance(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
     lines = []
     for d in tensors_of(shape.cell):
         member, each, how = f"w.{shape.weight_members[d.name]}", walk.size(d.indices), held(d)
-        lines.append(f"  {member} = {how.address(member, f'e * {each}')};" if how else f"  {member} += e * {each};")
+        lines.append(
+            f"  {member} = {how.address(member, Text(f'e * {each}'))};" if how else f"  {member} += e * {each};"
+        )
     for p in shape.cell.parts:
         if (inner := shapes[p.cell]).weights:
             member = f"w.{shape.weight_members[p.name]}"

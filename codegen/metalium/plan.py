@@ -64,6 +64,14 @@ class Array:
     memory: Memory = "scratch"
     offset: int = -1
 
+    @property
+    def words(self) -> int:
+        """32-bit words of the whole array."""
+        if self.layout == "flat":
+            return prod(self.shape)
+        rows, columns = self.shape[-2:]
+        return prod(self.shape[:-2]) * -(-rows // TILE) * -(-columns // TILE) * TILE * TILE
+
 
 # --- the machine's own steps ---------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)

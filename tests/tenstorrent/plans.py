@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from cdrmix.codegen.metalium import plan
 from cdrmix.codegen.metalium.artefact import runtime_files
-from cdrmix.codegen.metalium.emit.buffers import words
 from cdrmix.codegen.metalium.emit.kernels import emit_kernels
 from cdrmix.codegen.metalium.emit.launch import launch_description
 from cdrmix.codegen.metalium.tiles import tilise
@@ -104,8 +103,10 @@ def bank(cores: int) -> plan.Program:
         right = form.Streamed("F", whole("picks", 2, place))
         text = f"{n}[i] = sum[k](F[picks[{place}], i, k]*x[k])"
         steps += [
-            form.Product((f"{n}_hi", f"{n}_lo"), (), (), (i,), (k,), (load("hi", k), load("lo", k)), right, text=text),
-            form.Map(n, (i,), op("add", 0, 1), (load(f"{n}_hi", i), load(f"{n}_lo", i)), text=text),
+            form.Product(
+                (f"{n}_hi", f"{n}_lo"), (), (), (i,), (k,), (load("hi", k), load("lo", k)), right, texts=(text,)
+            ),
+            form.Map(n, (i,), op("add", 0, 1), (load(f"{n}_hi", i), load(f"{n}_lo", i)), texts=(text,)),
             plan.Gather(f"{n}_all", n) if cores > 1 else form.Copy(f"{n}_all", (i,), load(n, i)),
         ]
     e = index("e", 6)
@@ -126,7 +127,7 @@ def placed(program: plan.Program) -> plan.Program:
     arrays = {}
     for name, array in program.arrays.items():
         arrays[name] = replace(array, offset=ends[array.memory])
-        held = words(array) if array.split is None else words(array) // array.split.lead * array.split.each
+        held = array.words if array.split is None else array.words // array.split.lead * array.split.each
         ends[array.memory] += -(-held * 4 // 64) * 64
     return replace(program, arrays=arrays, scratch_bytes=ends["scratch"], state_bytes=ends["state"])
 

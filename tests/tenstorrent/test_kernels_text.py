@@ -71,7 +71,7 @@ def test_every_function_comes_from_an_included_header(role: str) -> None:
 
 def test_a_text_cannot_leave_its_comment() -> None:
     program = placed(bank(1))
-    step = replace(program.steps[0], text="x = 1 \\\n  #error // \r\n*/ int y; \\")  # type: ignore[type-var]
+    step = replace(program.steps[0], texts=("x = 1 \\\n  #error // \r\n*/ int y; \\",))  # type: ignore[type-var]
     text = emit_kernels(model_of(replace(program, steps=(step, *program.steps[1:]))))["kernels/bank_writer.cpp"]
     for line in text.splitlines():
         assert "#error" not in line or line.lstrip().startswith("//")

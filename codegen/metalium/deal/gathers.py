@@ -29,7 +29,7 @@ def with_gathers(program: Program, splits: Mapping[str, Split]) -> tuple[dict[st
             if name not in whole:
                 whole[name] = fresh(f"{name}_all", arrays)
                 arrays[whole[name]] = replace(arrays[name], name=whole[name], split=None, memory="scratch", offset=-1)
-                steps.append(Gather(whole[name], name, text=f"{name} of all cores"))
+                steps.append(Gather(whole[name], name, texts=(f"{name} of all cores",)))
         needed = {name: whole[name] for name in beyond(step, mine, program, splits)}
         steps.append(step.reading(needed))
         for name in step.parts.outs:
@@ -71,7 +71,7 @@ def with_entries(program: Program) -> Program:
             steps.append(replace(step, out=entry, place=None))
             at = tuple(build.index(i) for i in step.indices) or (build.const(0),)
             load = Load(entry, shape, at)
-            steps.append(Copy(step.out, step.indices, load, step.place, span=step.span, text=step.text))
+            steps.append(Copy(step.out, step.indices, load, step.place, span=step.span, texts=step.texts))
         else:
             steps.append(step)
     return replace(program, arrays=arrays, steps=tuple(steps))

@@ -15,9 +15,9 @@ from cdrmix.ir.nodes import Index, Node
 from cdrmix.ir.places import bounds, regular, strides, terms_of
 from cdrmix.ir.steps import Load
 
-from ..plan import Array, Split
-from .buffers import Setting, words
-from .names import index_name, share_name
+from .amounts import ZERO, Amount
+from .buffers import Setting
+from .names import index_name
 from .places import Rule, groups_of, load_rule, step_of
 from .registers import bits
 
@@ -90,7 +90,7 @@ class Block:
         self.put(f"{head} {{".lstrip())
         self.depth += 1
 
-    def open_each(self, groups: Groups, first: str, count: str) -> None:
+    def open_each(self, groups: Groups, first: Amount, count: Amount) -> None:
         """Begin a function of each element; its end takes `");"` behind the brace."""
         names = ", ".join(f"int32_t {group_name(g)}" if g else "int32_t" for g in groups)
         head = f"{self.use('each_element')}<{box(groups)}>({first}, {count}"
@@ -159,13 +159,13 @@ class Block:
         return f"{self.array(n.arg.ref.name)}.whole({joined([*parts, *map(self.whole, terms)], base)})"
 
     # --- elements --------------------------------------------------------------------------------------------------
-    def element(self, rule: Rule, groups: Groups, counter: str | None = None) -> str:
+    def element(self, rule: Rule, groups: Groups, counter: Amount | None = None) -> str:
         """The element of a rule in terms of groups' names; `counter` stands for the only group."""
         parts = []
         for group in groups:
             step = rule.steps.get(group[-1], 0) if group else 0
-            if step and counter != "0":
-                parts.append(scaled(counter or group_name(group), step))
+            if step and counter != ZERO:
+                parts.append(scaled(group_name(group) if counter is None else str(counter), step))
         parts += map(self.whole, rule.terms)
         if rule.tiled is not None:
             row, column, across = rule.tiled
@@ -188,7 +188,7 @@ class Block:
         return function(groups, self.word(load, rule, groups), {*rule.indices(), *condition(load)})
 
     # --- whole pages -----------------------------------------------------------------------------------------------
-    def take(self, page: str, load: Load, indices: Sequence[Index], first: str, count: str) -> None:
+    def take(self, page: str, load: Load, indices: Sequence[Index], first: Amount, count: Amount) -> None:
         """Elements first ... of a load, in the order of `indices`, into a page."""
         rule = load_rule(self.setting.program.arrays[load.array], load)
         name = self.array(load.array)
@@ -205,7 +205,7 @@ class Block:
             way = "runs" if step == 1 and long else "repeats" if step == 0 and long else "elements"
             self.call(f"take_{way}", page, name, first, count, functions=[self.place(rule, groups)], over=groups)
 
-    def give(self, rule: Rule, page: str, indices: Sequence[Index], first: str, count: str) -> None:
+    def give(self, rule: Rule, page: str, indices: Sequence[Index], first: Amount, count: Amount) -> None:
         """A page into an array."""
         name, groups = self.array(rule.array), groups_of(indices, [rule])
         if alone(groups, rule):
@@ -214,7 +214,7 @@ class Block:
         way = "runs" if step_of(rule, groups[-1]) == 1 and walk.size(groups[-1]) >= SHORT else "elements"
         self.call(f"give_{way}", name, page, first, count, functions=[self.place(rule, groups)], over=groups)
 
-    def copy(self, target: Rule, load: Load, indices: Sequence[Index], first: str, count: str) -> None:
+    def copy(self, target: Rule, load: Load, indices: Sequence[Index], first: Amount, count: Amount) -> None:
         """One array into another."""
         rule = load_rule(self.setting.program.arrays[load.array], load)
         to, origin = self.array(target.array), self.array(load.array)
@@ -232,7 +232,7 @@ class Block:
             given = [there, self.value(load, rule, groups)]
             self.call("set_elements", to, first, count, functions=given, over=groups)
 
-    def set(self, target: Rule, indices: Sequence[Index], first: str, count: str, n: Node, word: str) -> None:
+    def set(self, target: Rule, indices: Sequence[Index], first: Amount, count: Amount, n: Node, word: str) -> None:
         """A whole number at each index into an array, worked out one by one; `word` makes its word."""
         groups = groups_of(indices, [target], indices)
         given = [self.place(target, groups), function(groups, f"{self.use(word)}({self.whole(n)})", n.free)]
@@ -274,16 +274,3 @@ def scaled(name: str, step: int) -> str:
 def joined(parts: Iterable[str], base: int) -> str:
     """A sum as text."""
     return " + ".join([*parts, *([str(base)] if base else [])]) or "0"
-
-
-def own_elements(array: Array) -> tuple[str, str]:
-    """First element and number of elements of an array that a core holds, as text; of tiles, words."""
-    return portion(words(array), array.split)
-
-
-def portion(total: int, split: Split | None) -> tuple[str, str]:
-    """First and number of a core's part of `total` things that a split deals out evenly."""
-    if split is None:
-        return "0", str(total)
-    unit, share = total // split.lead, share_name(split)
-    return scaled(f"{share}.first", unit), scaled(f"{share}.count", unit)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from math import prod
 
 from cdrmix.ir import walk
 from cdrmix.ir.nodes import Node
 from cdrmix.ir.steps import Map, Product, Step
 
 from ..cost.devices import TILE_BYTES
-from ..plan import TILE, Array, Fetch, Gather, Program, Tensor, Write
+from ..plan import TILE, Fetch, Gather, Program, Tensor, Write
 from .names import identifier, index_name, plain
 
 FLAT_PAGE = 4096
@@ -161,11 +160,3 @@ def picks_of(steps: Iterable[Step]) -> dict[int, tuple[Node, ...]]:
             found[earliest] = (*found.get(earliest, ()), step.instance)
         written |= dict.fromkeys(step.parts.outs, number)
     return found
-
-
-def words(array: Array) -> int:
-    """32-bit words of a whole array."""
-    if array.layout == "flat":
-        return prod(array.shape)
-    rows, columns = array.shape[-2:]
-    return prod(array.shape[:-2]) * -(-rows // TILE) * -(-columns // TILE) * TILE * TILE

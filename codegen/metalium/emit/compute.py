@@ -12,8 +12,8 @@ from math import prod
 from cdrmix.ir import walk
 from cdrmix.ir.steps import Map, Product, Step
 
-from ..plan import TILE, Program
-from .block import portion, scaled
+from ..plan import Program
+from .amounts import Amount, portion, tiles_of
 from .buffers import Setting, by_rows, is_spread
 from .names import accessor, share_name
 from .products import ELEMENTS, Parts, across, group_tiles, tiled_of
@@ -66,10 +66,11 @@ def _map(setting: Setting, step: Map) -> list[str]:
     out = setting.program.arrays[step.out]
     if out.layout == "tiles":
         lead, (rows, columns) = step.indices[:-2], walk.sizes(step.indices[-2:])
-        count = times(portion(walk.size(lead), out.split)[1], tiles_of(rows) * tiles_of(columns))
+        count = portion(walk.size(lead), out.split)[1].times(tiles_of(rows) * tiles_of(columns))
     else:
         elements = portion(walk.size(step.indices), out.split)[1]
-        count = str(-(-int(elements) // ELEMENTS)) if elements.isdigit() else f"tiles_of({elements})"
+        known = elements.known
+        count = Amount(None, f"tiles_of({elements})") if known is None else Amount(-(-known // ELEMENTS))
     calls, result = evaluate(step.value, fillings(setting.program, step))
     if step.loads:
         end = f"end_tile(cb_in, operand_slots, {result}, cb_out);"
@@ -100,10 +101,7 @@ def _streamed(setting: Setting, step: Product) -> list[str]:
 
 def _product(setting: Setting, step: Product) -> list[str]:
     parts = Parts(step, setting.program.arrays[step.outs[0]].split)
-    counts = [parts.lead[1], _tiles(parts.rows[1]), _tiles(parts.columns[1])]
-    fixed = prod(int(c) for c in counts if c.isdigit())
-    loose = [c for c in counts if not c.isdigit()]
-    count = " * ".join([*loose, *([str(fixed)] if fixed > 1 or not loose else [])])
+    count = _product_of(parts.lead[1], parts.rows[1].tiles(), parts.columns[1].tiles())
     k, planes = tiles_of(walk.size(step.k)), f"{len(step.left)}, {len(step.factors)}"
     return loop("tile", count, [f"multiply_planes(cb_left, cb_right, cb_out, {k}, {planes}, plane_slots);"])
 
@@ -112,15 +110,19 @@ def _spread(setting: Setting, step: Product) -> list[str]:
     step = by_rows(step)
     parts = Parts(step, setting.program.arrays[step.outs[0]].split)
     many, count, end = ELEMENTS // walk.size(step.columns), parts.lead[1], parts.columns[1]
-    groups = not (count.isdigit() and int(count) <= many)
-    units = f"smaller({many}, {count} - group)" if groups else count
-    found = " * ".join(n for n in (units, _tiles(end)) if n != "1") or "1"
+    groups = count.known is None or count.known > many
+    units = [Amount(None, f"smaller({many}, {count} - group)") if groups else count, end.tiles()]
+    found = " * ".join(str(n) for n in units if n.known != 1)
     k = tiles_of(walk.size(step.k))
     call = f"multiply_rows(cb_rows, cb_right, cb_out, {k}, {len(step.factors)}, plane_slots);"
-    body = [_to_product(step, "cb_rows"), *loop("tile", found, [call]), *_added("LOST_ROW + 1")]
+    body = [
+        _to_product(step, "cb_rows"),
+        *(_nested(f"for (uint32_t tile = 0; tile < {found}; ++tile)", [call]) if found else [call]),
+        *_added("LOST_ROW + 1"),
+    ]
     if groups:
         return _nested(f"for (uint32_t group = 0; group < {count}; group += {many})", body)
-    return body if end.isdigit() else _nested(f"if ({end} > 0)", body)
+    return body if end.known is not None else _nested(f"if ({end} > 0)", body)
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -132,23 +134,17 @@ def _added(rows: str) -> list[str]:
     return ["to_elementwise(cb_in);", f"add_rows(cb_in, operand_slots, cb_out, {rows});"]
 
 
-def tiles_of(size: int) -> int:
-    """Tiles that hold so many rows or columns."""
-    return -(-size // TILE)
+def _product_of(*counts: Amount) -> Amount:
+    """What is known of a product behind what is not."""
+    fixed, loose = prod(c.known for c in counts if c.known is not None), [c for c in counts if c.known is None]
+    if not loose:
+        return Amount(fixed)
+    return Amount(None, " * ".join(map(str, (*loose, *([fixed] if fixed > 1 else [])))))
 
 
-def _tiles(count: str) -> str:
-    return str(tiles_of(int(count))) if count.isdigit() else f"(({count} + TILE_SIDE - 1) / TILE_SIDE)"
-
-
-def times(count: str, factor: int) -> str:
-    """A product as text."""
-    return str(int(count) * factor) if count.isdigit() else scaled(count, factor)
-
-
-def loop(name: str, count: str, body: list[str]) -> list[str]:
+def loop(name: str, count: Amount, body: list[str]) -> list[str]:
     """So many times; plainly where it is once."""
-    return body if count == "1" else _nested(f"for (uint32_t {name} = 0; {name} < {count}; ++{name})", body)
+    return body if count.known == 1 else _nested(f"for (uint32_t {name} = 0; {name} < {count}; ++{name})", body)
 
 
 def _nested(head: str, body: list[str]) -> list[str]:

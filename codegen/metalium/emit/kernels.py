@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cdrmix.ir.steps import Map, Product, Step
 
 from ..plan import Fetch, Gather, ModelPlan, Program, Split, Tensor, Write
-from .block import own_elements
+from .amounts import ZERO, own_elements
 from .buffers import FLAT_PAGE, WEIGHT_BATCH, Setting, is_spread, plane_slots, products, setting_of
 from .compute import compute_step, mode, reader_step
 from .names import accessor, identifier, share_name
@@ -102,8 +102,8 @@ def writer(setting: Setting) -> str:
     for name, array in program.arrays.items():
         if name in touched:
             first = own_elements(array)[0]
-            first = first if first == "0" else f"static_cast<int32_t>({first})"
-            start.append(f"const Array {setting.names[name]}{{{array.memory} + {array.offset}, {first}}};")
+            of_all = str(first) if first == ZERO else f"static_cast<int32_t>({first})"
+            start.append(f"const Array {setting.names[name]}{{{array.memory} + {array.offset}, {of_all}}};")
     for tensor in setting.writer:
         if tensor.kind == "vectors":
             pages = -(-program.vectors_bytes // FLAT_PAGE)
@@ -164,8 +164,7 @@ def reader(setting: Setting) -> str:
 def comment(step: Step) -> list[str]:
     """What a step makes, and below it the equations that it is of."""
     made = ", ".join(step.parts.outs) or (step.tensor if isinstance(step, Fetch | Write) else "")
-    equations = dict.fromkeys(part.strip() for part in step.text.split(";"))
-    return [*_wrapped(made), *(line for e in equations if e for line in _wrapped(e, "    "))]
+    return [*_wrapped(made), *(line for text in dict.fromkeys(step.texts) for line in _wrapped(text, "    "))]
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:

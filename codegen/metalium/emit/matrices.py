@@ -14,17 +14,18 @@ from cdrmix.ir.nodes import Index
 from cdrmix.ir.steps import Load, Map
 
 from ..plan import TILE
-from .block import Block, condition, portion
+from .amounts import ZERO, Amount, portion, tiles_of, total
+from .block import Block, condition
 from .places import groups_of, load_rule, rule_of, step_of
 from .registers import Filling
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The rows or the columns of a tile: indices counted as one, and the C++ name of where the tile begins."""
+    """The rows or the columns of a tile: indices counted as one, and where the tile begins."""
 
     indices: tuple[Index, ...]
-    start: str
+    start: Amount
 
     @property
     def size(self) -> int:
@@ -32,39 +33,34 @@ class Side:
 
     @property
     def tiles(self) -> int:
-        return -(-self.size // TILE)
+        return tiles_of(self.size)
 
     @property
-    def inside(self) -> str:
+    def inside(self) -> Amount:
         """How many of them lie in the tile."""
-        return str(self.size) if self.start == "0" else f"in_tile({self.size}, {self.start})"
+        return Amount(self.size) if self.start == ZERO else Amount(None, f"in_tile({self.size}, {self.start})")
 
 
 def side_of(indices: Sequence[Index], name: str) -> Side:
     """Rows or columns that are gone through tile by tile; a single tile needs no name."""
-    return Side(tuple(indices), name if walk.size(indices) > TILE else "0")
-
-
-def total(*parts: str) -> str:
-    """A sum of C++ terms."""
-    return " + ".join(p for p in parts if p != "0") or "0"
+    return Side(tuple(indices), Amount(None, name) if walk.size(indices) > TILE else ZERO)
 
 
 def open_side(block: Block, side: Side, plain: bool = False) -> int:
     """A loop over the tiles of a side, unless there is one (then nothing, or `plain` braces); how many it opened."""
-    if side.start != "0":
+    if side.start != ZERO:
         block.open(f"for (uint32_t {side.start} = 0; {side.start} < {side.size}; {side.start} += TILE_SIDE)")
     elif plain:
         block.open("")
-    return int(plain or side.start != "0")
+    return int(plain or side.start != ZERO)
 
 
-def open_lead(block: Block, lead: Sequence[Index], part: tuple[str, str]) -> int:
+def open_lead(block: Block, lead: Sequence[Index], part: tuple[Amount, Amount]) -> int:
     """A loop over a core's matrices, unless there is one and every core has it; gives how many braces that opened."""
     first, count = part
-    if count == "1":
+    if count.known == 1:
         return 0
-    if first == "0":
+    if first == ZERO:
         block.open(f"for (uint32_t unit = 0; unit < {count}; ++unit)")
     else:
         block.open(f"for (uint32_t unit = {first}, end_unit = unit + {count}; unit < end_unit; ++unit)")
@@ -76,29 +72,25 @@ def page(block: Block, number: int, front: str = "operands") -> str:
     return front if number == 0 else f"{block.use('page_of')}({front}, {number})"
 
 
-def lead_of(lead: Sequence[Index], size: int, counter: str = "unit") -> str:
+def lead_of(lead: Sequence[Index], size: int, counter: str = "unit") -> Amount:
     """The elements before matrix number `counter`, if there are several."""
-    if walk.size(lead) == 1:
-        return "0"
-    return f"{counter} * {size}" if size > 1 else counter
+    return ZERO if walk.size(lead) == 1 else Amount(None, counter).times(size)
 
 
-def row_start(rows: Side, columns: Side) -> str:
+def row_start(rows: Side, columns: Side) -> Amount:
     """The elements before row `r` of the tile in its matrix."""
-    number = "r" if rows.start == "0" else f"({rows.start} + r)" if columns.size > 1 else f"{rows.start} + r"
-    return number if columns.size == 1 else f"{number} * {columns.size}"
+    row = total(rows.start, Amount(None, "r"))
+    return row if columns.size == 1 else (row if row.single else Amount(None, f"({row})")).times(columns.size)
 
 
-def tile_place(lead: Sequence[Index], rows: Side, columns: Side) -> str:
+def tile_place(lead: Sequence[Index], rows: Side, columns: Side) -> Amount:
     """The word at which a tile of a matrix in tiles begins."""
-    down = f"{rows.start} / TILE_SIDE" + (f" * {columns.tiles}" if columns.tiles > 1 else "")
-    across = f"{columns.start} / TILE_SIDE"
-    tiles = total(
-        lead_of(lead, rows.tiles * columns.tiles), down if rows.tiles > 1 else "0", across if columns.tiles > 1 else "0"
-    )
-    if tiles == "0":
+    down = Amount(None, f"{rows.start} / TILE_SIDE", False).times(columns.tiles) if rows.tiles > 1 else ZERO
+    across = Amount(None, f"{columns.start} / TILE_SIDE", False) if columns.tiles > 1 else ZERO
+    tiles = total(lead_of(lead, rows.tiles * columns.tiles), down, across)
+    if tiles == ZERO:
         return tiles
-    return f"({tiles}) * TILE_ELEMENTS" if " " in tiles else f"{tiles} * TILE_ELEMENTS"
+    return Amount(None, f"{tiles} * TILE_ELEMENTS" if tiles.single else f"({tiles}) * TILE_ELEMENTS", False)
 
 
 def copy_tile(block: Block, tile: str, load: Load, lead: Sequence[Index], rows: Side, columns: Side) -> bool:
@@ -122,8 +114,8 @@ def take_row(
     row: str,
     load: Load,
     axes: tuple[Sequence[Index], Side, Side | None],
-    first: str,
-    count: str,
+    first: Amount,
+    count: Amount,
 ) -> None:
     """32 consecutive numbers of a load into a row of a tile, zeros behind `count`.
 
@@ -145,7 +137,7 @@ def take_row(
 
 
 def take_column(
-    block: Block, tile: str, load: Load, indices: Sequence[Index], first: str, count: str, vector: bool = False
+    block: Block, tile: str, load: Load, indices: Sequence[Index], first: Amount, count: Amount, vector: bool = False
 ) -> None:
     """32 consecutive numbers of a load down column 0 of a tile; a `vector` is for the SFPU to broadcast."""
     rule = load_rule(block.setting.program.arrays[load.array], load)
@@ -159,13 +151,13 @@ def take_column(
 
 
 def take_rows(
-    block: Block, tile: str, load: Load, lead: Sequence[Index], rows: Side, columns: Side, height: str, width: str
+    block: Block, tile: str, load: Load, lead: Sequence[Index], rows: Side, columns: Side, height: Amount, width: Amount
 ) -> None:
     """A tile of a load that lies flat, row by row."""
     single = rows.size == 1
     if not single:
         block.open(f"for (uint32_t r = 0; r < {height}; ++r)")
-    down = "0" if single else row_start(rows, columns)
+    down = ZERO if single else row_start(rows, columns)
     first = total(lead_of(lead, rows.size * columns.size), down, columns.start)
     take_row(block, tile, "0" if single else "r", load, (lead, rows, columns), first, width)
     block.close(int(not single))

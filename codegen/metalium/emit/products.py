@@ -18,7 +18,8 @@ from cdrmix.ir.steps import Load, Product
 
 from ..deal.streams import column_tiles
 from ..plan import TILE, Split, Tiled
-from .block import Block, portion
+from .amounts import ZERO, Amount, portion, tiles_of, total
+from .block import Block
 from .buffers import Setting, by_rows, is_spread
 from .matrices import (
     Side,
@@ -33,7 +34,6 @@ from .matrices import (
     take_row,
     take_rows,
     tile_place,
-    total,
 )
 from .names import share_name
 
@@ -51,7 +51,7 @@ def tiled_of(setting: Setting, step: Product) -> Tiled:
 def across(step: Product, tiled: Tiled) -> int:
     """Column tiles of a core's part of a streamed matrix."""
     columns = walk.size(step.columns)
-    return -(-columns // TILE) if tiled.lead else column_tiles(columns, tiled.split)
+    return tiles_of(columns) if tiled.lead else column_tiles(columns, tiled.split)
 
 
 def group_tiles(block: int) -> int:
@@ -66,7 +66,7 @@ def streamed_product(step: Product, block: Block) -> None:
     tiles, k, columns = across(step, tiled), side_of(step.k, "k"), walk.size(step.columns)
     if tiled.lead:
         opened = open_lead(block, step.lead, portion(walk.size(step.lead), tiled.split))
-        first, own = lead_of(step.lead, columns), str(columns)
+        first, own = lead_of(step.lead, columns), Amount(columns)
     else:
         first, own = portion(columns, tiled.split)
         block.open(f"if ({share_name(tiled.split)}.count > 0)")
@@ -87,20 +87,21 @@ def streamed_product(step: Product, block: Block) -> None:
     _left_rows(step, block, spread)
     block.close()
     block.open(f"for (uint32_t tile = {begin}; tile < {end}; ++tile)" if tiles > 1 else "")
-    column = "tile * TILE_SIDE" if tiles > 1 else "0"
+    column = Amount(None, "tile * TILE_SIDE") if tiles > 1 else ZERO
     count = f"in_tile({own}, {column})" if tiles > 1 else own
     block.put("const uint32_t result = wait_page(cb_out);")
     if spread:
         block.call(
             "collect_rows", "parts", "(tile - group) * TILE_SIDE" if groups else column, "result", "LANES", count
         )
-    place = f"{block.array(step.outs[-1])}.at({total(first, column)})"
-    block.call("give_row", place, "result", "LOST_ROW" if spread else "PLAIN_ROW", count)
+    row = f"{block.array(step.outs[-1])}.at({total(first, column)})"
+    block.call("give_row", row, "result", "LOST_ROW" if spread else "PLAIN_ROW", count)
     block.put("pop_page(cb_out);")
     block.close(1 + blocks)
     if spread:
         many = f"from_on({own}, group * TILE_SIDE, {group * TILE})" if groups else own
-        _sum(block, f"{block.array(step.outs[0])}.at({total(first, 'group * TILE_SIDE' if groups else '0')})", many)
+        place = total(first, Amount(None, "group * TILE_SIDE") if groups else ZERO)
+        _sum(block, f"{block.array(step.outs[0])}.at({place})", many)
     block.close(opened)
 
 
@@ -116,7 +117,7 @@ def _left_rows(step: Product, block: Block, spread: bool) -> None:
     block.put("push_pages(cb_rows, 1);")
 
 
-def _sum(block: Block, out: str, count: str) -> None:
+def _sum(block: Block, out: str, count: Amount | str) -> None:
     """The group's pages to the compute kernel, their sum into the result."""
     block.put("push_pages(cb_in, operand_slots);")
     block.put(f"copy_words({out}, wait_page(cb_out), {count});", "pop_page(cb_out);")
@@ -128,7 +129,7 @@ class Parts:
 
     def __init__(self, step: Product, split: Split | None):
         lead, rows, columns = walk.size(step.lead), walk.size(step.rows), walk.size(step.columns)
-        self.lead, self.rows, self.columns = ("0", str(lead)), ("0", str(rows)), ("0", str(columns))
+        self.lead, self.rows, self.columns = (ZERO, Amount(lead)), (ZERO, Amount(rows)), (ZERO, Amount(columns))
         self.even = True  # the parts begin where tiles do
         if split is None:
             return
@@ -167,7 +168,7 @@ def product_of_arrays(step: Product, block: Block) -> None:
     else:
         if not single:
             block.open(f"for (uint32_t r = 0; r < {height}; ++r)")
-        down = "0" if single else row_start(rows, columns)
+        down = ZERO if single else row_start(rows, columns)
         place = total(lead_of(step.lead, rows.size * columns.size), down, columns.start)
         block.call("give_row", f"{name}.at({place})", "result", "0" if single else "r", width)
         block.close(int(not single))
@@ -182,7 +183,7 @@ def rows_by_array(step: Product, block: Block) -> None:
     parts, k, name = Parts(step, out.split), side_of(step.k, "k"), block.array(out.name)
     width = walk.size(step.columns)
     many, (first, count), (start, end) = ELEMENTS // width, parts.lead, parts.columns
-    groups, dealt = not (count.isdigit() and int(count) <= many), start != "0"
+    groups, dealt = count.known is None or count.known > many, start != ZERO
     if groups:
         block.open(f"for (uint32_t group = {first}, last = group + {count}; group < last; group += {many})")
     else:
@@ -207,33 +208,33 @@ def rows_by_array(step: Product, block: Block) -> None:
         block.open("")
         opened = 1
     block.put("const uint32_t result = wait_page(cb_out);")
-    place = total(unit, f"column - {start}" if dealt else columns.start)
+    place = total(unit, Amount(None, f"column - {start}") if dealt else columns.start)
     block.call("collect_rows", "parts", place, "result", "LOST_ROW + 1", inside)
     block.put("pop_page(cb_out);")
     block.close(opened)
-    times = f" * {width}" if width > 1 else ""
     if groups:
-        _sum(block, f"{name}.at(group{times})", f"(smaller(group + {many}, last) - group){times}")
+        own = Amount(None, f"(smaller(group + {many}, last) - group)").times(width)
+        _sum(block, f"{name}.at({Amount(None, 'group').times(width)})", own)
     else:
-        _sum(block, f"{name}.at({start if dealt else 0})", end if dealt else str(int(count) * width))
+        _sum(block, f"{name}.at({start})", end if dealt else count.times(width))
     block.close()
 
 
 def part_of(
-    block: Block, indices: Sequence[Index], name: str, part: tuple[str, str], plain: bool = False
-) -> tuple[Side, str, int]:
+    block: Block, indices: Sequence[Index], name: str, part: tuple[Amount, Amount], plain: bool = False
+) -> tuple[Side, Amount, int]:
     """The rows or columns of a core, gone through tile by tile; how many lie in a tile; the braces opened."""
     first, count = part
-    if first == "0":
+    if first == ZERO:
         side = side_of(indices, name)
         return side, side.inside, open_side(block, side, plain)
     block.open(
         f"for (uint32_t {name} = {first}, end_{name} = {name} + {count}; {name} < end_{name}; {name} += TILE_SIDE)"
     )
-    return Side(tuple(indices), name), f"smaller(TILE_SIDE, end_{name} - {name})", 1
+    return Side(tuple(indices), Amount(None, name)), Amount(None, f"smaller(TILE_SIDE, end_{name} - {name})"), 1
 
 
-def right_tiles(step: Product, block: Block, columns: tuple[Side, str], k: Side, even: bool) -> None:
+def right_tiles(step: Product, block: Block, columns: tuple[Side, Amount], k: Side, even: bool) -> None:
     """A k tile of the right factor's planes."""
     down, over = (columns, (k, k.inside)) if step.transposed else ((k, k.inside), columns)
     for plane, load in enumerate(step.factors):
@@ -242,7 +243,7 @@ def right_tiles(step: Product, block: Block, columns: tuple[Side, str], k: Side,
 
 
 def tile_of(
-    block: Block, tile: str, load: Load, lead: Sequence[Index], down: tuple[Side, str], over: tuple[Side, str],
+    block: Block, tile: str, load: Load, lead: Sequence[Index], down: tuple[Side, Amount], over: tuple[Side, Amount],
     even: bool, zeros: bool | None = None,
 ) -> None:  # fmt: skip
     """A tile of a factor, [rows, columns], both with how many of them there are in this tile.

@@ -14,7 +14,8 @@ from cdrmix.ir.nodes import Index
 from cdrmix.ir.steps import Copy, Extreme, Map, Product, Step, TopK, Whole
 
 from ..plan import TILE, Array, Fetch, Gather, Write, by_owner
-from .block import Block, own_elements, portion
+from .amounts import ZERO, Amount, own_elements, portion
+from .block import Block
 from .buffers import Setting, is_spread
 from .matrices import page, tiled_map
 from .names import accessor, index_name
@@ -38,7 +39,7 @@ def step_lines(step: Step, block: Block) -> None:
     raise TypeError(type(step).__name__)
 
 
-def span(block: Block, name: str, indices: tuple[Index, ...]) -> tuple[str, str]:
+def span(block: Block, name: str, indices: tuple[Index, ...]) -> tuple[Amount, Amount]:
     """Which of a step's elements are this core's: it runs over the units of what it writes."""
     return portion(walk.size(indices), block.setting.program.arrays[name].split)
 
@@ -67,18 +68,18 @@ def most_elements(out: Array, indices: tuple[Index, ...]) -> int:
     return total if out.split is None else total // out.split.lead * out.split.each
 
 
-def open_tiles(block: Block, first: str, count: str, most: int) -> tuple[str, str]:
+def open_tiles(block: Block, first: Amount, count: Amount, most: int) -> tuple[Amount, Amount]:
     """A loop over tiles of consecutive elements; where one tile holds all, a plain block.  Gives what to call the first
     element of a tile and how many it has."""
     if most > TILE * TILE:
         block.open(f"for (uint32_t e = {first}, end = e + {count}; e < end; e += TILE_ELEMENTS)")
         block.put("const uint32_t count = smaller(TILE_ELEMENTS, end - e);")
-        return "e", "count"
-    if count.isdigit():
+        return Amount(None, "e"), Amount(None, "count")
+    if count.known is not None:
         block.open("")
         return first, count
     block.open(f"if (const uint32_t e = {first}, count = {count}; count > 0)")
-    return "e", "count"
+    return Amount(None, "e"), Amount(None, "count")
 
 
 @step_lines.register
@@ -93,7 +94,7 @@ def _(step: Copy, block: Block) -> None:
         first, count = portion(out.shape[0], out.split)
         at = block.whole(step.place[0])
         block.open(f"if (const uint32_t at = {at}; at >= {first} && at < {first} + {count})")
-        block.copy(target, step.load, step.indices, "0", str(walk.size(step.indices)))
+        block.copy(target, step.load, step.indices, ZERO, Amount(walk.size(step.indices)))
         block.close()
     else:
         block.copy(target, step.load, step.indices, *span(block, step.out, step.indices))

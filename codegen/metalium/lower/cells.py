@@ -55,7 +55,7 @@ class Writing:
         form, known, draft = self.program.step[name], headings(cell), self.draft
         for stmt in form.body:
             draft.span = stmt.span
-            draft.text = " ".join(statement(stmt, known))
+            draft.texts = (" ".join(statement(stmt, known)),)
             match stmt:
                 case Def():
                     self.definition(cell, stmt, env, site, form.in_place)
@@ -104,7 +104,7 @@ class Writing:
         if name not in self.carries:
             draft = self.draft
             array = draft.array(f"{name}_above", shape)
-            draft.add(plan.Fetch(array, draft.carry(name, prod(shape)), text=f"{name}, from a line above"))
+            draft.add(plan.Fetch(array, draft.carry(name, prod(shape)), texts=(f"{name}, from a line above",)))
             self.carries[name] = Entry(Ref("def", array))
         return self.carries[name]
 
@@ -136,7 +136,7 @@ class Writing:
                 state = env[Ref("state", d.ref.name)].ref.name
                 pulled = define(draft, _named(d, f"{name}_next"), value, here)
                 own = pulled.read(build.read(d.ref, [i.axis for i in d.indices], d.indices, d.dtype))
-                copy = Assign(state, d.indices, draft.settled(own), span=d.span, text=draft.text)
+                copy = Assign(state, d.indices, draft.settled(own), span=d.span, texts=draft.texts)
                 if d.ref.name in in_place:
                     draft.add(copy)
                     env[d.ref] = Entry(Ref("def", state))
@@ -161,7 +161,7 @@ class Writing:
         """A part, or each called expert of a bank."""
         draft, part = self.draft, next(p for p in cell.parts if p.name == a.part)
         formals = self.program.model.cells[part.cell].inputs
-        many, text = sizes(a.lead), draft.text
+        many, texts = sizes(a.lead), draft.texts
         below = f"{site.below}.{part.name}" if site.below else part.name
         found: dict[tuple[int, ...], Entry] = {}
         for at in places(*(range(n) for n in many)):
@@ -179,7 +179,7 @@ class Writing:
                 site.number, below, f"{site.prefix}{part.name}_", f"{site.instance}{part.name}_{number}", banks, chosen
             )
             found[at] = self.cell(part.cell, inner, given)
-        draft.span, draft.text = a.span, text
+        draft.span, draft.texts = a.span, texts
         if not many:
             return found[()]
         name = draft.fresh(site.instance + a.name)

@@ -78,7 +78,7 @@ def top(draft: Draft, t: Top, value: Node, here: set[Index]) -> Mapping[str, Ent
     shape = (*sizes(t.lead), t.k.axis.size)
     values = draft.array(t.values, shape) if t.values else None
     picks = draft.array(t.picks, shape, "i32") if t.picks else None
-    draft.add(TopK(values, picks, t.lead, t.k, t.over, load(draft, value), span=t.span, text=draft.text))
+    draft.add(TopK(values, picks, t.lead, t.k, t.over, load(draft, value)))
     found = {t.values: values, t.picks: picks}
     return {n: Entry(Ref("def", array)) for n, array in found.items() if n is not None and array is not None}
 
@@ -153,7 +153,7 @@ def _extreme(draft: Draft, body: Node, bound: tuple[Index, ...], here: set[Index
     if not bound:
         draft.assign(out, rest, body)
     else:
-        draft.add(Extreme(out, kind, rest, bound, source, span=draft.span, text=draft.text))  # type: ignore[arg-type]
+        draft.add(Extreme(out, kind, rest, bound, source))  # type: ignore[arg-type]
     return read_array(out, rest)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -111,7 +111,7 @@ class Draft:
     wholes: dict[Node, str] = field(default_factory=dict)
     """Arrays of floats that hold whole numbers."""
     span: Span = NOWHERE
-    text: str = ""
+    texts: tuple[str, ...] = ()
 
     # --- names and arrays ------------------------------------------------------------------------------------------
     def fresh(self, hint: str) -> str:
@@ -153,8 +153,9 @@ class Draft:
 
     # --- steps -----------------------------------------------------------------------------------------------------
     def add(self, step: Step) -> None:
-        """One more step; planes of what it overwrites are no longer its planes."""
-        self.steps.append(step)
+        """One more step, of the equation that is being lowered unless it says what it is of; planes of what it
+        overwrites are no longer its planes."""
+        self.steps.append(step if step.texts else replace(step, span=self.span, texts=self.texts))
         for name in step.parts.outs:
             self.planes.pop(name, None)
 
@@ -168,7 +169,7 @@ class Draft:
     ) -> None:
         """An elementwise step with the place and the text of what is being lowered."""
         value = self.settled(value)
-        self.add(Assign(out, tuple(indices), value, place, plane, span=self.span, text=self.text))
+        self.add(Assign(out, tuple(indices), value, place, plane))
 
     def temporary(self, hint: str, indices: Sequence[Index], value: Node, here: set[Index], dtype: str = "") -> Node:
         """The value in an array of its own, read at its indices; `here` are those that run over a window."""
@@ -229,7 +230,7 @@ class Draft:
             self.arrays[INPUTS] = plan.Array(INPUTS, (2,), "i32")
             self.tensors[INPUTS] = plan.Tensor(INPUTS, "rows", "i32", (1, 2))
             self.names.add(INPUTS)
-            self.steps.insert(0, plan.Fetch(INPUTS, INPUTS, text="the token and its place in the document"))
+            self.steps.insert(0, plan.Fetch(INPUTS, INPUTS, texts=("the token and its place in the document",)))
         return build.read(Ref("def", INPUTS), (Axis(INPUTS, 2),), (build.const(place),), "int")
 
     def present(self, window: int) -> Node:
@@ -237,7 +238,7 @@ class Draft:
         if window not in self.counts:
             name = self.counts[window] = self.array(f"present_{window}", (1,))
             value = build.node("min", build.add(self.token(1), build.const(1)), build.const(window))
-            self.add(Assign(name, (), value, text=f"how many of the last {window} tokens there are"))
+            self.add(Assign(name, (), value, texts=(f"how many of the last {window} tokens there are",)))
         return read_array(self.counts[window], ())
 
 

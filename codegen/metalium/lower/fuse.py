@@ -147,8 +147,8 @@ def _with(draft: Draft, consumer: Assign, a: Assign) -> Assign | None:
     smaller = prod(sizes(a.indices)) < prod(sizes(consumer.indices))
     if smaller and len(loads_in(draft, value)) > max(before, CHEAP_LOADS + 1):
         return None
-    text = consumer.text if a.text in consumer.text else f"{a.text}; {consumer.text}"
-    return replace(consumer, value=value, text=text)
+    texts = consumer.texts if set(a.texts) <= set(consumer.texts) else (*a.texts, *consumer.texts)
+    return replace(consumer, value=value, texts=texts)
 
 
 def _keeps_its_place(value: Node, consumer: Assign) -> bool:

@@ -184,7 +184,7 @@ def _inputs(draft: Draft, formals: tuple[Input, ...], token: bool) -> tuple[Entr
         raise refuse(draft.span, "a bare op whose input is a place on an axis", "give it a model around it")
     draft.tensors["x_in"] = plan.Tensor("x_in", "rows", "f32", (1, sum(counts)))
     x = draft.array("x", (sum(counts),))
-    draft.add(plan.Fetch(x, "x_in", text="the residual stream"))
+    draft.add(plan.Fetch(x, "x_in", texts=("the residual stream",)))
     if len(formals) == 1:
         return (Entry(Ref("def", x)),)
     found, at = [], 0
@@ -203,7 +203,7 @@ def _finish_line(writing: Writing, line: Line, x: Entry, entry: Entry, shape: tu
     draft = writing.draft
     i = Index("i", Axis("width", prod(shape)))
     like = build.read(Ref("output", "out"), (i.axis,), (i,), "f32")
-    draft.span, draft.text = line.span, "x + f(x)" if line.residual else "f(x)"
+    draft.span, draft.texts = line.span, ("x + f(x)" if line.residual else "f(x)",)
     value = draft.settled(entry.read(like))
     value = build.add(x.read(like), value) if line.residual else value
     array = draft.arrays.get(value.arg.ref.name) if value.op == "read" and not entry.axes else None
@@ -216,9 +216,9 @@ def _finish_line(writing: Writing, line: Line, x: Entry, entry: Entry, shape: tu
         draft.add(copy)
     for name, entry in writing.writes.items():
         tensor = draft.carry(name, prod(draft.arrays[entry.ref.name].shape))
-        draft.add(plan.Write(tensor, entry.ref.name, text=f"{name}, for the lines below"))
+        draft.add(plan.Write(tensor, entry.ref.name, texts=(f"{name}, for the lines below",)))
     draft.tensors["x_out"] = plan.Tensor("x_out", "rows", "f32", (1, prod(shape)))
-    draft.add(plan.Write("x_out", out, text="the residual stream"))
+    draft.add(plan.Write("x_out", out, texts=("the residual stream",)))
 
 
 def _program(draft: Draft, line: Line, name: str, stored: Stored) -> plan.Program:

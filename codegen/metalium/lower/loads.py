@@ -105,7 +105,7 @@ def row(draft: Draft, name: str, count: int, place: Node) -> str:
             each = prod(given.shape) // count
             draft.tensors[tensor] = plan.Tensor(tensor, "rows", kept(draft, name), (count, each))
         array = draft.rows[key] = draft.array(f"{name}_row", (prod(given.shape) // count,))
-        draft.add(plan.Fetch(array, draft.tables[name], place, text=f"a row of {name}"))
+        draft.add(plan.Fetch(array, draft.tables[name], place, texts=(f"a row of {name}",)))
     return draft.rows[key]
 
 
@@ -121,7 +121,7 @@ def rows(draft: Draft, name: str, count: int, place: Node, free: tuple[Index, ..
             one = walk.substitute(place, dict(zip(free, map(build.const, at), strict=True)))
             source = Load(row(draft, name, count, one), (each,), (build.index(i),))
             to = (*map(build.const, at), build.index(i))
-            draft.add(Copy(array, (i,), source, to, span=draft.span, text=draft.text))
+            draft.add(Copy(array, (i,), source, to))
         draft.rows[key] = array
     return draft.rows[key]
 

@@ -32,7 +32,7 @@ def finish(draft: Draft) -> None:
         if isinstance(step, Assign):
             lower(draft, step)
         else:
-            draft.steps.append(step)
+            draft.add(step)
 
 
 def drop_copies(draft: Draft) -> None:
@@ -57,7 +57,7 @@ def _is_needless(draft: Draft, step: Step) -> bool:
 
 def lower(draft: Draft, a: Assign) -> None:
     """The steps of one assignment."""
-    draft.span, draft.text = a.span, a.text
+    draft.span, draft.texts = a.span, a.texts
     value = a.value if a.plane else _plain(draft, a)
     if value is None:
         return
@@ -68,9 +68,9 @@ def lower(draft: Draft, a: Assign) -> None:
         high = apply("tf32", found)
         found = high if a.plane == "hi" else apply("sub", found, high)
     if found.op == "operand":
-        draft.steps.append(Copy(a.out, a.indices, loads[0], a.place, span=a.span, text=a.text))
+        draft.add(Copy(a.out, a.indices, loads[0], a.place))
     else:
-        draft.steps.append(Map(a.out, a.indices, found, tuple(loads), a.place, span=a.span, text=a.text))
+        draft.add(Map(a.out, a.indices, found, tuple(loads), a.place))
 
 
 def _plain(draft: Draft, a: Assign) -> Node | None:
@@ -78,13 +78,13 @@ def _plain(draft: Draft, a: Assign) -> Node | None:
     value, free = a.value, tuple(i for i in a.indices if i in a.value.free)
     if draft.is_whole(value):
         if a.place is None:
-            draft.steps.append(Whole(a.out, a.indices, value, span=a.span, text=a.text))
+            draft.add(Whole(a.out, a.indices, value))
             return None
         if draft.whole(Ref("def", a.out)):
             name = draft.array(f"{a.out}_entry", walk.sizes(a.indices), "i32")
-            draft.steps.append(Whole(name, a.indices, value, span=a.span, text=a.text))
+            draft.add(Whole(name, a.indices, value))
             source = load(draft, read_array(name, a.indices, value))
-            draft.steps.append(Copy(a.out, a.indices, source, a.place, span=a.span, text=a.text))
+            draft.add(Copy(a.out, a.indices, source, a.place))
             return None
         return value
     if not walk.has_reads(value):
@@ -123,7 +123,7 @@ def leaf(draft: Draft, n: Node) -> Node:
     if draft.is_whole(n):
         if n not in draft.wholes:
             name = draft.wholes[n] = draft.array("whole", walk.sizes(n.free))
-            draft.steps.append(Whole(name, n.free, n, span=draft.span, text=draft.text))
+            draft.add(Whole(name, n.free, n))
         return read_array(draft.wholes[n], n.free)
     return n
 
@@ -205,6 +205,6 @@ def reduced(draft: Draft, n: Node, indices: tuple[Index, ...]) -> Node:
         )
         free = tuple(i for i in indices if i in args[at].free)
         name = draft.array("part", walk.sizes(free))
-        lower(draft, Assign(name, free, args[at], span=draft.span, text=draft.text))
+        lower(draft, Assign(name, free, args[at], span=draft.span, texts=draft.texts))
         args[at] = read_array(name, free)
     return made

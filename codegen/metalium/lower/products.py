@@ -111,7 +111,7 @@ def _by_matrix(
     for out in outs:
         draft.note(out, indices, here)
     draft.add(Product(
-        outs, lead, (), columns, k, planes, Streamed(tensor.name, instance), span=draft.span, text=draft.text
+        outs, lead, (), columns, k, planes, Streamed(tensor.name, instance)
     ))  # fmt: skip
     return reduce(build.add, [read_array(out, indices) for out in outs])
 
@@ -163,7 +163,7 @@ def _multiplied(draft: Draft, a: Node, b: Node, by: tuple[tuple[Index, ...], ...
     indices = (*lead, *rows, *columns)
     out = draft.array(name, sizes(indices))
     draft.note(out, indices, here)
-    draft.add(Product((out,), lead, rows, columns, k, left, right, span=draft.span, text=draft.text))
+    draft.add(Product((out,), lead, rows, columns, k, left, right))
     return read_array(out, indices)
 
 
@@ -175,7 +175,7 @@ def ones(draft: Draft, body: Node, bound: tuple[Index, ...], here: set[Index], n
     flat = load(draft, build.read(Ref("def", unit), [i.axis for i in bound], bound, "f32"))
     out = draft.array(name, sizes(rows))
     draft.note(out, rows, here)
-    draft.add(Product((out,), (), rows, (), bound, left, (flat,), span=draft.span, text=draft.text))
+    draft.add(Product((out,), (), rows, (), bound, left, (flat,)))
     return read_array(out, rows)
 
 
