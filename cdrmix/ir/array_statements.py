@@ -87,12 +87,13 @@ class Delay:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """`before`: the states before each token, from those after each."""
+    """`before`: the states before each token, from those after each; `scanned`: a scan has made them."""
 
     before: Local
     state: str
     after: Array
     begin: Array | None
+    scanned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +201,12 @@ class Answer:
 class Loop:
     """Token by token: `now` are the states before the token, `body` makes those `after` it, `all` is their sequence.
 
-    `axes` counts each state's own.
+    `dims` are each state's own.
     """
 
     token: Local
     states: tuple[str, ...]
-    axes: tuple[int, ...]
+    dims: tuple[tuple[Index, ...], ...]
     now: tuple[Local, ...]
     seen: tuple[Local, ...]
     all: tuple[Local, ...]
@@ -233,11 +234,12 @@ class Entry:
 class Side:
     """The keys or the values of an attention: a history's entries seen as [*groups, *features], flattened to two axes.
 
-    `view` are the sizes they are seen under, `order` which of those axes stand first; `table` is the key of each head,
-    None where neighbouring heads share the keys evenly.
+    `size` is the window, `view` are the sizes they are seen under, `order` which of those axes stand first; `table` is
+    the key of each head, None where neighbouring heads share the keys evenly.
     """
 
     history: str
+    size: int
     entry: Array
     past: Array | None
     declared: tuple[int, ...]

@@ -77,9 +77,9 @@ class Array:
     | `slice` | x | (position, start, size) | of `size` places, as many as the axis of `dims` has there |
     | `flip` | x | position | |
     | `clip` | x | the indices | as many places as the windows that are met have tokens |
-    | `rows` | x, places | (positions, whether whole stored rows) | places that differ by token, in what does not |
-    | `index` | x, places | positions | places that are the same for every token |
-    | `pick` | x, places | (positions, sizes) | places that differ by token, in what does too |
+    | `rows` | x, places | (positions, sizes, whether whole stored rows) | places that differ by token |
+    | `index` | x, places | (positions, sizes) | the same for every token |
+    | `pick` | x, places | (positions, sizes) | the same, of what differs by token too |
     | `cast` | x | None | to `type` |
     | `masked` | x | (window's `Index`, fill) | `fill` where a token is not there |
     | `count` | | the window's `Index` | how many tokens are there |

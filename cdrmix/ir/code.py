@@ -1,6 +1,6 @@
 """Python code as a tree: what printers of Python make, and the one place that knows precedence and long lines.
 
-Input: expressions (`Code`) and statements (`Assign`, `Comment`, `Block`) made by a printer.
+Input: expressions (`Code`) and statements (`Assign`, `If`, `For`, …) made by a printer.
 Output: `written`: lines of at most `WIDTH` characters where there is a place to break at, before operators or inside
 brackets; `called`, `named`: what the code calls and names, so that a module imports just that.
 """
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 WIDTH = 116
 
 # How tightly Python binds, loosest first.
-CHOICE, OR, AND, NOT, COMPARE, BITOR, BITAND, ADD, MUL, NEG, POW, ATOM = range(12)
+CHOICE, OR, AND, NOT, COMPARE, BITOR, BITAND, ADD, MUL, NEG, POW, NUMBER, ATOM = range(13)
 
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """A name, a literal, or a look-up of fixed text; a negative number binds like `NEG`."""
+    """A name, a literal, or a look-up of fixed text; a number is no receiver, a negative one binds like `NEG`."""
 
     text: str
     level: int = ATOM
@@ -94,13 +94,22 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """An argument on a line of its own, comments above it and one behind it."""
+
+    of: Code
+    above: tuple[str, ...]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class Mapped:
     """`{key: value, …}`."""
 
     pairs: tuple[tuple[Code, Code], ...]
 
 
-Code = Atom | Member | Call | Keyword | Item | Infix | Prefix | Choice | Listed | Mapped
+Code = Atom | Member | Call | Keyword | Item | Infix | Prefix | Choice | Listed | Noted | Mapped
 
 
 # --- making it -----------------------------------------------------------------------------------------------------
@@ -116,7 +125,7 @@ def number(value: float, infinity: str = "math.inf", nan: str = "math.nan") -> C
     if value in (float("inf"), float("-inf")):
         return Atom(infinity) if value > 0 else Prefix("-", NEG, Atom(infinity))
     code = repr(value)
-    return Atom(code, NEG if code.startswith("-") else ATOM)
+    return Atom(code, NEG if code.startswith("-") else NUMBER)
 
 
 def call(function: str | Code, *args: Code | str | int, **keywords: Code) -> Code:
@@ -160,7 +169,7 @@ def inside(c: Code) -> Iterator[Code]:
 
 def _parts(c: Code) -> tuple[Code, ...]:
     match c:
-        case Member(of=of) | Prefix(of=of):
+        case Member(of=of) | Prefix(of=of) | Noted(of=of):
             return (of,)
         case Call(function=function, args=args):
             return (function, *args)
@@ -198,14 +207,23 @@ class Comment:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """A head that ends in a colon, and what stands under it."""
+class If:
+    """`if test:`."""
 
-    head: str
+    test: Code
     body: tuple[Statement, ...]
 
 
-Statement = Assign | Comment | Block
+@dataclass(frozen=True, slots=True)
+class For:
+    """`for target in over:`."""
+
+    target: Code
+    over: Code
+    body: tuple[Statement, ...]
+
+
+Statement = Assign | Comment | If | For
 
 
 def codes(body: Iterable[Statement]) -> Iterator[Code]:
@@ -215,7 +233,12 @@ def codes(body: Iterable[Statement]) -> Iterator[Code]:
             case Assign():
                 for c in (*stmt.targets, stmt.value):
                     yield from inside(c)
-            case Block():
+            case If():
+                yield from inside(stmt.test)
+                yield from codes(stmt.body)
+            case For():
+                for c in (stmt.target, stmt.over):
+                    yield from inside(c)
                 yield from codes(stmt.body)
 
 
@@ -236,7 +259,10 @@ def written(body: Iterable[Statement], indent: int = 0) -> list[str]:
         match stmt:
             case Comment(text):
                 found.append(f"# {text}")
-            case Block(head, inner):
+            case If(test, inner):
+                found += [f"if {flat(test)}:", *(f"    {line}" for line in written(inner, indent + 4))]
+            case For(target, over, inner):
+                head = f"for {flat(target)} in {flat(over)}:"
                 found += [head, *(f"    {line}" for line in written(inner, indent + 4))]
             case Assign(targets, value, note, returns):
                 front = "return " if returns else f"{', '.join(map(flat, targets))} = " if targets else ""
@@ -282,6 +308,8 @@ def flat(c: Code) -> str:
         case Listed(open, items, bare):
             comma = "," * (open == "(" and len(items) == 1 and not bare)
             return f"{open}{', '.join(map(flat, items))}{comma}{_CLOSE[open]}"
+        case Noted(of):
+            return flat(of)
         case Mapped(pairs):
             return f"{{{', '.join(f'{flat(k)}: {flat(v)}' for k, v in pairs)}}}"
 
@@ -301,21 +329,22 @@ def _grouped(c: Code, least: int) -> Code:
 def _sides(c: Infix) -> tuple[Code, Code]:
     """The operands, in brackets where they need them: all but powers and comparisons group to the left."""
     if c.sign == "**":
-        return _grouped(c.left, ATOM), _grouped(c.right, NEG)
+        return _grouped(c.left, NUMBER), _grouped(c.right, NEG)
     return _grouped(c.left, c.level + (c.level == COMPARE)), _grouped(c.right, c.level + 1)
 
 
 def _laid(c: Code, indent: int, width: int, before: str = "", after: str = "", bracketed: bool = False) -> list[str]:
     """The lines of `before` + `c` + `after`; in brackets an operator may begin a line."""
     one = " " * indent + before + flat(c) + after
-    if len(one) <= width:
+    if len(one) <= width and not any(isinstance(a, Noted) for a in _parts(c)):
         return [one]
     margin = " " * indent
     match c:
         case Infix(level=binds) if binds not in (COMPARE, POW):
             inner, at = list[str](), indent if bracketed else indent + 4
             for sign, piece in _chain(c, binds):
-                inner += _laid(piece, at, width, sign, bracketed=True)
+                first, *more = _laid(piece, at, width - 4, sign, bracketed=True)
+                inner += [first, *(f"    {line}" if isinstance(piece, Infix) else line for line in more)]
             if not bracketed:
                 return [f"{margin}{before}(", *inner, f"{margin}){after}"]
             return [f"{margin}{before}{inner[0].lstrip()}", *inner[1:-1], inner[-1] + after]
@@ -324,8 +353,8 @@ def _laid(c: Code, indent: int, width: int, before: str = "", after: str = "", b
             return _laid(_grouped(of, ATOM), indent, width, before, rest + after, bracketed)
         case Call(function, args) if args:
             return _in_brackets(f"{before}{flat(function)}(", args, f"){after}", indent, width)
-        case Listed(open, items) if items:
-            return _in_brackets(before + open, items, _CLOSE[open] + after, indent, width)
+        case Listed(open, items, bare) if items:
+            return _in_brackets(before + open, items, _CLOSE[open] + after, indent, width, open == "(" and not bare)
         case Choice(then, cond, other):
             at, inner = indent if bracketed else indent + 4, list[str]()
             for word, piece in (("", _grouped(then, OR)), ("if ", _grouped(cond, OR)), ("else ", other)):
@@ -347,9 +376,17 @@ def _laid(c: Code, indent: int, width: int, before: str = "", after: str = "", b
     return [one]
 
 
-def _in_brackets(head: str, items: Sequence[Code], tail: str, indent: int, width: int) -> list[str]:
-    comma = "," if len(items) > 1 else ""
-    inner = [line for x in items for line in _laid(x, indent + 4, width, "", comma, bracketed=True)]
+def _in_brackets(
+    head: str, items: Sequence[Code], tail: str, indent: int, width: int, tuple_of_one: bool = False
+) -> list[str]:
+    comma = "," if len(items) > 1 or tuple_of_one else ""
+    inner: list[str] = []
+    for x in items:
+        if isinstance(x, Noted):
+            inner += [f"{' ' * (indent + 4)}# {c}" for c in x.above]
+            inner += _laid(x.of, indent + 4, width, "", f",  # {x.note}", bracketed=True)
+        else:
+            inner += _laid(x, indent + 4, width, "", comma, bracketed=True)
     return [f"{' ' * indent}{head}", *inner, f"{' ' * indent}{tail}"]
 
 

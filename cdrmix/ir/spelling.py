@@ -36,6 +36,7 @@ from cdrmix.ir.code import (
     number,
 )
 from cdrmix.ir.nodes import Index
+from cdrmix.ir.ops import OPS
 from cdrmix.ir.python import Names
 
 INFIX = {
@@ -93,10 +94,11 @@ class Spelling:
             return self._of_numbers(x)
         args = [self.fit(a, x.dims) for a in x.args]
         if x.op in INFIX:
-            return self._infix(x, args)
+            return self.operator(x, args)
         return call(self.functions[x.op], *args)
 
-    def _infix(self, x: Array, args: Sequence[Code]) -> Code:
+    def operator(self, x: Array, args: Sequence[Code]) -> Code:
+        """An operator between two operands."""
         sign, binds = INFIX[x.op]
         return Infix(sign, binds, args[0], args[1])
 
@@ -111,7 +113,7 @@ class Spelling:
                 return Choice(args[1], args[0], args[2])
             case "max" | "min":
                 return call(x.op, *args)
-        return self._infix(x, args) if x.op in INFIX else call(OF_NUMBERS[x.op], *args)
+        return self.operator(x, args) if x.op in INFIX else call(OF_NUMBERS[x.op], *args)
 
     def neg_(self, x: Array) -> Code:
         return Prefix("-", NEG, self.of(x.args[0]))
@@ -194,4 +196,4 @@ def letters_of(dims: Sequence[Index]) -> dict[Index, str]:
 def rules_of(spelling: type[Spelling]) -> frozenset[str]:
     """The primitives that a library's spelling has."""
     own = {m.removesuffix("_") for m in dir(spelling) if m.endswith("_") and not m.startswith("_")}
-    return frozenset({*LEAVES, *INFIX, *spelling.functions, *own})
+    return frozenset({*LEAVES, *INFIX, *spelling.functions, *own}) & OPS.keys()

@@ -15,7 +15,7 @@ _late = partial(Late, "cdrmix.codegen.tinygrad.artefact")
 
 def ops() -> frozenset[str]:
     """The primitives that it has rules for."""
-    from .expressions import OPS
+    from .spelling import OPS
 
     return OPS
 

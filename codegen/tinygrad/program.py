@@ -6,35 +6,33 @@ Output: `emit_program`: the files of the artefact's `source/`; `schedule`: its u
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from cdrmix.ir import layout
 from cdrmix.ir import python as escape
+from cdrmix.ir.array_statements import Traits
+from cdrmix.ir.code import Assign, Atom, Code, Mapped, call, called, written
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model
 
-from .cells import Function, emit_cell
-from .stack import Stack, choices, emit_stack, schedule_of
-from .statements import Cells
-from .wrap import wrapped
+from .cells import emit_cell
+from .stack import CallText, Stack, choices, emit_stack, schedule_of
 
 TEMPLATE = "program.py.j2"
+TRAITS = Traits(frozenset({"sequence"}), fuses=True, by_weight=True, moments=True)
 FOLDER = "cdrmix_tinygrad"
 IMPORTED = frozenset(
-    re.findall(
-        r"\w+",
-        """
-        attend beside chunk_scan constant cos coupled_scan delay exp floor_divide heads joined last linear_scan
-        logaddexp logsumexp max_plus_scan mean mean_square mix moments places remainder remember shift sigmoid silu sin
-        softmax softplus take tanh there tokens top view windows whole_power within_a_turn
-        """,
-    )
-)
+    {
+        "attend", "beside", "chunk_scan", "constant", "cos", "coupled_scan", "delay", "exp", "floor_divide",
+        "heads", "joined", "last", "linear_scan", "logaddexp", "logsumexp", "max_plus_scan", "mean", "mean_square",
+        "mix", "moments", "places", "remainder", "remember", "shift", "sigmoid", "silu", "sin",
+        "softmax", "softplus", "take", "tanh", "there", "tokens", "top", "view", "windows",
+        "whole_power", "within_a_turn",
+    }
+)  # fmt: skip
 """What the functions of cells may import from the runtime."""
 
 _ALWAYS = frozenset({"Call", "Frame", "Slot", "Unit", "advance"})
@@ -66,28 +64,18 @@ def template_keys(program: Program) -> dict[str, Any]:
     functions = _functions(model)
     stack = emit_stack(program, functions)
     taken = frozenset({*_MODULE, *_ALWAYS, *IMPORTED, "here", "b", "t", *functions.values()})
-    used = {id(place.cell) for place in layout.places(model)}
-    cells = Cells(model.cells, functions)
-    made: list[Function] = [
-        emit_cell(cell, program.sequence[name].body, cells, taken, model.sources)
-        for name, cell in model.cells.items()
-        if id(cell) in used
-    ]
-    text = "\n".join(line for f in made for line in f.lines if not line.lstrip().startswith("#"))
-    imports = _ALWAYS | {f for f in IMPORTED if re.search(rf"(?<![\w.\"]){f}\(", text)}
+    cells = [emit_cell(made, functions, taken, model.sources) for made in program.array_form(TRAITS).values()]
+    used = set().union(*(called(c.body) for c in cells), *(called(u.body) for u in stack.units))
+    imports = _ALWAYS | (IMPORTED & used)
     if model.vocab:
         imports |= {"choices"}
     return {
         "doc": escape.doc(f"{model.name}\n\n{model.doc}".strip()),
         "imports": sorted(imports),
         "hash": escape.text(program.hash),
-        "cells": made,
+        "cells": cells,
         "units": [_unit_keys(u) for u in stack.units],
-        "calls": wrapped(
-            f"Call({', '.join([escape.text(c.unit), escape.text(c.path), _texts(c.weights), _texts(c.states)])}"
-            f"{', last_only=True' * c.last_only}),"
-            for c in stack.calls
-        ),
+        "calls": [line for c in stack.calls for line in _in_list(_call(c))],
         "slots": _slot_lines(stack),
         "vocab": model.vocab,
     }
@@ -113,7 +101,7 @@ def _unit_keys(u: Any) -> dict[str, Any]:
         "name": escape.text(u.name),
         "function": u.function,
         "doc": u.doc,
-        "lines": u.lines,
+        "lines": written(u.body, 4),
         "x": u.x,
         "x_dtype": escape.text(u.x_dtype),
         "out": u.out,
@@ -129,8 +117,19 @@ def _shapes(found: dict[str, tuple[int, ...]]) -> str:
     return f"{{{', '.join(f'{escape.text(n)}: {shape}' for n, shape in found.items())}}}"
 
 
-def _texts(found: dict[str, str]) -> str:
-    return f"{{{', '.join(f'{escape.text(a)}: {escape.text(b)}' for a, b in found.items())}}}"
+def _texts(found: dict[str, str]) -> Code:
+    return Mapped(tuple((Atom(escape.text(a)), Atom(escape.text(b))) for a, b in found.items()))
+
+
+def _call(c: CallText) -> Code:
+    last = {"last_only": Atom("True")} if c.last_only else {}
+    return call("Call", escape.text(c.unit), escape.text(c.path), _texts(c.weights), _texts(c.states), **last)
+
+
+def _in_list(made: Code) -> list[str]:
+    """The lines of an entry of a list."""
+    *lines, last = written([Assign((), made)], 4)
+    return [*lines, f"{last},"]
 
 
 def _slot_lines(stack: Stack) -> list[str]:

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+from cdrmix.diagnose import CompileError, Diagnostic
 from cdrmix.ir import layout, walk
 from cdrmix.ir import python as escape
+from cdrmix.ir.code import ADD, Assign, Code, Statement, call, infix, item, name
 from cdrmix.ir.forms import Program, Sequential
 from cdrmix.ir.nodes import Buffer, Cell, History, Line, Model, Node, Param, State
 
-from .scope import refuse
-from .value import viewed
+from .spelling import viewed
 
 Shape = tuple[int, ...]
 Typed = dict[str, tuple[Shape, str]]
@@ -28,12 +29,12 @@ Typed = dict[str, tuple[Shape, str]]
 
 @dataclass(frozen=True, slots=True)
 class UnitText:
-    """A unit: see `Unit` of the runtime; `lines` is the body of its function."""
+    """A unit of the runtime, and the body of its function."""
 
     name: str
     function: str
     doc: str
-    lines: tuple[str, ...]
+    body: tuple[Statement, ...]
     x: Shape
     x_dtype: str
     out: Shape
@@ -190,26 +191,25 @@ def _asks_pos(cell: Cell) -> bool:
     return bool(cell.histories) or any(m.op == "context" for n in roots for m in walk.nodes(n))
 
 
-def _body(line: Line, model: Model, functions: Mapping[str, str]) -> Iterator[str]:
-    """The lines of a unit's function."""
-    given = ["x"]
+def _body(line: Line, model: Model, functions: Mapping[str, str]) -> Iterator[Statement]:
+    """The statements of a unit's function."""
+    given: list[Code] = [name("x")]
     inputs = model.cells[line.chain[0].cell].inputs
     if len(inputs) > 1:
         given, at = [], 0
         for i in inputs:
             sizes = [a.size for a in i.axes]
-            given.append(viewed(f"x[:, :, {at} : {at + prod(sizes)}]", [prod(sizes)], sizes))
+            given.append(viewed(item(name("x"), ":", ":", f"{at} : {at + prod(sizes)}"), [prod(sizes)], sizes))
             at += prod(sizes)
-    result = ", ".join(given)
     for place, instance in enumerate(line.chain):
         below = _below(instance.path, line.path)
-        here = f"here.part({escape.text(below)})" if below else "here"
-        code = f"{functions[instance.cell]}({here}, {result})"
+        here = call("here.part", escape.text(below)) if below else name("here")
+        code = call(functions[instance.cell], here, *given)
         last = place == len(line.chain) - 1
         if last and line.residual:
-            code = f"x + {code}"
-        yield f"return {code}" if last else f"y = {code}"
-        result = "y"
+            code = infix("+", ADD, name("x"), code)
+        yield Assign(() if last else (name("y"),), code, returns=last)
+        given = [name("y")]
 
 
 def _tensors(model: Model, line: Line) -> tuple[dict[str, str], dict[str, str]]:
@@ -255,7 +255,7 @@ def _refuse_state_in_banks(model: Model) -> None:
         if place.banks and held:
             message = f"`{held[0].name}` is a state inside a bank, which the GPU targets do not hold"
             help = "put the state in the op that holds the bank, or compile for cpu or torch, whose banks may have it"
-            raise refuse("E0907", held[0].span, message, help)
+            raise CompileError([Diagnostic("E0907", held[0].span, message, help)])
 
 
 def schedule_of(stack: Stack) -> dict[str, Any]:

@@ -1,139 +1,300 @@
-"""Emission of equations, `top`, parts and banks.
+"""How the statements of the array form are written in tinygrad.
 
-Input: a statement of the sequence form and the scope.
-Output: lines in the scope, and symbols for what the statement defines.
+Input: a `Function` of `ir/array_statements.py` and the spec's texts.
+Output: the statements of a function over [B, T], as `ir/code.py` has them; a comment behind each tells its axes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import singledispatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import singledispatchmethod
 from math import prod
 
-from cdrmix.ir import python as escape
-from cdrmix.ir import walk
-from cdrmix.ir.nodes import Apply, Axis, Cell, Def, Given, Index, Node, Ref, Top
+from cdrmix.diagnose import NOWHERE, Span
+from cdrmix.ir import array_statements as form
+from cdrmix.ir.array_statements import Function
+from cdrmix.ir.arrays import Array
+from cdrmix.ir.code import (
+    Assign,
+    Atom,
+    Code,
+    Comment,
+    For,
+    Listed,
+    Noted,
+    Statement,
+    call,
+    item,
+    listed,
+    method,
+    name,
+)
+from cdrmix.ir.code import number as whole
+from cdrmix.ir.nodes import Index
+from cdrmix.ir.python import comment, equation
 
-from .casts import full
-from .expressions import emit
-from .scope import Scope, Symbol, axes_of, refuse
-from .value import ATOM, Value, fit, viewed, within
+from .spelling import Tinygrad, quoted, slot, viewed
+
+UNSAID = frozenset({"view", "turn", "places", "spread"})
+"""What is named only because it is used twice: its axes are those of its name."""
 
 
-def valued(scope: Scope, n: Node, indices: Sequence[Index]) -> Value:
-    """The expression, its axes in the order of `indices`."""
-    inside = [i for m in walk.nodes(n) for i in (*m.free, *walk.bound(m))]
-    scope.order = tuple(dict.fromkeys((*indices, *inside)))
-    scope.here = frozenset(walk.windowed(n, scope.windows))
-    return emit(n, scope)
+def axes_of(indices: Iterable[Index]) -> str:
+    """A comment on a tensor's axes."""
+    return comment(f"[{', '.join(['B', 'T', *(i.axis.name for i in indices)])}]", 60)
 
 
-def read_back(symbol: Symbol, indices: Sequence[Index]) -> Value:
-    """The value that a symbol holds."""
-    present = tuple(i for i, there in zip(indices, symbol.has, strict=True) if there)
-    return Value(symbol.code, symbol.type, present, symbol.lead, const=symbol.const)
+@dataclass(slots=True)
+class Writer:
+    """Writes the statements of one function, in order; `functions` are the names of the cells' functions."""
 
-
-@dataclass(frozen=True, slots=True)
-class Cells:
-    """The cells of the model and the names of their functions."""
-
-    cells: Mapping[str, Cell]
+    function: Function
+    spell: Tinygrad
+    sources: Mapping[str, str]
     functions: Mapping[str, str]
+    lines: list[Statement] = field(default_factory=list)
+    said: Span = NOWHERE
 
+    def body(self) -> tuple[Statement, ...]:
+        """The statements of the function."""
+        for stmt in self.function.body:
+            self.write(stmt)
+        return tuple(self.lines)
 
-@singledispatch
-def emit_statement(stmt: object, scope: Scope, cells: Cells) -> None:
-    """The lines of a statement; `cells` are the functions that parts and banks call."""
-    raise TypeError(type(stmt))
+    def let(self, targets: Code | list[Code], value: Code, note: str = "") -> None:
+        """`targets = value  # note`."""
+        self.lines.append(Assign(tuple(targets) if isinstance(targets, list) else (targets,), value, note))
 
+    def do(self, function: str, *args: Code | str | int) -> None:
+        """A call for what it does."""
+        self.lines.append(Assign((), call(function, *args)))
 
-@emit_statement.register
-def _(d: Def, scope: Scope, cells: Cells) -> None:
-    """`name = expression`; a name for what has one already costs no line."""
-    scope.say(d.span)
-    v = valued(scope, d.value, d.indices)
-    v = fit(v, [i for i in d.indices if i in v.dims])
-    suffix = {"next": "_next", "carry": "_out"}.get(d.ref.kind, "")
-    renamed = scope.rename(v.code, d.ref.name + suffix)
-    v = v if renamed is None else replace(v, code=renamed)
-    if v.type == "number" or v.code.isidentifier():
-        scope.define(d.ref, v, d.indices, within(v, ATOM))
-        return
-    scope.define(d.ref, v, d.indices, scope.let(d.ref.name + suffix, v.code, axes_of(v.dims)))
+    def of(self, x: Array) -> Code:
+        """The code of an array."""
+        return self.spell.of(x)
 
+    def _equation(self, span: Span) -> list[str]:
+        if span == self.said:
+            return []
+        self.said = span
+        found = equation(span, self.sources)
+        return [found] if found else []
 
-def emit_moments(mean: Def, variance: Def, scope: Scope) -> None:
-    """A mean and the variance about it, in one call."""
-    for d in (mean, variance):
-        scope.say(d.span)
-    (along,) = mean.value.arg
-    x = full(valued(scope, mean.value.args[0], (*mean.indices, along)), (*mean.indices, along), scope)
-    names = [scope.names.fresh(d.ref.name) for d in (mean, variance)]
-    scope.line(f"{', '.join(names)} = moments({x})  # {axes_of(mean.indices)}")
-    for d, name in zip((mean, variance), names, strict=True):
-        scope.known(d.ref, name, [i.axis.size for i in d.indices])
+    @singledispatchmethod
+    def write(self, stmt: object) -> None:
+        """The lines of a statement."""
+        raise TypeError(type(stmt))
 
+    @write.register
+    def _(self, stmt: form.Say) -> None:
+        self.lines += map(Comment, self._equation(stmt.span))
 
-@emit_statement.register
-def _(t: Top, scope: Scope, cells: Cells) -> None:
-    scope.say(t.span)
-    source = full(valued(scope, t.source, (*t.lead, t.over)), (*t.lead, t.over), scope)
-    values = scope.names.fresh(t.values + scope.suffix) if t.values is not None else "_"
-    picks = scope.names.fresh(t.picks + scope.suffix) if t.picks is not None else "_"
-    indices = (*t.lead, t.k)
-    scope.line(f"{values}, {picks} = top({source}, {t.k.axis.size})  # {axes_of(indices)}")
-    if t.values is not None:
-        scope.define(Ref("def", t.values), Value(values, "float", indices, lead=True), indices, values)
-    if t.picks is not None:
-        scope.define(Ref("def", t.picks), Value(picks, "int", indices, lead=True), indices, picks)
+    @write.register
+    def _(self, stmt: form.Let) -> None:
+        value = self.of(stmt.value)
+        self.let(self.spell.fresh(stmt.name), value, "" if stmt.value.op in UNSAID else axes_of(stmt.value.dims))
 
+    @write.register
+    def _(self, stmt: form.Products) -> None:
+        asked, made = list[Code](), list[Code]()
+        for let, says in zip(stmt.lets, stmt.says, strict=True):
+            weight, x = let.value.args
+            pair = listed(quoted(weight.arg.name), self.of(x))
+            above = [text for say in says for text in self._equation(say.span)]
+            asked.append(Noted(pair, tuple(above), axes_of(let.value.dims)))
+            made.append(self.spell.fresh(let.name))
+        self.let(made, call("here.products", *asked))
 
-# --- parts and banks -----------------------------------------------------------------------------------------------
-def _given(g: Given, lead: Sequence[Index], place: bool, scope: Scope) -> tuple[str, list[int], bool]:
-    """Code of an argument, its own sizes, and whether all of `lead` stands in front of them."""
-    symbol = scope.symbol(g.ref)
-    own = tuple(Index(f"own {p}", Axis("", s)) for p, s in enumerate(symbol.sizes[len(g.lead) :]))
-    v = read_back(symbol, (*g.lead, *own))
-    indices = (*lead, *own) if g.lead else own
-    return full(v, indices, scope, place=place), [i.axis.size for i in own], bool(g.lead)
+    @write.register
+    def _(self, stmt: form.Moments) -> None:
+        x = self.of(stmt.x)
+        self.let([self.spell.fresh(stmt.mean), self.spell.fresh(stmt.variance)], call("moments", x),
+                 axes_of(stmt.x.dims[:-1]))  # fmt: skip
 
+    @write.register
+    def _(self, stmt: form.TopK) -> None:
+        source = self.of(stmt.source)
+        found = [name("_") if x is None else self.spell.fresh(x) for x in (stmt.values, stmt.picks)]
+        self.let(found, call("top", source, stmt.k), axes_of(stmt.dims))
 
-@emit_statement.register
-def _(a: Apply, scope: Scope, cells: Cells) -> None:
-    scope.say(a.span)
-    part = next(p for p in scope.cell.parts if p.name == a.part)
-    function, formals = cells.functions[part.cell], cells.cells[part.cell].inputs
-    inputs = [_given(g, a.lead, f.dtype == "pick", scope) for g, f in zip(a.inputs, formals, strict=True)]
-    shapes = [[x.size for x in f.axes] for f in formals]
-    if part.bank is None:
-        if a.lead:
-            message = f"part `{a.part}` is called at every place of an index"
-            raise refuse("E0903", a.span, message, f"make it a bank over that index: `bank {a.part}: [i < n] of …`")
-        args = [viewed(code, own, shape) for (code, own, _), shape in zip(inputs, shapes, strict=True)]
-        code = f"{function}({', '.join([f'here.part({escape.text(a.part)})', *args])})"
-    else:
-        count = prod(i.axis.size for i in a.lead)
-        args = []
-        for (given, own, many), shape in zip(inputs, shapes, strict=True):
-            old = [*(i.axis.size for i in a.lead), *own] if many else own
-            args.append(viewed(given, old, [count if many else 1, *shape]))
-        head = f"{escape.text(a.part)}, {part.bank.axis.size}, {function}"
-        code = f"{_route(a, scope, head, count)}{', '.join(args)})"
-        out = [x.size for x in cells.cells[part.cell].out_axes]
-        code = viewed(code, [count, *out], [i.axis.size for i in (*a.lead, *a.outs)])
-    indices = (*a.lead, *a.outs)
-    scope.known(Ref("def", a.name), scope.let(a.name, code, axes_of(indices)), [i.axis.size for i in indices])
+    @write.register
+    def _(self, stmt: form.Keep) -> None:
+        self.do("here.keep", quoted(stmt.state), call("last", self.of(stmt.after)))
 
+    # --- scans -----------------------------------------------------------------------------------------------------
+    @write.register
+    def _(self, stmt: form.Delay) -> None:
+        after = self.of(stmt.after)
+        self.let(self.spell.fresh(stmt.before), call("delay", after, slot(stmt.state)), axes_of(stmt.after.dims))
+        self.do("here.keep", quoted(stmt.state), call("last", after))
 
-def _route(a: Apply, scope: Scope, head: str, count: int) -> str:
-    """The start of a bank's call."""
-    assert a.select is not None
-    if a.select.op == "index":
-        if a.lead != (a.select.arg,):
-            message = f"bank `{a.part}` is called over more than its own index"
-            raise refuse("E0903", a.span, message, "give each instance all of its values at once, and index the result")
-        return f"here.every({head}, "
-    pick = full(valued(scope, a.select, a.lead), a.lead, scope, place=True)
-    return f"here.chosen({head}, {viewed(pick, [i.axis.size for i in a.lead], [count])}, "
+    @write.register
+    def _(self, stmt: form.Shift) -> None:
+        move = "shift" if stmt.scanned else "delay"  # a scan has written the slot
+        value = call(move, self.of(stmt.after), slot(stmt.state))
+        self.let(self.spell.fresh(stmt.before), value, axes_of(stmt.after.dims))
+
+    def _wrote(self, state: str, last: Code) -> None:
+        self.do("here.wrote", quoted(state), last)
+
+    def _decay(self, x: Array, indices: Sequence[Index]) -> Code:
+        given = x.args[0] if x.op == "expand" else x
+        return self.spell.broadcast(given if given.type == "number" else x, indices)
+
+    @write.register
+    def _(self, stmt: form.Scan) -> None:
+        given = [self._decay(stmt.decay, stmt.indices), self.of(stmt.addend), slot(stmt.state)]
+        if stmt.combine is None:
+            scan = call("linear_scan", *given)
+        else:
+            scan = call("max_plus_scan", *given, quoted(stmt.combine))
+        after, last = self.spell.fresh(stmt.after), self.spell.fresh(stmt.last)
+        self.let([after, last], scan, axes_of(stmt.indices))
+        self._wrote(stmt.state, last)
+
+    @write.register
+    def _(self, stmt: form.Mix) -> None:
+        rows = []
+        for row in stmt.decay:
+            codes = [name("None") if d is None else self._decay(d, stmt.indices) for d in row]
+            rows.append(Listed("[", tuple(codes)))
+        addends = Listed("[", tuple(map(self.of, stmt.addend)))
+        after, last = ([self.spell.fresh(x) for x in found] for found in (stmt.after, stmt.last))
+        slots = Listed("[", tuple(map(slot, stmt.states)))
+        self.let([listed(*after), listed(*last)], call("coupled_scan", Listed("[", tuple(rows)), addends, slots))
+        for state, end in zip(stmt.states, last, strict=True):
+            self._wrote(state, end)
+
+    @write.register
+    def _(self, stmt: form.ChunkScan) -> None:
+        width = stmt.layout.key.axis.size
+        letters = ["k" if i == stmt.layout.key else "h" if i in stmt.layout.batch else "v" for i in stmt.layout.order]
+        slots = [method(slot(s), "clone") if stmt.again else slot(s) for s in stmt.states]
+        given: dict[str, Code] = {
+            "q": Listed("[", tuple(self._beside(q.q, width) for q in stmt.asked)),
+            "after": Listed("[", tuple(Atom(str(q.after)) for q in stmt.asked)),
+            "w": self._decays(stmt, width),
+            "k": self._joined([self._beside(x, width) for x in stmt.k]),
+            "v": self._joined([self.of(x) for x in stmt.v]),
+            "states": Listed("[", tuple(slots)),
+        }
+        if stmt.a:
+            given["a"] = self._joined([self._beside(x, width) for x in stmt.a])
+            given["b"] = self._joined([self._beside(x, width) for x in stmt.b])
+        if stmt.value_decay is not None:
+            given["wv"] = self.of(stmt.value_decay)
+        given["axes"] = quoted("".join(letters))
+        answers, last = self.spell.fresh(stmt.answers), self.spell.fresh(stmt.last)
+        self.let([answers, last], call("chunk_scan", **given))
+        for place, s in enumerate(() if stmt.again else stmt.states):
+            self._wrote(s, item(last, place))
+
+    def _beside(self, x: form.Beside, width: int) -> Code:
+        """A vector along the keys of one of several coupled states."""
+        code, behind = self.of(x.x), (x.count - 1 - x.place) * width
+        return code if x.count == 1 else call("beside", code, x.place * width, behind)
+
+    def _joined(self, parts: Sequence[Code]) -> Code:
+        if len(parts) > 1:
+            return call("joined", *parts, dim=whole(3))
+        return parts[0] if parts else name("None")
+
+    def _decays(self, stmt: form.ChunkScan, width: int) -> Code:
+        """None, [B, T, H, 1 | K] or [B, T, H, F, F, K] (source, target)."""
+        if stmt.decay is None:
+            return name("None")
+        if isinstance(stmt.decay, Array):
+            return self.of(stmt.decay)
+        heads, count = prod(i.axis.size for i in stmt.layout.batch), len(stmt.states)
+        zero = method(call("constant", "0.0", 1, 1), "expand", *self.spell.sizes, heads, width)
+        table = [zero if d is None else self.of(d) for row in stmt.decay for d in row]
+        return call("mix", Listed("[", tuple(table)), heads, count, count, width)
+
+    @write.register
+    def _(self, stmt: form.Answer) -> None:
+        code = viewed(item(self.of(stmt.answers), stmt.place), stmt.flat, [i.axis.size for i in stmt.found])
+        self.let(self.spell.fresh(stmt.name), self.spell.ordered(code, stmt.found, stmt.dims), axes_of(stmt.dims))
+
+    @write.register
+    def _(self, stmt: form.Loop) -> None:
+        """A loop over the tokens, each one's expressions on slices [B, 1, …]."""
+        self.lines.append(Comment(f"token by token: {comment(stmt.why, 90)}"))
+        now, seen = ([self.spell.fresh(x) for x in found] for found in (stmt.now, stmt.seen))
+        for state, code in zip(stmt.states, now, strict=True):
+            self.let(code, method(slot(state), "unsqueeze", 1))
+        for code in seen:
+            self.let(code, Listed("[", ()))
+        t = self.spell.fresh(stmt.token)
+        outer, sizes, self.lines, self.spell.sizes = self.lines, self.spell.sizes, [], (self.spell.sizes[0], "1")
+        for inner in stmt.body:
+            self.write(inner)
+        for every, after in zip(seen, stmt.after, strict=True):
+            self.lines.append(Assign((), method(every, "append", self.of(after))))
+        for code, every in zip(now, seen, strict=True):
+            self.let(code, item(every, -1))
+        body, self.lines, self.spell.sizes = tuple(self.lines), outer, sizes
+        self.lines.append(For(t, call("range", sizes[1]), body))
+        for local, every, dims in zip(stmt.all, seen, stmt.dims, strict=True):
+            self.let(self.spell.fresh(local), call("tokens", every), axes_of(dims))
+
+    # --- histories -------------------------------------------------------------------------------------------------
+    @write.register
+    def _(self, stmt: form.Entry) -> None:
+        value = self.of(stmt.value)
+        entry = self.spell.fresh(stmt.entry)
+        self.let(entry, value, axes_of(stmt.dims))
+        old = slot(stmt.history) if stmt.size > 1 else name("None")
+        if stmt.size > 1:
+            self._wrote(stmt.history, call("remember", old, entry, "here.pos"))
+        if stmt.window is not None:
+            windows = call("windows", old, entry, "here.pos", stmt.size)
+            axes = f"[{', '.join(['B', 'T', 'window', *(i.axis.name for i in stmt.dims)])}]"
+            self.let(self.spell.fresh(stmt.window), windows, comment(axes, 60))
+        if stmt.there is not None:
+            self.let(self.spell.fresh(stmt.there), call("there", "here.pos", stmt.size))
+
+    @write.register
+    def _(self, stmt: form.Attention) -> None:
+        sides = [(self._side(s, self.of(s.entry)), self._old(s)) for s in (*stmt.keys, stmt.values)]
+        (new_v, old_v), keys = sides[-1], sides[:-1]
+        q, new_k, old_k = (Listed("[", tuple(x)) for x in (map(self.of, stmt.queries), *zip(*keys, strict=True)))
+        given: list[Code] = [q, new_k, new_v, old_k, old_v, name("here.pos"), whole(stmt.window), whole(stmt.scale)]
+        if stmt.bias is not None:
+            given.append(self.of(stmt.bias))
+        code = viewed(call("attend", *given), stmt.flat, stmt.shape)
+        self.let(self.spell.fresh(stmt.name), self.spell.ordered(code, stmt.found, stmt.dims), axes_of(stmt.dims))
+
+    def _old(self, side: form.Side) -> Code:
+        return self._side(side, slot(side.history)) if side.size > 1 else name("None")
+
+    def _side(self, side: form.Side, code: Code) -> Code:
+        """Entries as [B, T, groups, features]; a key a head unless heads share them."""
+        code = viewed(code, side.declared, side.view)
+        if [*side.order] != sorted(side.order):
+            code = method(code, "permute", 0, 1, *(p + 2 for p in side.order))
+        code = viewed(code, [side.view[p] for p in side.order], side.flat)
+        return code if side.table is None else call("heads", code, Listed("[", tuple(map(whole, side.table))))
+
+    # --- parts and banks -------------------------------------------------------------------------------------------
+    @write.register
+    def _(self, stmt: form.CallPart) -> None:
+        given = [viewed(self.of(g.value), g.own, g.axes) for g in stmt.inputs]
+        code = call(self.functions[stmt.part.cell], call("here.part", quoted(stmt.part.name)), *given)
+        self.let(self.spell.fresh(stmt.name), code, axes_of(stmt.dims))
+
+    @write.register
+    def _(self, stmt: form.CallBank) -> None:
+        assert stmt.part.bank is not None
+        lead, count = [i.axis.size for i in stmt.lead], prod(i.axis.size for i in stmt.lead)
+        head = [quoted(stmt.part.name), whole(stmt.part.bank.axis.size), name(self.functions[stmt.part.cell])]
+        given = []
+        for g in stmt.inputs:
+            old = [*lead, *g.own] if g.front else g.own
+            given.append(viewed(self.of(g.value), old, [count if g.front else 1, *g.axes]))
+        if stmt.pick is None:
+            code = call("here.every", *head, *given)
+        else:
+            code = call("here.chosen", *head, viewed(self.of(stmt.pick), lead, [count]), *given)
+        code = viewed(code, [count, *stmt.out], [i.axis.size for i in stmt.dims])
+        self.let(self.spell.fresh(stmt.name), code, axes_of(stmt.dims))

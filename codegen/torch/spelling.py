@@ -207,7 +207,7 @@ class Torch(Spelling):
 
     def index_(self, x: Array) -> Code:
         of, *places = x.args
-        first, at = min(x.arg), [*x.arg]
+        first, at = min(x.arg[0]), [*x.arg[0]]
         order = [*range(first), *at, *(p for p in range(first, len(of.dims)) if p not in at)]
         given = self.permuted(of, tuple(of.dims[p] for p in order)) if order != sorted(order) else self.of(of)
         found = union(places, x.dims)

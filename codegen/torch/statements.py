@@ -18,10 +18,11 @@ from cdrmix.ir.code import (
     COMPARE,
     Assign,
     Atom,
-    Block,
     Choice,
     Code,
     Comment,
+    For,
+    If,
     Infix,
     Keyword,
     Listed,
@@ -40,6 +41,11 @@ from .names import attribute
 from .spelling import Torch, key, old, reshaped
 
 RESET = name("stream.reset")
+
+
+def there(what: Code) -> Code:
+    """`what is not None`."""
+    return Infix("is not", COMPARE, what, name("None"))
 
 
 def new(state: str) -> Code:
@@ -63,13 +69,13 @@ class Writer:
             self.write(stmt)
         return tuple(self.lines)
 
-    def block(self, head: str, body: Sequence[form.Statement]) -> None:
-        """Statements under a head."""
+    def inner(self, body: Sequence[form.Statement]) -> tuple[Statement, ...]:
+        """Statements of a block."""
         outer, self.lines = self.lines, []
         for stmt in body:
             self.write(stmt)
-        outer.append(Block(head, tuple(self.lines)))
-        self.lines = outer
+        made, self.lines = tuple(self.lines), outer
+        return made
 
     def let(self, target: Code | Sequence[Code], value: Code) -> None:
         """`target = value`."""
@@ -112,7 +118,7 @@ class Writer:
 
     @write.register
     def _(self, stmt: form.Measure) -> None:
-        self.block("if stream.sums is not None:", stmt.body)
+        self.lines.append(If(there(name("stream.sums")), self.inner(stmt.body)))
 
     @write.register
     def _(self, stmt: form.Sum) -> None:
@@ -281,10 +287,10 @@ class Writer:
         t = self.spell.fresh(stmt.token)
         outer, self.lines = self.lines, []
         shape, self.spell.shape = self.spell.shape, f"{self.spell.first}.shape[:1]"
-        for code, first, indices in zip(now, begin, stmt.axes, strict=True):
-            reset = item(RESET, ":", t, *["None"] * indices)
+        for code, first, dims in zip(now, begin, stmt.dims, strict=True):
+            reset = item(RESET, ":", t, *["None"] * len(dims))
             chosen = call("torch.where", reset, first or number(0.0), code)
-            self.lines.append(Block("if stream.reset is not None:", (Assign((code,), chosen),)))
+            self.lines.append(If(there(RESET), (Assign((code,), chosen),)))
         for inner in stmt.body:
             self.write(inner)
         for code, after in zip(seen, stmt.after, strict=True):
@@ -292,7 +298,7 @@ class Writer:
         for code, every in zip(now, seen, strict=True):
             self.let(code, item(every, -1))
         self.spell.shape, body, self.lines = shape, tuple(self.lines), outer
-        self.lines.append(Block(f"for {self.spell.given[stmt.token]} in range({self.spell.first}.shape[1]):", body))
+        self.lines.append(For(t, call("range", f"{self.spell.first}.shape[1]"), body))
         for local, every in zip(stmt.all, seen, strict=True):
             self.let(self.spell.fresh(local), call("torch.stack", every, 1))
 
@@ -399,7 +405,7 @@ class Writer:
         if stmt.part.capacity > 0 and self.function.mode == "sequence":
             kept = self.spell.new("tensor", call("float", count))
             target = item(name("stream.sums"), key(f"{stmt.part.name}.dropped"))
-            self.lines.append(Block("if stream.sums is not None:", (Assign((target,), kept),)))
+            self.lines.append(If(there(name("stream.sums")), (Assign((target,), kept),)))
 
 
 def stacked(parts: object, dim: int) -> Code:

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("tinygrad")
 
-from cdrmix.codegen.tinygrad.expressions import OPS as EMITTED
+from cdrmix.codegen.tinygrad.spelling import OPS as EMITTED
 from cdrmix.codegen.tinygrad.program import emit_program
 
 from cdrmix.check import load, load_op

@@ -15,9 +15,7 @@ pytest.importorskip("tinygrad")
 from tests.conformance.tinygrad_agree import program_of, rms
 
 # isort: split
-from cdrmix.codegen.tinygrad.levels import Product, levelled
 from cdrmix.codegen.tinygrad.program import TEMPLATE, emit_program, schedule, template_keys
-from cdrmix.codegen.tinygrad.wrap import WIDTH, wrapped
 from cdrmix.runtime.tinygrad.stream import Stream
 from jinja2 import Environment, meta
 
@@ -65,42 +63,10 @@ def test_the_program_is_readable_python() -> None:
     assert text == emit_program(hybrid())["program.py"]
 
 
-def test_independent_products_are_one_call() -> None:
-    lines: list[str | Product] = [
-        "a = f(x)",
-        "# p = W @ a",
-        Product("p", "W", "a", "[M]", whole=True),
-        "# r = tanh(V @ x + p)",
-        Product("V_x", "V", "x", "[M]"),
-        "r = (V_x + p).tanh()",
-        Product("U_x", "U", "r", "[M]"),
-        "q = U_x * here.weight('p')",
-    ]
-    assert levelled(lines) == [
-        "a = f(x)",
-        "p, V_x = here.products(",
-        "    # p = W @ a",
-        '    ("W", a),  # [M]',
-        '    ("V", x),  # [M]',
-        ")",
-        "# r = tanh(V @ x + p)",
-        "r = (V_x + p).tanh()",
-        'U_x = here.product("U", r)  # [M]',
-        "q = U_x * here.weight('p')",
-    ]
-
-
 def test_a_norm_asks_for_both_its_statistics_at_once() -> None:
     text = emit_program(hybrid())["program.py"]
     assert "mu, var = moments(x)" in text and "group_norm_mu, group_norm_var = moments(y)" in text
     assert "mean_square(x)" in text and ".mean(" not in text
-
-
-def test_long_lines_are_broken_where_python_allows() -> None:
-    line = f"y = f({', '.join(f'g(a{i}, b{i})' for i in range(20))})  # [B, T]"
-    found = wrapped([line])
-    assert all(len(part) <= WIDTH for part in found) and found[0] == "# [B, T]"
-    assert ast.dump(ast.parse("\n".join(found))) == ast.dump(ast.parse(line))
 
 
 def test_the_schedule_fits_the_weights_and_the_state() -> None:

@@ -18,3 +18,6 @@ internals.compile_for_cpu(host.compile_object)
 for name, path in (("NVRTC_PATH", toolchain.nvrtc()), ("CUDA_PATH", toolchain.cuda_headers())):
     if path is not None:  # tinygrad looks for its libraries once, when a test first needs any device's renderer
         os.environ.setdefault(name, str(path))
+
+if toolchain.nvrtc() is not None:
+    toolchain.load_nvrtc()  # the wheel's nvrtc finds its builtins only where they are loaded already

@@ -29,7 +29,6 @@ INPUT = {
         "codegen/metalium/emit/kernels.py": "_wrapped",
         "codegen/metalium/emit/names.py": "identifier index_name plain",
         "codegen/metalium/lower/draft.py": "Draft.fresh",
-        "codegen/tinygrad/scope.py": "Scope.say",
         "codegen/torch/names.py": "attribute class_name",
     },
     "the path of a line of the stack or of a tensor": {
@@ -61,13 +60,11 @@ INPUT = {
         "cdrmix/ir/code.py": "number",
         "cdrmix/ir/text_nodes.py": "_number",
         "codegen/c/nest.py": "literal",
-        "codegen/tinygrad/value.py": "number",
     },
     "a list in this very source": {
         "cdrmix/ir/spelling.py": "rules_of",
         "codegen/c/rules.py": "_compare.rule",
         "codegen/metalium/emit/block.py": "<module>",
-        "codegen/tinygrad/program.py": "<module>",
         "codegen/torch/names.py": "<module>",
     },
     "the lines that it lays out": {
@@ -83,13 +80,6 @@ GENERATED = {
     "codegen/metalium/emit/launch.py": "_tensor",
     "codegen/metalium/emit/matrices.py": "tile_place",
     "codegen/metalium/lower/lines.py": "named",
-    "codegen/tinygrad/cells.py": "emit_cell",
-    "codegen/tinygrad/levels.py": "levelled _together _is_whole",
-    "codegen/tinygrad/program.py": "template_keys",
-    "codegen/tinygrad/scope.py": "Scope.view",
-    "codegen/tinygrad/states.py": "_",
-    "codegen/tinygrad/value.py": "atom",
-    "codegen/tinygrad/wrap.py": "_wrap _widest",
 }
 
 

@@ -156,10 +156,21 @@ class _Reading:
         """The entries as [groups, features]; a key a head unless heads share them."""
         name = self.read.arg.ref.name
         entry, past = draft.entries[name]
-        declared = next(tuple(a.size for a in h.axes) for h in draft.cell.histories if h.name == name)
+        history = next(h for h in draft.cell.histories if h.name == name)
+        declared = tuple(a.size for a in history.axes)
         table = None if grouped else tuple(int(p) for p in self.table(heads))
         order = (*self.groups, *self.features)
-        return Side(name, entry, past, declared, tuple(self.sizes), order, (self.count(), self.inner), table)
+        return Side(
+            name,
+            history.window.size,
+            entry,
+            past,
+            declared,
+            tuple(self.sizes),
+            order,
+            (self.count(), self.inner),
+            table,
+        )
 
 
 def _grouped(heads: tuple[Index, ...], sides: Sequence[_Reading]) -> tuple[Index, ...]:

@@ -129,8 +129,9 @@ def _taken(
     if not any(y.lead for y in given):
         first = min(at)
         front = tuple(d for p, d in enumerate(x.dims) if p < first)
-        return Array("index", (x, *given), at, x.type, (*front, *found, *rest[len(front) :]), x.lead)
+        dims, zero = (*front, *found, *rest[len(front) :]), x.absent_is_zero
+        return Array("index", (x, *given), (at, tuple(sizes)), x.type, dims, x.lead, None, zero)
     if not x.lead:
         whole = x.op == "stored" and x.arg.sizes is None and at == (0,) and len(args) == len(n.args)
-        return Array("rows", (x, *given), (at, whole), x.type, (*found, *rest), True)
-    return Array("pick", (x, *given), (at, tuple(sizes)), x.type, (*rest, *found), True)
+        return Array("rows", (x, *given), (at, tuple(sizes), whole), x.type, (*found, *rest), True)
+    return Array("pick", (x, *given), (at, tuple(sizes)), x.type, (*rest, *found), True, None, x.absent_is_zero)

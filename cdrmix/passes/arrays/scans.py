@@ -60,12 +60,12 @@ def after_of(draft: Draft, state: State) -> Array:
     return held(after, state.dtype, draft)
 
 
-def _settle(draft: Draft, state: State, after: Local, begin: Array | None) -> None:
+def _settle(draft: Draft, state: State, after: Local, begin: Array | None, scanned: bool = True) -> None:
     """Make the states before each token if anything reads them."""
     found = draft.known(Ref("next", state.name), after, state.indices)
     if Ref("state", state.name) in draft.uses:
         before = draft.local(state.name)
-        draft.add(Shift(before, state.name, found, begin))
+        draft.add(Shift(before, state.name, found, begin, scanned))
         draft.known(Ref("state", state.name), before, state.indices)
 
 
@@ -141,11 +141,11 @@ def _(stmt: Sequential, draft: Draft) -> None:
     draft.adopt(inner)
     whole = tuple(draft.local(f"{s.name}_next") for s in states)
     body = tuple(inner.statements)
-    axes = tuple(len(s.indices) for s in states)
-    draft.add(Loop(token, stmt.states, axes, now, seen, whole, body, after, begin, stmt.why))
+    dims = tuple(s.indices for s in states)
+    draft.add(Loop(token, stmt.states, dims, now, seen, whole, body, after, begin, stmt.why))
     for state, name, first in zip(states, whole, begin, strict=True):
         draft.add(Keep(state.name, Array("local", arg=name, dims=state.indices, lead=True)))
-        _settle(draft, state, name, first)
+        _settle(draft, state, name, first, scanned=False)
 
 
 def _token(x: Array, token: Local) -> Array:

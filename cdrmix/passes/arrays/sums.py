@@ -17,7 +17,7 @@ from cdrmix.ir import types
 from cdrmix.ir.arrays import Array, Contract, Type, union
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.layout import scaled
-from cdrmix.ir.nodes import TOKENS, DType, Index, Node, Param
+from cdrmix.ir.nodes import TOKENS, Axis, DType, Index, Node, Param
 from cdrmix.ir.types import NARROW, matrix_product
 
 from .casts import alike, held, number, ordered, tensor, to_exact, to_float, to_int
@@ -227,7 +227,8 @@ def _named(weight: str, product: Array, m: Contract, middle: tuple[Index, ...], 
     """A name for the product with its rows flat, so that it can stand beside others; seen under its own axes."""
     if len(m.outs) == 1:
         return draft.let(f"{weight}_x", product)
-    flat = Index("rows", replace(m.outs[0].axis, size=prod(i.axis.size for i in m.outs)))
+    rows = "*".join(i.axis.name for i in m.outs)
+    flat = Index(rows, Axis(rows, prod(i.axis.size for i in m.outs)))
     name = draft.let(f"{weight}_x", replace(product, dims=(*middle, flat), arg=replace(m, outs=(flat,))))
     old, new = [[i.axis.size for i in (*middle, *outs)] for outs in ((flat,), m.outs)]
     return Array("view", (name,), (tuple(old), tuple(new)), "float", (*middle, *m.outs), True)
@@ -280,8 +281,7 @@ def _over(found: list[Array], bound: tuple[Index, ...], draft: Draft) -> Array:
     if not bound:
         return _product(found, draft)
     found = [tensor(x, draft) for x in found]
-    if not all(any(x.absent_is_zero and i in x.dims for x in found) for i in bound if i in draft.here):
-        found = _without_absent(found, bound, draft)
+    found = _without_absent(found, [i for i in bound if i in draft.here and not _vanishes(found, i)], draft)
     merged: dict[frozenset[Index], Array] = {}
     for x in found:  # factors over the same indices make no larger tensor together
         key = frozenset(x.dims)
@@ -295,15 +295,29 @@ def _over(found: list[Array], bound: tuple[Index, ...], draft: Draft) -> Array:
     return Array("contract", tuple(found), Contract(bound), kind, dims, any(x.lead for x in found))
 
 
-def _without_absent(found: list[Array], bound: tuple[Index, ...], draft: Draft) -> list[Array]:
+def _vanishes(found: Sequence[Array], i: Index) -> bool:
+    """Whether the product is zero where a token is not there: a factor is, and no other can be infinite there."""
+    over = [x for x in found if i in x.dims]
+    return all(x.absent_is_zero or _is_weight(x) for x in over) and any(x.absent_is_zero for x in over)
+
+
+SEEN = frozenset({"permute", "view", "at", "slice", "flip", "clip", "cast"})
+"""Ways in which a tensor is seen, its elements being what they are."""
+
+
+def _is_weight(x: Array) -> bool:
+    """Whether it is a weight, however it is seen."""
+    return x.op == "stored" or (x.op in SEEN and _is_weight(x.args[0]))
+
+
+def _without_absent(found: list[Array], bound: Sequence[Index], draft: Draft) -> list[Array]:
     """The smallest factor with zeros where a token of the window is not there."""
     found = list(found)
     for i in bound:
-        if i in draft.here:
-            at = min((p for p, x in enumerate(found) if i in x.dims), key=lambda p: len(found[p].dims))
-            x = found[at]
-            zero = number(0.0 if x.type in ("float", "exact") else 0)
-            found[at] = Array("select", (draft.there(i), x, zero), None, x.type, x.dims, True, None, True)
+        at = min((p for p, x in enumerate(found) if i in x.dims), key=lambda p: len(found[p].dims))
+        x = found[at]
+        zero = number(0.0 if x.type in ("float", "exact") else 0)
+        found[at] = Array("select", (draft.there(i), x, zero), None, x.type, x.dims, True, None, True)
     return found
 
 
