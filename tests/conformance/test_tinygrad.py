@@ -13,8 +13,8 @@ import pytest
 
 pytest.importorskip("tinygrad")
 
-from cdrmix.codegen.tinygrad.spelling import OPS as EMITTED
 from cdrmix.codegen.tinygrad.program import emit_program
+from cdrmix.codegen.tinygrad.spelling import OPS as EMITTED
 
 from cdrmix.check import load, load_op
 from cdrmix.compiler import lower
