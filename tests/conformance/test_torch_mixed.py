@@ -13,21 +13,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, assume, given, settings
 from numpy.typing import NDArray
 from torch import nn
 
-from cdrmix.check import load, load_text
+from cdrmix.check import load_text
 from cdrmix.compiler import lower
-from cdrmix.ir import layout
+from cdrmix.ir import layout, walk
 from cdrmix.ir.initial import random_weights
-from cdrmix.ir.nodes import DType, Model
+from cdrmix.ir.nodes import DType, Model, Node
 from cdrmix.train.batches import Batch
 from cdrmix.train.config import OptimConfig
 from cdrmix.train.optimiser import make_optimiser
 from cdrmix.train.step import take_step
 from tests.conformance.test_torch import _model
+from tests.conformance.test_torch_random import NAMED, cell_over
 from tests.conformance.torch_agree import Pair, module_of, resets_of, rms
-from tests.conformance.torch_specs import LIBRARY, MODELS, OWN
+from tests.conformance.torch_specs import LIBRARY, OWN
+from tests.good.cells import model_of
+from tests.good.handmade import model as made
+from tests.good.test_ir_random import expressions
 
 ROOT = Path(__file__).parents[2]
 T = 33
@@ -73,7 +78,27 @@ def test_an_op_in_f16_is_the_rounding_interpreter(name: str) -> None:
     _check(pair(name, "f16"), ONE_APART / 8)
 
 
+@pytest.mark.parametrize("name", NAMED)
+def test_known_and_random_recurrences_are_the_rounding_interpreter(name: str, tmp_path: Path) -> None:
+    _agree(Pair(model_of(NAMED[name], tmp_path), work="bf16"))
+
+
+@pytest.mark.parametrize("windows", [False, True])
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(expressions())
+def test_random_expressions_are_the_rounding_interpreter(windows: bool, e: Node) -> None:
+    assume(all(m.op != "sign" for m in walk.nodes(e)))  # a rounding error would be one of two
+    _agree(Pair(made(cell_over(e, windows)), work="bf16"))
+
+
 def _check(case: Pair, tolerance: float = ONE_APART) -> None:
+    want = _agree(case, tolerance)
+    plain = Pair(case.model).interpreted(case.inputs(T), resets_of(T))
+    assert rms(plain.logits, want) > 2 * tolerance
+
+
+def _agree(case: Pair, tolerance: float = ONE_APART) -> NDArray[np.float64]:
+    """Forward and step are the interpreter; its logits over documents."""
     resets = resets_of(T)
     want = case.interpreted(case.inputs(T), resets)
     got, state = forward(case, resets)
@@ -81,8 +106,7 @@ def _check(case: Pair, tolerance: float = ONE_APART) -> None:
     for path, x in want.state.items():
         assert rms(state[path][0].double().numpy(), x) <= tolerance, path
     assert rms(steps(case), case.interpreted(case.inputs(T)).logits) <= tolerance
-    plain = Pair(case.model).interpreted(case.inputs(T), resets)
-    assert rms(plain.logits, want.logits) > 2 * tolerance
+    return want.logits
 
 
 # --- models --------------------------------------------------------------------------------------------------------
@@ -190,8 +214,7 @@ def trained(model: Model, work: DType, count: int) -> tuple[nn.Module, list[floa
 
 @pytest.mark.parametrize("name", ["tiny", "hybrid"])
 def test_twenty_steps_in_bf16_learn_as_those_in_f32_do(name: str) -> None:
-    file, settings = MODELS[name]
-    model = load(ROOT / "spec" / f"{file}.cdr", settings)
+    model = _model(name)
     module, losses = trained(model, "bf16", 20)
     plain = trained(model, "f32", 20)[1]
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in module.parameters())
@@ -200,8 +223,7 @@ def test_twenty_steps_in_bf16_learn_as_those_in_f32_do(name: str) -> None:
 
 
 def test_a_gradient_in_bf16_points_where_that_of_f32_does() -> None:
-    file, settings = MODELS["tiny"]
-    model = load(ROOT / "spec" / f"{file}.cdr", settings)
+    model = _model("tiny")
     weights = {path: torch.from_numpy(np.asarray(w, np.float32)) for path, w in random_weights(model, 0).items()}
     tokens = torch.from_numpy(np.random.default_rng(2).integers(0, model.vocab, (2, 16)))
     found = []
