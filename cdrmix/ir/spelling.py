@@ -71,6 +71,13 @@ class Spelling:
         rule: Callable[[Array], Code] | None = getattr(self, f"{x.op}_", None)
         return rule(x) if rule is not None else self.elementwise(x)
 
+    def enter_loop(self) -> Code:
+        """Turn to one token at a time; how many there are."""
+        raise NotImplementedError
+
+    def leave_loop(self) -> None:
+        """Turn back to whole sequences."""
+
     # --- leaves ----------------------------------------------------------------------------------------------------
     def number_(self, x: Array) -> Code:
         return number(x.arg)

@@ -13,7 +13,7 @@ from cdrmix.ir.array_statements import CellArrays
 from cdrmix.ir.code import Assign, Atom, Statement, call, flat, item, name, named, written
 
 from .spelling import Tinygrad, quoted
-from .statements import Writer
+from .statements import Function
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def emit_cell(
     spell = Tinygrad(escape.Names(taken))
     inputs = [spell.fresh(x) for x in function.inputs]
     above = [Assign((spell.fresh(local),), call("here.carry", quoted(carry))) for carry, local in function.above]
-    body = [*above, *Writer(function, spell, sources, functions).body()]
+    body = [*above, *Function(function, spell, sources, functions=functions).body()]
     body += [Assign((), call("here.give", quoted(carry), spell.of(x))) for carry, x in function.gives]
     body.append(Assign((), spell.of(function.result), returns=True))
     if {"b", "t"} & named(body):

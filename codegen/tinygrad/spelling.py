@@ -61,6 +61,13 @@ class Tinygrad(Spelling):
     functions: ClassVar[dict[str, str]] = FUNCTIONS | METHODS
     leading: ClassVar[bool] = True
 
+    def enter_loop(self) -> Code:
+        tokens, self.sizes = self.sizes[1], (self.sizes[0], "1")
+        return name(tokens)
+
+    def leave_loop(self) -> None:
+        self.sizes = (self.sizes[0], "t")
+
     # --- leaves ----------------------------------------------------------------------------------------------------
     def number_(self, x: Array) -> Code:
         value = int(x.arg) if isinstance(x.arg, bool) else x.arg

@@ -19,7 +19,7 @@ from cdrmix.ir.types import NARROW
 
 from .names import attribute, method_names
 from .spelling import Torch, dtype_of, key
-from .statements import Writer
+from .statements import Method
 
 RUNTIME = frozenset(
     {
@@ -33,7 +33,7 @@ INDENT = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class Written:
     """A method: its head and its body."""
 
     head: str
@@ -53,7 +53,7 @@ class CellClass:
     doc: tuple[str, ...]
     groups: str
     fields: tuple[str, ...]
-    methods: tuple[Method, ...]
+    methods: tuple[Written, ...]
     imports: frozenset[str]
     same: bool
 
@@ -105,7 +105,7 @@ def _fields(cell: Cell, classes: Mapping[str, str]) -> tuple[str, ...]:
 
 
 # --- methods -------------------------------------------------------------------------------------------------------
-def _call(head: str, function: Function, sources: Mapping[str, str], mixed: bool) -> Method:
+def _call(head: str, function: Function, sources: Mapping[str, str], mixed: bool) -> Written:
     """`forward`, `step` or `routed`: inputs, the stream, carries from above."""
     cell, rows = function.cell, function.mode == "rows"
     spell = Torch(method_names(RUNTIME), rows=rows, mixed=mixed)
@@ -120,30 +120,30 @@ def _call(head: str, function: Function, sources: Mapping[str, str], mixed: bool
     context = "rows: Routes" if rows else "stream: Stream"
     args = ", ".join(["self", *(f"{flat(n)}: Tensor" for n in inputs), context, *(f"{flat(n)}: Tensor" for n in above)])
     result = f"tuple[{', '.join(['Tensor'] * (1 + len(function.gives)))}]" if function.gives else "Tensor"
-    writer = Writer(function, spell, sources)
+    writer = Method(function, spell, sources)
     body = writer.body()
     assert function.result is not None
     values = [spell.of(function.result), *(spell.of(x) for _, x in function.gives)]
-    return Method(f"def {head}({args}) -> {result}:", (*body, _returned(*values)))
+    return Written(f"def {head}({args}) -> {result}:", (*body, _returned(*values)))
 
 
 def _returned(*values: Code) -> Statement:
     return Assign((), values[0] if len(values) == 1 else Listed("", values), returns=True)
 
 
-def _init(function: Function, sources: Mapping[str, str]) -> Method:
+def _init(function: Function, sources: Mapping[str, str]) -> Written:
     spell = Torch(method_names({"generator", "layer", "layers"}), data="self", first="self", shape="()", begin=True)
-    body = Writer(function, spell, sources).body()
+    body = Method(function, spell, sources).body()
     asked = {n.arg for s in function.body for x in arrays_of(s) for n in nodes(x) if n.op == "context"}
     depth = Assign((name("layer"), name("layers")), name("self.depth"))
     head = "def init_weights(self, generator: Generator | None = None) -> None:"
-    return Method(head, ((depth,) if asked & {"layer", "layers"} else ()) + body)
+    return Written(head, ((depth,) if asked & {"layer", "layers"} else ()) + body)
 
 
-def _start(function: Function, sources: Mapping[str, str], mixed: bool) -> Method:
+def _start(function: Function, sources: Mapping[str, str], mixed: bool) -> Written:
     names = method_names({"batch", "like"})
     spell = Torch(names, data="like", first="like", shape="batch, *self.banks", mixed=mixed)
-    body = Writer(function, spell, sources).body()
+    body = Method(function, spell, sources).body()
     cell, banks = function.cell, ("batch", "*self.banks")
     found: list[tuple[Code, Code]] = []
     for (path, value), s in zip(function.values, cell.states, strict=True):
@@ -153,7 +153,7 @@ def _start(function: Function, sources: Mapping[str, str], mixed: bool) -> Metho
         found.append((key(h.name), method(name("like"), "new_zeros", *shape, **_narrow(h.dtype))))
         count = method(name("like"), "new_zeros", listed(*banks), dtype=name("torch.int64"))
         found.append((key(f"{h.name}.count"), count))
-    return Method("def start(self, batch: int, like: Tensor) -> State:", (*body, _returned(Mapped(tuple(found)))))
+    return Written("def start(self, batch: int, like: Tensor) -> State:", (*body, _returned(Mapped(tuple(found)))))
 
 
 def _first(spell: Torch, x: Array, indices: Sequence[Index], dtype: DType) -> Code:
@@ -177,16 +177,16 @@ def _narrow(dtype: DType) -> dict[str, Code]:
     return {"dtype": dtype_of(dtype)} if dtype in NARROW else {}
 
 
-def _total(kind: str, function: Function, sources: Mapping[str, str]) -> Method:
+def _total(kind: str, function: Function, sources: Mapping[str, str]) -> Written:
     """`aux`, `metrics` or `after_step`: from sums over all tokens of a step."""
     spell = Torch(method_names({"sums"}), data='sums["tokens"]', first='sums["tokens"]', shape="()")
-    body = Writer(function, spell, sources).body()
+    body = Method(function, spell, sources).body()
     if kind == "after":
         moves = []
         for path, x in function.values:
             move = "fill_" if x.type == "number" else "copy_"
             moves.append(Assign((), method(spell.parameter(path), move, spell.of(x))))
-        return Method("def after_step(self, sums: Sums) -> None:", (*body, *moves))
+        return Written("def after_step(self, sums: Sums) -> None:", (*body, *moves))
     pairs = tuple((key(path), spell.of(x)) for path, x in function.values)
     made = {"aux": "aux", "metric": "metrics"}[kind]
-    return Method(f"def {made}(self, sums: Sums) -> dict[str, Tensor]:", (*body, _returned(Mapped(pairs))))
+    return Written(f"def {made}(self, sums: Sums) -> dict[str, Tensor]:", (*body, _returned(Mapped(pairs))))

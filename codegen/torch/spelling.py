@@ -69,9 +69,17 @@ class Torch(Spelling):
     shape: str = "x.shape"
     rows: bool = False
     begin: bool = False
+    _around: str = ""
     mixed: bool = False
 
     functions: ClassVar[dict[str, str]] = FUNCTIONS
+
+    def enter_loop(self) -> Code:
+        self._around, self.shape = self.shape, f"{self.first}.shape[:1]"
+        return name(f"{self.first}.shape[1]")
+
+    def leave_loop(self) -> None:
+        self.shape = self._around
 
     def parameter(self, of: str) -> Code:
         """The module's own tensor."""

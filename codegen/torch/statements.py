@@ -5,14 +5,11 @@ Input: a `Function` of `ir/arrays.py` and the spec's texts.  Output: the stateme
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import singledispatchmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 
-from cdrmix.diagnose import NOWHERE, Span
 from cdrmix.ir import array_statements as form
-from cdrmix.ir.array_statements import Function
 from cdrmix.ir.arrays import Array
 from cdrmix.ir.code import (
     COMPARE,
@@ -20,8 +17,6 @@ from cdrmix.ir.code import (
     Atom,
     Choice,
     Code,
-    Comment,
-    For,
     If,
     Infix,
     Keyword,
@@ -35,7 +30,8 @@ from cdrmix.ir.code import (
     name,
     number,
 )
-from cdrmix.ir.python import comment, equation, text
+from cdrmix.ir.python import text
+from cdrmix.ir.writing import Writer
 
 from .names import attribute
 from .spelling import Torch, key, old, reshaped
@@ -54,37 +50,10 @@ def new(state: str) -> Code:
 
 
 @dataclass(slots=True)
-class Writer:
-    """Writes the statements of one method, in order."""
+class Method(Writer):
+    """Writes the statements of one method."""
 
-    function: Function
     spell: Torch
-    sources: Mapping[str, str]
-    lines: list[Statement] = field(default_factory=list)
-    said: Span = NOWHERE
-
-    def body(self) -> tuple[Statement, ...]:
-        """The statements of the function."""
-        for stmt in self.function.body:
-            self.write(stmt)
-        return tuple(self.lines)
-
-    def inner(self, body: Sequence[form.Statement]) -> tuple[Statement, ...]:
-        """Statements of a block."""
-        outer, self.lines = self.lines, []
-        for stmt in body:
-            self.write(stmt)
-        made, self.lines = tuple(self.lines), outer
-        return made
-
-    def let(self, target: Code | Sequence[Code], value: Code) -> None:
-        """`target = value`."""
-        targets = (target,) if not isinstance(target, list | tuple) else tuple(target)
-        self.lines.append(Assign(targets, value))
-
-    def of(self, x: Array) -> Code:
-        """The code of an array."""
-        return self.spell.of(x)
 
     def _restart(self, begin: Array | None) -> list[Code]:
         """The last arguments of a scan."""
@@ -94,40 +63,15 @@ class Writer:
         """Zeros over the leading axes and these."""
         return self.spell.new("zeros", f"*{self.spell.shape}", *sizes)
 
-    @singledispatchmethod
-    def write(self, stmt: object) -> None:
-        """The lines of a statement."""
-        raise TypeError(type(stmt))
-
-    @write.register
-    def _(self, stmt: form.Say) -> None:
-        if stmt.span != self.said:
-            self.said = stmt.span
-            found = equation(stmt.span, self.sources)
-            self.lines += [Comment(found)] if found else []
-
-    @write.register
-    def _(self, stmt: form.Let) -> None:
-        value = self.of(stmt.value)
-        self.let(self.spell.fresh(stmt.name), value)
-
-    @write.register
-    def _(self, stmt: form.TopK) -> None:
-        found = [name("_") if x is None else self.spell.fresh(x) for x in (stmt.values, stmt.picks)]
-        self.let(found, call("top", self.of(stmt.source), stmt.k))
-
-    @write.register
-    def _(self, stmt: form.Measure) -> None:
+    def measure(self, stmt: form.Measure) -> None:
         self.lines.append(If(there(name("stream.sums")), self.inner(stmt.body)))
 
-    @write.register
-    def _(self, stmt: form.Sum) -> None:
+    def sum(self, stmt: form.Sum) -> None:
         value = self.of(stmt.value)
         value = value if stmt.gradient else method(value, "detach")
-        self.let(item(name("stream.sums"), key(stmt.key)), method(value, "sum", listed(0, 1)))
+        self.assign(item(name("stream.sums"), key(stmt.key)), method(value, "sum", listed(0, 1)))
 
-    @write.register
-    def _(self, stmt: form.Fill) -> None:
+    def fill(self, stmt: form.Fill) -> None:
         target = self.spell.parameter(stmt.name)
         if stmt.value is None:
             rank = [len(stmt.dims)] if stmt.rule == "orthogonal" else []
@@ -135,26 +79,22 @@ class Writer:
         else:
             move = "fill_" if stmt.value.type == "number" else "copy_"
             code = method(target, move, self.spell.fit(stmt.value, stmt.dims))
-        self.lines.append(Assign((), code))
+        self.do(code)
 
-    @write.register
-    def _(self, stmt: form.Keep) -> None:
+    def keep(self, stmt: form.Keep) -> None:
         after = self.of(stmt.after)
-        self.let(new(stmt.state), after if self.function.mode == "step" else item(after, ":", -1))
+        self.assign(new(stmt.state), after if self.function.mode == "step" else item(after, ":", -1))
 
     # --- scans -----------------------------------------------------------------------------------------------------
-    @write.register
-    def _(self, stmt: form.Delay) -> None:
+    def delay(self, stmt: form.Delay) -> None:
         scan = call("delay", self.of(stmt.after), old(stmt.state), *self._restart(stmt.begin))
-        self.let((self.spell.fresh(stmt.before), new(stmt.state)), scan)
+        self.assign([self.spell.fresh(stmt.before), new(stmt.state)], scan)
 
-    @write.register
-    def _(self, stmt: form.Shift) -> None:
+    def shift(self, stmt: form.Shift) -> None:
         value = call("shift", self.of(stmt.after), old(stmt.state), *self._restart(stmt.begin))
-        self.let(self.spell.fresh(stmt.before), value)
+        self.assign(self.spell.fresh(stmt.before), value)
 
-    @write.register
-    def _(self, stmt: form.Scan) -> None:
+    def scan(self, stmt: form.Scan) -> None:
         given = [self.of(stmt.decay), self.of(stmt.addend), old(stmt.state)]
         restart = self._restart(stmt.begin)
         if stmt.combine is None:
@@ -162,36 +102,34 @@ class Writer:
         else:
             scan = call("maxplus_scan", *given, Atom(text(stmt.combine)), *restart)
         after = self.spell.fresh(stmt.after)
-        self.let(after, scan)
-        self.let(new(stmt.state), item(after, ":", -1))
+        self.assign(after, scan)
+        self.assign(new(stmt.state), item(after, ":", -1))
 
-    @write.register
-    def _(self, stmt: form.Mix) -> None:
+    def mix(self, stmt: form.Mix) -> None:
         zero = name(self.spell.names.fresh("zero"))
-        self.let(zero, self.zeros(*(i.axis.size for i in stmt.indices)))
+        self.assign(zero, self.zeros(*(i.axis.size for i in stmt.indices)))
         rows = [stacked([zero if d is None else self.of(d) for d in row], 2) for row in stmt.decay]
         decay = name(self.spell.names.fresh("decay"))
-        self.let(decay, stacked(rows, 2))
+        self.assign(decay, stacked(rows, 2))
         addends, before = stacked(map(self.of, stmt.addend), 2), stacked(map(old, stmt.states), 1)
         restart = [RESET]
         if any(b is not None for b in stmt.begin):
             sizes = [i.axis.size for i in stmt.indices]
             begin = name(self.spell.names.fresh("begin"))
-            self.let(begin, call("torch.stack", Listed("[", tuple(self._beginnings(stmt.begin, sizes)))))
+            self.assign(begin, call("torch.stack", Listed("[", tuple(self._beginnings(stmt.begin, sizes)))))
             restart.append(begin)
         mixed = name(self.spell.names.fresh("mixed"))
-        self.let(mixed, call("coupled_scan", decay, addends, before, *restart))
+        self.assign(mixed, call("coupled_scan", decay, addends, before, *restart))
         for place, (state, after) in enumerate(zip(stmt.states, stmt.after, strict=True)):
             one = self.spell.fresh(after)
-            self.let(one, item(mixed, ":", ":", place))
-            self.let(new(state), item(one, ":", -1))
+            self.assign(one, item(mixed, ":", ":", place))
+            self.assign(new(state), item(one, ":", -1))
 
     def _beginnings(self, begin: Sequence[Array | None], sizes: Sequence[int]) -> list[Code]:
         zeros = self.spell.new("zeros", *([listed(*sizes)] if len(sizes) == 1 else sizes))
         return [zeros if b is None else self.of(b) for b in begin]
 
-    @write.register
-    def _(self, stmt: form.ChunkScan) -> None:
+    def chunk(self, stmt: form.ChunkScan) -> None:
         width = stmt.layout.key.axis.size
         heads, rows = (prod(i.axis.size for i in axes) for axes in (stmt.layout.batch, stmt.layout.value))
         wide = width * len(stmt.states)
@@ -218,7 +156,7 @@ class Writer:
             given["initial"] = _cat([self._matrix(stmt.layout, code, 0, heads, rows) for code in begin], -1)
         vectors = Listed("[", tuple(asked or [self.zeros(heads, wide)]))
         answers, last = self.spell.fresh(stmt.answers), self.spell.fresh(stmt.last)
-        self.let((answers, last), call("chunk_reads", vectors, **given))
+        self.assign([answers, last], call("chunk_reads", vectors, **given))
         self._last(stmt, last, heads, rows, width)
 
     def _beside(self, x: form.Beside, width: int) -> Code:
@@ -250,17 +188,16 @@ class Writer:
         cuts = [last]
         if len(stmt.states) > 1:
             cuts = [name(self.spell.names.fresh(f"{s}_last")) for s in stmt.states]
-            self.let(cuts, method(last, "split", width, -1))
+            self.assign(cuts, method(last, "split", width, -1))
         inner = stmt.layout.inner
         back = [inner.index(i) for i in stmt.layout.order]
         for s, code in zip(stmt.states, cuts, strict=True):
             code = reshaped(code, [heads, rows, width], [i.axis.size for i in inner])
             if back != sorted(back):
                 code = method(code, "permute", 0, *(p + 1 for p in back))
-            self.let(new(s), code)
+            self.assign(new(s), code)
 
-    @write.register
-    def _(self, stmt: form.Answer) -> None:
+    def answer(self, stmt: form.Answer) -> None:
         answers, asked = self.of(stmt.answers), stmt.asked[stmt.place]
         first = sum(q.lead or 1 for q in stmt.asked[: stmt.place])
         if asked.lead:
@@ -268,62 +205,42 @@ class Writer:
         else:
             code = item(answers, first)
         code = reshaped(code, stmt.flat, asked.shape)
-        order = [stmt.found.index(i) for i in stmt.dims]
-        if order != sorted(order):
-            code = method(code, "permute", 0, 1, *(p + 2 for p in order))
-        self.let(self.spell.fresh(stmt.name), code)
+        self.assign(self.spell.fresh(stmt.name), self.ordered(code, stmt.found, stmt.dims))
 
-    @write.register
-    def _(self, stmt: form.Loop) -> None:
-        self.lines.append(Comment(f"token by token: {comment(stmt.why)}"))
-        begin = [None if b is None else self.of(b) for b in stmt.begin]
-        now, seen = list[Code](), list[Code]()
-        for state, local in zip(stmt.states, stmt.now, strict=True):
-            now.append(self.spell.fresh(local))
-            self.let(now[-1], old(state))
-        for local in stmt.seen:
-            seen.append(self.spell.fresh(local))
-            self.let(seen[-1], Listed("[", ()))
-        t = self.spell.fresh(stmt.token)
-        outer, self.lines = self.lines, []
-        shape, self.spell.shape = self.spell.shape, f"{self.spell.first}.shape[:1]"
-        for code, first, dims in zip(now, begin, stmt.dims, strict=True):
+    def before(self, state: str) -> Code:
+        return old(state)
+
+    def restarts(self, stmt: form.Loop, t: Code, now: Sequence[Code]) -> list[Statement]:
+        found: list[Statement] = []
+        for code, begin, dims in zip(now, stmt.begin, stmt.dims, strict=True):
             reset = item(RESET, ":", t, *["None"] * len(dims))
-            chosen = call("torch.where", reset, first or number(0.0), code)
-            self.lines.append(If(there(RESET), (Assign((code,), chosen),)))
-        for inner in stmt.body:
-            self.write(inner)
-        for code, after in zip(seen, stmt.after, strict=True):
-            self.lines.append(Assign((), method(code, "append", self.of(after))))
-        for code, every in zip(now, seen, strict=True):
-            self.let(code, item(every, -1))
-        self.spell.shape, body, self.lines = shape, tuple(self.lines), outer
-        self.lines.append(For(t, call("range", f"{self.spell.first}.shape[1]"), body))
-        for local, every in zip(stmt.all, seen, strict=True):
-            self.let(self.spell.fresh(local), call("torch.stack", every, 1))
+            chosen = call("torch.where", reset, number(0.0) if begin is None else self.of(begin), code)
+            found.append(If(there(RESET), (Assign((code,), chosen),)))
+        return found
+
+    def stacked(self, every: Code) -> Code:
+        return call("torch.stack", every, 1)
 
     # --- histories -------------------------------------------------------------------------------------------------
-    @write.register
-    def _(self, stmt: form.Entry) -> None:
+    def entry(self, stmt: form.Entry) -> None:
         value = self.of(stmt.value)
         entry = self.spell.fresh(stmt.entry)
-        self.let(entry, value)
+        self.assign(entry, value)
         kept = [new(stmt.history), new(f"{stmt.history}.count")]
         if stmt.past is None:
             windows = [self.spell.fresh(x) for x in (stmt.window, stmt.there) if x is not None]
-            self.let((*windows, *kept), call("enter", entry, old(stmt.history), old(f"{stmt.history}.count")))
+            self.assign([*windows, *kept], call("enter", entry, old(stmt.history), old(f"{stmt.history}.count")))
             return
         past = self.spell.fresh(stmt.past)
         before = [method(name("stream.old"), "get", key(path)) for path in (stmt.history, f"{stmt.history}.count")]
-        self.let(past, Listed("", (*before, RESET)))
+        self.assign(past, Listed("", (*before, RESET)))
         spread = Keyword("*", past)
-        self.let(kept, call("advance", entry, stmt.size, spread))
+        self.assign(kept, call("advance", entry, stmt.size, spread))
         if stmt.window is not None and stmt.there is not None:
             windows = [self.spell.fresh(stmt.window), self.spell.fresh(stmt.there)]
-            self.let(windows, call("unfold", entry, stmt.size, spread))
+            self.assign(windows, call("unfold", entry, stmt.size, spread))
 
-    @write.register
-    def _(self, stmt: form.Attention) -> None:
+    def attention(self, stmt: form.Attention) -> None:
         new_k, old_k = self._entries(stmt.keys)
         new_v, old_v = self._entries([stmt.values])
         past = stmt.values.past
@@ -332,10 +249,7 @@ class Writer:
         given += [old_k, old_v, Keyword("*", item(self.of(past), "1:"))]
         bias = {} if stmt.bias is None else {"bias": self.of(stmt.bias)}
         code = reshaped(call("attend", *given, **bias), stmt.flat, stmt.shape)
-        order = [stmt.found.index(i) for i in stmt.dims]
-        if order != sorted(order):
-            code = method(code, "permute", 0, 1, *(p + 2 for p in order))
-        self.let(self.spell.fresh(stmt.name), code)
+        self.assign(self.spell.fresh(stmt.name), self.ordered(code, stmt.found, stmt.dims))
 
     def _entries(self, sides: Sequence[form.Side]) -> tuple[Code, Code]:
         """This call's entries and the older ones, which may be None, their features end to end."""
@@ -359,17 +273,15 @@ class Writer:
         return code if side.table is None else item(code, ":", ":", Listed("[", tuple(map(number, side.table))))
 
     # --- parts and banks -------------------------------------------------------------------------------------------
-    @write.register
-    def _(self, stmt: form.CallPart) -> None:
+    def part(self, stmt: form.CallPart) -> None:
         mode = self.function.mode
         part: Code = name(f"self.{attribute(stmt.part.name)}")
         part = part if mode == "sequence" else Member(part, "routed" if mode == "rows" else "step")
         context = "rows" if mode == "rows" else "stream"
         code = call(part, *(self.of(g.value) for g in stmt.inputs), context)
-        self.let(self.spell.fresh(stmt.name), code)
+        self.assign(self.spell.fresh(stmt.name), code)
 
-    @write.register
-    def _(self, stmt: form.CallBank) -> None:
+    def bank(self, stmt: form.CallBank) -> None:
         bank, path = name(f"self.{attribute(stmt.part.name)}"), key(f"{stmt.part.name}.")
         assert stmt.part.bank is not None
         if stmt.pick is not None and stmt.rows:
@@ -378,21 +290,21 @@ class Writer:
         given = Listed("[", tuple(listed(self.of(g.value), str(g.front > 0)) for g in stmt.inputs))
         if stmt.pick is None:
             code = call("run_every", bank, path, given, "stream")
-            self.let(self.spell.fresh(stmt.name), code)
+            self.assign(self.spell.fresh(stmt.name), code)
             return
         code = call("run_chosen", bank, path, self.of(stmt.pick), given, "stream", *self._capacity(stmt))
         found = self.spell.fresh(stmt.name)
         limited = stmt.part.capacity > 0
         dropped = name(self.spell.names.fresh(f"{stmt.part.name}_dropped") if limited else "_")
-        self.let((found, dropped), code)
+        self.assign([found, dropped], code)
         self._dropped(stmt, dropped)
 
     def _rows(self, stmt: form.CallBank, bank: Code, pick: Code, experts: int) -> None:
         found = self.spell.fresh(stmt.name)
         routes = name(self.spell.names.fresh("routes"))
-        self.let(routes, call("route", pick, experts, *self._capacity(stmt)))
+        self.assign(routes, call("route", pick, experts, *self._capacity(stmt)))
         inputs = [method(routes, "rows", self.of(g.value), len(g.axes)) for g in stmt.inputs]
-        self.let(found, method(routes, "back", method(bank, "routed", *inputs, routes)))
+        self.assign(found, method(routes, "back", method(bank, "routed", *inputs, routes)))
         self._dropped(stmt, Member(routes, "dropped"))
 
     def _capacity(self, stmt: form.CallBank) -> list[Code]:
