@@ -74,11 +74,8 @@ INPUT = {
 }
 
 GENERATED = {
-    "codegen/c/access.py": "flat",
     "codegen/metalium/cost/memory.py": "_is_passed_on",
-    "codegen/metalium/emit/kernels.py": "comment",
     "codegen/metalium/emit/launch.py": "_tensor",
-    "codegen/metalium/emit/matrices.py": "tile_place",
     "codegen/metalium/lower/lines.py": "named",
 }
 
