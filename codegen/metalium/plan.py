@@ -253,6 +253,8 @@ class CallOf:
     path: str
     program: str
     tensors: Mapping[str, str]
+    weights: Mapping[str, str]
+    """Owner path of each tensor that holds a parameter, by its local name."""
     vectors: Mapping[str, str]
     """Owner path of each part of the program's `vectors` by its local name; constants are not among them."""
     state: tuple[Resident, ...] = ()

@@ -135,7 +135,8 @@ def placed(program: plan.Program) -> plan.Program:
 def model_of(program: plan.Program, instances: Mapping[str, str] | None = None) -> plan.ModelPlan:
     """A plan of one call, its tensors named as they are within."""
     names = {name: name for name in program.tensors} | dict(instances or {})
-    return plan.ModelPlan("n150", {program.name: program}, (plan.CallOf("one", program.name, names, {}),))
+    weights = {name: path for name, path in names.items() if path not in ("inputs", "logits")}
+    return plan.ModelPlan("n150", {program.name: program}, (plan.CallOf("one", program.name, names, weights, {}),))
 
 
 def run(

@@ -118,10 +118,5 @@ def _tensors(plan: ModelPlan) -> Iterator[tuple[CallOf, Tensor]]:
     """The tensors that hold weights, by the calls that read them."""
     for call in plan.calls:
         for tensor in plan.programs[call.program].tensors.values():
-            if tensor.name in call.tensors and not _is_passed_on(call.tensors[tensor.name]):
+            if tensor.name in call.weights or tensor.kind == "vectors":
                 yield call, tensor
-
-
-def _is_passed_on(name: str) -> bool:
-    """Whether a global tensor is a value between the lines, or the host's."""
-    return name in ("inputs", "logits") or name.startswith(("x.", "carry."))

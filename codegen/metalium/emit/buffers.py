@@ -31,14 +31,14 @@ WEIGHT_PAGES, WEIGHT_BATCH = 32, 16
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A circular buffer.  `direct` ones are unpacked into DST as they are, all 32 bits."""
+    """A circular buffer.  Those with `unpack_to_dest` are unpacked into DST as they are, all 32 bits."""
 
     name: str
     index: int
     format: str
     page_bytes: int
     pages: int
-    direct: bool = False
+    unpack_to_dest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def _buffers(program: Program, slots: int, picks: int) -> Iterator[Buffer]:
     if streamed or any(is_spread(program, s) for s in arrays):
         yield Buffer("cb_rows", 1, "f32", TILE_BYTES["f32"], 2)
     if slots:
-        yield Buffer("cb_in", 2, "f32", TILE_BYTES["f32"], slots, direct=True)
+        yield Buffer("cb_in", 2, "f32", TILE_BYTES["f32"], slots, unpack_to_dest=True)
     if arrays:
         pages = 2 * plane_slots(program)
         if not all(is_spread(program, s) for s in arrays):

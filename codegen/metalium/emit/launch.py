@@ -58,14 +58,12 @@ def launch_description(plan: ModelPlan) -> dict[str, Any]:
 
 
 def _tensor(program: Program, tensor: Tensor, call: CallOf) -> dict[str, Any]:
-    name = call.tensors[tensor.name]
-    passed = name in ("inputs", "logits") or name.startswith(("x.", "carry.")) or tensor.kind == "vectors"
     found: dict[str, Any] = {
         "kind": tensor.kind,
         "dtype": tensor.dtype,
         "page_bytes": page_bytes(tensor),
         "tiled": None,
-        "weight": None if passed else name.removesuffix(".rows"),
+        "weight": call.weights.get(tensor.name),
         "parts": [],
         "constants": {},
     }
@@ -92,17 +90,7 @@ def _program(setting: Setting) -> dict[str, Any]:
         "title": program.title,
         "cores": program.cores,
         "kernels": {role: kernel_file(program.name, role) for role in ROLES},
-        "cbs": [
-            {
-                "name": b.name,
-                "index": b.index,
-                "format": b.format,
-                "page_bytes": b.page_bytes,
-                "pages": b.pages,
-                "unpack_to_dest": b.direct,
-            }
-            for b in setting.buffers
-        ],
+        "cbs": [asdict(b) for b in setting.buffers],
         "dst_full_sync": True,
         "semaphores": setting.semaphores,
         "tensors": list(dict.fromkeys([*reader, *writer])),

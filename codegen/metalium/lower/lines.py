@@ -16,7 +16,7 @@ from cdrmix.ir.nodes import Axis, History, Index, Input, Line, Model, Ref, State
 
 from .. import plan
 from .cells import Site, Writing
-from .draft import INPUTS, Assign, Draft, Entry, Given, refuse
+from .draft import INPUTS, Assign, Draft, Entry, refuse
 from .fuse import fuse
 from .maps import drop_copies, finish
 from .tiling import tile_states, transposed
@@ -76,51 +76,37 @@ def _refuse_state_in_banks(model: Model) -> None:
 # --- calls ---------------------------------------------------------------------------------------------------------
 @dataclass(slots=True)
 class Written:
-    """A program and what its calls bind: parameters and states by their paths below the cells of the chain."""
+    """A program and the draft that it was: what its calls bind, by paths below the cells of the chain."""
 
     program: plan.Program
-    given: Mapping[str, Given]
+    draft: Draft
     residents: list[tuple[str, tuple[int, str], bool]]
-    carries: Mapping[str, str]
-    """Tensors of carries by the carry's name."""
-    tables: Mapping[str, str]
-    """Tensors of rows by the parameter that they are."""
 
 
 def call_of(made: Written, line: Line, number: int, last: bool, owners: Mapping[str, str]) -> plan.CallOf:
     """What the program of a line is given there."""
+    program, draft = made.program, made.draft
 
     def path(of: tuple[int, str]) -> str:
         return f"{line.chain[of[0]].path}.{of[1]}"
 
-    program = made.program
-    carries = {tensor: name for name, tensor in made.carries.items()}
-    tables = {tensor: name for name, tensor in made.tables.items()}
-    tensors: dict[str, str] = {}
-    for name, tensor in program.tensors.items():
-        match name:
-            case "inputs":
-                tensors[name] = "inputs"
-            case "vectors":
-                tensors[name] = f"{line.path}.vectors"
-            case "x_in":
-                tensors[name] = f"x.{(number + 1) % 2}"
-            case "x_out":
-                tensors[name] = "logits" if last else f"x.{number % 2}"
-            case _ if tensor.tiled is not None:
-                tensors[name] = owners[path(made.given[name].path)]
-            case _ if name in carries:
-                tensors[name] = f"carry.{carries[name]}"
-            case _:
-                tensors[name] = f"{owners[path(made.given[tables[name]].path)]}.rows"
+    def owner(name: str) -> str:
+        return owners[path(draft.given[name].path)]
+
+    passed = {"inputs": "inputs", "vectors": f"{line.path}.vectors", "x_in": f"x.{(number + 1) % 2}"}
+    passed |= {"x_out": "logits" if last else f"x.{number % 2}"}
+    passed |= {tensor: f"carry.{name}" for name, tensor in draft.carries.items()}
+    of_rows = {tensor: name for name, tensor in draft.tables.items()}
+    weights = {n: owner(of_rows.get(n, n)) for n in program.tensors if n not in passed}
     parts = program.tensors["vectors"].parts if "vectors" in program.tensors else ()
-    vectors = {n: owners[path(made.given[n].path)] for n, _, _ in parts if n not in program.constants}
+    vectors = {n: owner(n) for n, _, _ in parts if n not in program.constants}
     state = tuple(plan.Resident(array, path(of), ring) for array, of, ring in made.residents)
-    return plan.CallOf(line.path, program.name, tensors, vectors, state)
+    tensors = {n: passed.get(n) or weights[n] for n in program.tensors}
+    return plan.CallOf(line.path, program.name, tensors, weights, vectors, state)
 
 
 def named(calls: list[plan.CallOf], programs: Iterable[Written]) -> list[plan.CallOf]:
-    """The calls with `.rows` only on the names of what is kept in tiles too.  A tensor lies in one order."""
+    """The calls with `.rows` behind the names of rows of what is kept in tiles too.  A tensor lies in one order."""
     by = {w.program.name: w for w in programs}
     tiled: dict[str, plan.Tensor] = {}
     for call in calls:
@@ -128,16 +114,14 @@ def named(calls: list[plan.CallOf], programs: Iterable[Written]) -> list[plan.Ca
             if tensor.tiled is not None:
                 first = tiled.setdefault(call.tensors[name], tensor)
                 if (first.shape, first.tiled) != (tensor.shape, tensor.tiled):
-                    span = by[call.program].given[name].span
+                    span = by[call.program].draft.given[name].span
                     message = f"`{call.tensors[name]}` is tied to a matrix that is multiplied along another axis"
                     raise refuse(span, message, "a streamed matrix lies in one order: untie them")
     found = []
     for call in calls:
-        short = {}
-        for name, path in call.tensors.items():
-            both = not path.endswith(".rows") or path.removesuffix(".rows") in tiled
-            short[name] = path if both else path.removesuffix(".rows")
-        found.append(replace(call, tensors=short))
+        tensors = by[call.program].program.tensors
+        both = {n: f"{path}.rows" for n, path in call.weights.items() if path in tiled and tensors[n].tiled is None}
+        found.append(replace(call, tensors={**call.tensors, **both}))
     return found
 
 
@@ -149,8 +133,7 @@ def _write(program: Program, line: Line, name: str, stored: Stored, first: bool)
         draft, writing = _drafted(program, line, Draft(stored == "f32", held), first)
         twice = {n for n in draft.vectors if n in draft.tensors}
         if not twice:
-            made = _program(draft, line, name, stored)
-            return Written(made, dict(draft.given), writing.residents, draft.carries, draft.tables)
+            return Written(_program(draft, line, name, stored), draft, writing.residents)
         held |= twice
 
 
