@@ -19,6 +19,7 @@ from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model
 
 from .cells import emit_cell
+from .spelling import FUNCTIONS
 from .stack import CallText, Stack, choices, emit_stack, schedule_of
 
 TEMPLATE = "program.py.j2"
@@ -26,11 +27,10 @@ TRAITS = Traits(frozenset({"sequence"}), fuses=True, by_weight=True, moments=Tru
 FOLDER = "cdrmix_tinygrad"
 IMPORTED = frozenset(
     {
-        "attend", "beside", "chunk_scan", "constant", "cos", "coupled_scan", "delay", "exp", "floor_divide",
-        "heads", "joined", "last", "linear_scan", "logaddexp", "logsumexp", "max_plus_scan", "mean", "mean_square",
-        "mix", "moments", "places", "remainder", "remember", "shift", "sigmoid", "silu", "sin",
-        "softmax", "softplus", "take", "tanh", "there", "tokens", "top", "view", "windows",
-        "whole_power", "within_a_turn",
+        *FUNCTIONS.values(), "attend", "beside", "chunk_scan", "constant", "coupled_scan", "delay", "floor_divide",
+        "heads", "joined", "last", "linear_scan", "max_plus_scan", "mean", "mean_square", "mix", "moments", "places",
+        "remainder", "remember", "shift", "take", "there", "tokens", "top", "view", "windows", "whole_power",
+        "within_a_turn",
     }
 )  # fmt: skip
 """What the functions of cells may import from the runtime."""
