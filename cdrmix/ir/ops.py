@@ -8,6 +8,7 @@ sum of their terms' sizes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -64,6 +65,10 @@ def _exp_below(x: Any, top: Any) -> Any:
     taken = below - x
     lost = (x - (below - taken)) - (top + taken)
     return np.exp(below) * (1.0 + np.where(np.isfinite(lost), lost, 0.0))
+
+
+def _erf(x: Any) -> Any:
+    return np.vectorize(math.erf, otypes=[np.float64])(x)[()]
 
 
 def _finite(x: Any) -> Any:
@@ -143,6 +148,12 @@ _ROWS = [
     _elementwise("relu", 1, "relu", lambda x: np.maximum(x, 0.0), effort="simple", zero=True),
     _elementwise("softplus", 1, "softplus", lambda x: _logaddexp(x, 0.0)),
     _elementwise("logaddexp", 2, "logaddexp", _logaddexp),
+    _elementwise("log1p", 1, "log1p", np.log1p, zero=True, singular=(0, 0.0)),
+    _elementwise("expm1", 1, "expm1", np.expm1, zero=True, singular=(0, 0.0)),
+    _elementwise("erf", 1, "erf", _erf, zero=True),
+    _elementwise("floor", 1, "floor", np.floor, effort="simple", zero=True),
+    _elementwise("round", 1, "round", np.rint, effort="simple", zero=True),  # a half to the even number
+    _elementwise("atan2", 2, "atan2", np.arctan2, singular=(0, 1.0)),
     # reductions over the bound indices; `numpy(body, axis=tuple)`
     Op("sum", "reduce", 1, "sum", np.sum, whole=True, zero=True),
     Op("mean", "reduce", 1, "mean", np.mean, zero=True),

@@ -146,6 +146,12 @@ ELEMENTWISE: dict[str, Rule] = {
     "relu": _ours("relu"),
     "softplus": _ours("softplus"),
     "logaddexp": _ours("logaddexp"),
+    "log1p": _call("log1pf", "log1p"),
+    "expm1": _call("expm1f", "expm1"),
+    "erf": _call("erff", "erf"),
+    "floor": _call("floorf", "floor"),
+    "round": _call("rintf", "rint"),
+    "atan2": _call("atan2f", "atan2"),
 }
 
 LEAVES = ("const", "index", "context", "read")

@@ -21,6 +21,7 @@ FUNCTIONS = {
     f: f
     for f in (
         "exp", "sigmoid", "silu", "tanh", "softplus", "logaddexp", "sin", "cos", "softmax", "logsumexp",
+        "log1p", "expm1", "erf", "round", "atan2",
     )
 }  # fmt: skip
 """Functions of the runtime, exact to f32."""
@@ -31,6 +32,7 @@ METHODS = {
     "abs": "abs",
     "sign": "sign",
     "relu": "relu",
+    "floor": "floor",
     "max": "maximum",
     "min": "minimum",
 }

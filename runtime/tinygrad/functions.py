@@ -6,7 +6,7 @@ Input: lazy f32 tensors.  Output: f32, to a few units in the last place (of 1 fo
 
 from __future__ import annotations
 
-from math import factorial, pi
+from math import factorial, pi, sqrt
 
 from tinygrad import Tensor, dtypes
 
@@ -18,6 +18,11 @@ _LOG_2_E = 1.4426950408889634
 _QUARTER = (1.5703125, 0.0004837512969970703, 7.549789954891882e-08)  # of pi/2: eleven bits, eleven more, the rest
 _TURNS = 1e4  # up to here the parts' whole multiples are exact
 _EXP = tuple(1 / factorial(n) for n in range(9, 1, -1))  # the exponential's Taylor series less 1 + x, over x^2
+_ERF = tuple(2 / sqrt(pi) * c for c in (1 / 9360, -1 / 1320, 1 / 216, -1 / 42, 1 / 10, -1 / 3, 1))  # by powers of x^2
+_ERFC = (0.17087277, -0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418, 0.37409196,
+         1.00002368, -1.26551223)  # fmt: skip
+_ATAN = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1)  # after x, below tan(pi/8)
+_EIGHTH = 0.4142135623730951
 _LEAST, _MOST = -87.33654, 88.72283  # where its result is the smallest normal f32, and the largest
 _BITS = 6  # of an exponent: more than 31 fits no i32 but for bases of -1, 0 and 1
 
@@ -149,8 +154,54 @@ def whole_power(base: Tensor | int, exponent: Tensor | int) -> Tensor:
     return result
 
 
+def log1p(x: Tensor) -> Tensor:
+    """log(1 + x); where x is below -1/2 or above 1, the sum has lost nothing that matters."""
+    return ((x > -0.5) & (x < 1)).where(_log1p(x), (1 + x).log())
+
+
+def expm1(x: Tensor) -> Tensor:
+    """exp(x) - 1; near zero the difference has lost the digits."""
+    return (x.abs() < 0.5).where(x * (1 + x * _series(x, _EXP)), exp(x) - 1)
+
+
+def erf(x: Tensor) -> Tensor:
+    """The error function: its Taylor series near zero, farther out 1 - erfc.
+
+    erfc(|x|) = t exp(p(t) - x^2), t = 1 / (1 + |x|/2), to 1.2e-7 of itself (Numerical Recipes, erfcc).
+    """
+    size, square = x.abs(), x * x
+    t = (1 + 0.5 * size).reciprocal()
+    far = 1 - t * exp(_series(t, _ERFC) - square)
+    return (size < 0.5).where(x * _series(square, _ERF), (x < 0).where(-far, far))
+
+
+def round(x: Tensor) -> Tensor:
+    """The nearest whole number, of a half the even one; tinygrad's adds a half, which rounds by itself."""
+    whole = x.floor()
+    above, odd = x - whole, whole - 2 * (0.5 * whole).floor() > 0.5
+    return whole + ((above > 0.5) | (above.eq(0.5) & odd)).where(1.0, 0.0)
+
+
+def atan2(y: Tensor, x: Tensor) -> Tensor:
+    """The angle of (x, y), from that of the smaller over the larger."""
+    height, width = y.abs(), x.abs()
+    larger = height.maximum(width)
+    ratio = height.minimum(width) / larger.eq(0).where(1.0, larger)
+    steep = ratio > _EIGHTH
+    small = steep.where((ratio - 1) / (ratio + 1), ratio)
+    angle = small + small * small * small * _series(small * small, _ATAN) + steep.where(pi / 4, 0.0)
+    angle = (height > width).where(pi / 2 - angle, angle)
+    angle = _is_signed(x).where(pi - angle, angle)
+    return _is_signed(y).where(-angle, angle)
+
+
+def _is_signed(x: Tensor) -> Tensor:
+    """Whether a number is below zero, or the zero that is."""
+    return (x < 0) | (x.eq(0) & (x.eq(0).where(x, 1).reciprocal() < 0))
+
+
 def _log1p(y: Tensor) -> Tensor:
-    """log(1 + y) for y in [0, 1], by 2 artanh(s) with s = y / (2 + y), at most a third."""
+    """log(1 + y) for y in [-1/2, 1], by 2 artanh(s) with s = y / (2 + y), at most a third."""
     s = y / (2 + y)
     square = s * s
     series = Tensor.zeros_like(s)

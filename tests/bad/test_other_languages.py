@@ -51,7 +51,7 @@ MEANINGS: dict[tuple[str, int], Callable[..., Any]] = {
     ("clamp", 3): lambda x, a, b: np.clip(x, -0.5, 0.5), ("maximum", 2): np.maximum, ("minimum", 2): np.minimum,
     ("where", 3): lambda x, y, z: np.where(x > 0, x, y), ("lerp", 3): lambda a, b, c: a + c * (b - a),
     ("square", 1): np.square, ("pow", 2): lambda x, p: x**2, ("reciprocal", 1): np.reciprocal, ("exp2", 1): np.exp2,
-    ("expm1", 1): np.expm1, ("tan", 1): np.tan, ("sinh", 1): np.sinh, ("cosh", 1): np.cosh, ("floor", 1): np.floor,
+    ("tan", 1): np.tan, ("sinh", 1): np.sinh, ("cosh", 1): np.cosh,
     ("ceil", 1): np.ceil, ("trunc", 1): np.trunc, ("sum", 1): np.sum, ("mean", 1): np.mean, ("max", 1): np.max,
     ("min", 1): np.min, ("norm", 1): np.linalg.norm, ("var", 1): np.var, ("std", 1): np.std, ("dot", 2): np.dot,
     ("logsoftmax", 1): lambda x: np.log(_softmax(x)), ("softmin", 1): lambda x: _softmax(-x), ("cumsum", 1): np.cumsum,

@@ -54,20 +54,23 @@ class Primitive:
 
 
 X, W = "x[a,b,c,e]", "w[a,b,c,e]"
-FUNCTIONS = ("exp", "log", "sqrt", "abs", "sign", "sin", "cos", "tanh", "sigmoid", "silu", "relu", "softplus")
+FUNCTIONS = ("exp", "log", "sqrt", "abs", "sign", "sin", "cos", "tanh", "sigmoid", "silu", "relu", "softplus", "log1p",
+             "expm1", "erf", "floor", "round")  # fmt: skip
 BINARY = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "pow": "^"}
 COMPARED = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-CALLED = ("max", "min", "logaddexp")
+CALLED = ("max", "min", "logaddexp", "atan2")
 REDUCED = {"sum": "sum", "mean": "mean", "max_over": "max", "min_over": "min", "logsumexp": "logsumexp"}
 OVER = (("a",), ("b",), ("c",), ("e",), ("a", "b"), ("b", "e"), ("a", "e"), ("c", "e"), ("b", "c"), ALL)
 
 
 def _functions() -> Iterable[Primitive]:
     for f in FUNCTIONS:
-        given = f"abs({X})" if f in ("log", "sqrt") else X
+        given = f"abs({X})" if f in ("log", "sqrt", "log1p") else X
         yield Primitive(f, f, f"{f}({given})", wide=True)
         yield Primitive(f"{f}_nested", f, f"0.5*{f}(1 + abs({f}(1.2 + abs({W}))))")
         yield Primitive(f"{f}_of_index", f, f"{f}(1.5 + b)*{W}")
+    yield Primitive("log1p_below_zero", "log1p", f"log1p(-{X}^2 / (1 + {X}^2))")
+    yield Primitive("round_halves", "round", f"round(0.5*{X}) + round({X} + 0.5)")
     yield Primitive("neg", "neg", f"-{X}", wide=True)
     yield Primitive("neg_nested", "neg", f"-(1 - -{X})")
 
@@ -89,6 +92,9 @@ def _binary() -> Iterable[Primitive]:
     yield Primitive("pow_whole_index", "pow", f"{X}^(b + 1)")
     yield Primitive("pow_whole_tensor", "pow", f"{X}^(2 + sign({W}))")
     yield Primitive("pow_of_nothing", "pow", f"(0*{X})^(b*{W}^2)")
+
+
+def _choices() -> Iterable[Primitive]:
     for of, sign in COMPARED.items():
         yield Primitive(of, of, f"1.0*({X} {sign} {W})")
         yield Primitive(f"{of}_number", of, f"{X}*({X} {sign} 0.5)")
@@ -144,6 +150,7 @@ def _windows() -> Iterable[Primitive]:
 GROUPS: dict[str, tuple[Primitive, ...]] = {
     "functions": tuple(_functions()),
     "binary": tuple(_binary()),
+    "choices": tuple(_choices()),
     "sums": tuple(p for p in _reductions() if p.of in ("sum", "mean")),
     "extremes": tuple(p for p in _reductions() if p.of not in ("sum", "mean")),
     "along": tuple(_along()),

@@ -29,6 +29,8 @@ LIBRARY: dict[str, Case] = {
     "rms_norm": ("rms_norm", {"D": 8}, {}),
     "group_norm": ("group_norm", {"H": 2, "N": 5}, {}),
     "unit": ("unit", {"H": 2, "N": 5}, {}),
+    "gelu": ("gelu", {"D": 8}, {}),
+    "gelu_tanh": ("gelu_tanh", {"D": 8}, {}),
     "retnet": ("retnet", {"D": 12}, {"N": "4"}),
     "rwkv4": ("rwkv4", {"D": 8}, {}),
     "channel_mix4": ("channel_mix4", {"D": 8}, {"hidden": "12"}),

@@ -36,6 +36,9 @@ _UNARY = {
     "tanh": "tangent_hyperbolic",
     "sigmoid": "sigmoid",
     "relu": "relu",
+    "log1p": "logarithm_plus_one",
+    "expm1": "exponential_minus_one",
+    "floor": "round_down",
     "not": "is_zero",
     "tf32": "keep_fpu_bits",
 }
@@ -57,7 +60,15 @@ _BINARY = {
     "and": "multiply",
     "floordiv": "divide",
 }
-_SPARE = {"silu": ("silu", 1), "softplus": ("softplus", 1), "logaddexp": ("log_add_exp", 1), "mod": ("modulo", 1)}
+_SPARE = {
+    "silu": ("silu", 1),
+    "softplus": ("softplus", 1),
+    "logaddexp": ("log_add_exp", 1),
+    "mod": ("modulo", 1),
+    "round": ("round_to_even", 3),
+    "erf": ("error_function", 3),
+    "atan2": ("angle", 4),
+}
 """Functions that need registers besides their operands', and how many."""
 _BROADCAST = {"add": "add", "sub": "subtract", "mul": "multiply"}
 _POWERS = {2.0: ("square",), 0.5: ("square_root",), -0.5: ("reciprocal_root",), -1.0: ("reciprocal",), 1.0: ()}

@@ -78,6 +78,7 @@ CDRMIX_UNARY(negate, negative_tile_init, negative_tile)
 CDRMIX_UNARY(absolute, abs_tile_init, abs_tile)
 CDRMIX_UNARY(sign, sign_tile_init, sign_tile)
 CDRMIX_UNARY(exponential, exp_tile_init, exp_tile)
+CDRMIX_UNARY(exponential_minus_one, expm1_tile_init, expm1_tile)
 CDRMIX_UNARY(logarithm, log_tile_init, log_tile)
 CDRMIX_UNARY(logarithm_plus_one, log1p_tile_init, log1p_tile)
 CDRMIX_UNARY(square, square_tile_init, square_tile)
@@ -158,6 +159,120 @@ NOINLINE inline void modulo(uint32_t a, uint32_t b, uint32_t spare) {
     round_down(spare);
     multiply(spare, b, spare);
     subtract(a, spare, a);
+}
+
+// The whole number next to x, a half to the even one: its floor and what is above; `odd` where that is odd.
+NOINLINE inline void round_to_even(uint32_t x, uint32_t whole, uint32_t above, uint32_t odd) {
+    copy(x, whole);
+    round_down(whole);
+    subtract(x, whole, above);
+    copy(whole, odd);
+    multiply_number(odd, 0x3f000000);  // 0.5
+    round_down(odd);
+    multiply_number(odd, 0xc0000000);  // -2
+    add(odd, whole, odd);
+    add_number(above, 0xbf000000);  // -0.5: from here on positive means up, zero a half
+    copy(above, x);
+    is_zero(x);
+    multiply(x, odd, x);
+    add(x, whole, x);
+    relu(above);
+    is_not_zero(above);
+    add(x, above, x);
+}
+
+// A polynomial of x, its factors by falling powers.
+template <typename... Factors>
+inline void polynomial(uint32_t x, uint32_t out, uint32_t first, Factors... factors) {
+    fill(out, first);
+    ((multiply(out, x, out), add_number(out, factors)), ...);
+}
+
+// The error function: below 1/2 its Taylor series, beyond 1 - erfc(|x|), which is t exp(p(t) - x^2) for t = 1 / (1 + |x|/2)
+// (Numerical Recipes, erfcc: to 1.2e-7 of itself).
+NOINLINE inline void error_function(uint32_t x, uint32_t square_of, uint32_t near, uint32_t far) {
+    copy(x, near);
+    absolute(near);
+    multiply_number(near, 0x3f000000);  // 0.5
+    add_number(near, 0x3f800000);  // 1
+    reciprocal(near);
+    polynomial(
+        near, far,
+        0x3e2ef945, 0xbf527892, 0x3fbe87b0, 0xbf914e5d, 0x3e8ec7cc,
+        0xbe3ec24c, 0x3dc636c9, 0x3ebf88fb, 0x3f8000c7, 0xbfa1fc4e);
+    copy(x, square_of);
+    square(square_of);
+    subtract(far, square_of, far);
+    exponential(far);
+    multiply(far, near, far);
+    subtract_from_number(far, 0x3f800000);  // 1
+    polynomial(
+        square_of, near,
+        0x38fcd193, 0xba6016da, 0x3bab2de7, 0xbcdc1672, 0x3de71791,
+        0xbec093a3, 0x3f906ebb);
+    multiply(near, x, near);
+    sign(x);
+    multiply(far, x, far);
+    subtract_from_number(square_of, 0x3e800000);  // 0.25
+    relu(square_of);
+    choose(square_of, near, far, x);
+}
+
+// 1 - 2 (x < 0), and 1 in x where it is, into `turned`.
+NOINLINE inline void below_zero(uint32_t x, uint32_t turned) {
+    fill(turned, 0);
+    less(x, turned, x);
+    copy(x, turned);
+    multiply_number(turned, 0xc0000000);  // -2
+    add_number(turned, 0x3f800000);  // 1
+}
+
+// The angle of (x, y), into y: that of the smaller over the larger, as `turned` times it and `added`.
+NOINLINE inline void angle(uint32_t y, uint32_t x, uint32_t added, uint32_t turned, uint32_t steep, uint32_t ratio) {
+    copy(y, added);
+    absolute(added);
+    copy(x, turned);
+    absolute(turned);
+    minimum(added, turned, ratio);
+    greater(added, turned, steep);
+    maximum(added, turned, added);
+    copy(added, turned);
+    is_zero(turned);
+    add(added, turned, added);
+    divide(ratio, added, ratio);
+    // Above tan(pi/8), (ratio - 1) / (ratio + 1) and pi/4 more.
+    fill(turned, 0x3ed413cd);  // tan(pi/8)
+    greater(ratio, turned, added);
+    multiply(ratio, added, turned);
+    add_number(turned, 0x3f800000);  // 1
+    subtract(ratio, added, ratio);
+    divide(ratio, turned, ratio);
+    multiply_number(added, 0x3f490fdb);  // pi/4
+    // pi/2 - it where |y| > |x|, pi - that where x < 0, with the sign of y.
+    copy(steep, turned);
+    multiply_number(turned, 0xc0000000);  // -2
+    add_number(turned, 0x3f800000);  // 1
+    multiply(added, turned, added);
+    multiply_number(steep, 0x3fc90fdb);  // pi/2
+    add(added, steep, added);
+    below_zero(x, steep);
+    multiply(added, steep, added);
+    multiply(turned, steep, turned);
+    multiply_number(x, 0x40490fdb);  // pi
+    add(added, x, added);
+    below_zero(y, steep);
+    multiply(added, steep, added);
+    multiply(turned, steep, turned);
+    copy(ratio, x);
+    square(x);
+    polynomial(
+        x, y,
+        0x3da4f0d1, 0xbe0e1b85, 0x3e4c925f, 0xbeaaaa2a);
+    multiply(y, x, y);
+    multiply(y, ratio, y);
+    add(y, ratio, y);
+    multiply(y, turned, y);
+    add(y, added, y);
 }
 
 }  // namespace tile
