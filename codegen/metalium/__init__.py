@@ -31,13 +31,13 @@ BACKEND = Backend(
     ),
     encodings=frozenset({"f32", "bf16"}),
     starts=True,
-    arrange=_late("arrange"),
+    arrange=Late("cdrmix.codegen.metalium.tiles", "arrange"),
     tolerances={"f32": 1e-3, "bf16": 2e-2},  # what the matrix unit's arithmetic promises
     require=_late("require"),
     needs=_late("needs"),
     tools=_late("tools"),
     device=_late("device"),
     inspect=Late("cdrmix.codegen.metalium.cost.budget", "inspect"),
-    execute=_late("execute"),
-    others=_late("others"),
+    execute=Late("cdrmix.codegen.metalium.verification", "execute"),
+    others=Late("cdrmix.codegen.metalium.verification", "others"),
 )

@@ -10,14 +10,70 @@ An f32 parameter has two planes, each of which bf16 holds; what is more than the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from cdrmix.diagnose import UserError
+from cdrmix.ir import layout
+from cdrmix.ir.nodes import Model, Stored
+
 from .plan import TILE, Sizes, Tiled
 
 
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A parameter in the order in which the kernels read it, as `cdrmix.packing` takes it."""
+
+    owner: str
+    shape: tuple[int, ...]
+    dtype: Stored
+    arrange: Callable[[np.ndarray], np.ndarray]
+    restore: Callable[[np.ndarray], np.ndarray]
+
+
+def arrange(manifest: Mapping[str, Any], model: Model) -> dict[str, Streamed]:
+    """The tensors that the kernels read in an order of their own, by their names in the file."""
+    shapes = {w.path: w.shape for w in layout.weights(model)}
+    try:
+        tensors: Mapping[str, Any] = manifest["metalium"]["tensors"]
+        planes = {of["weight"]: of["tiled"]["planes"] for of in tensors.values() if of["kind"] == "tiles"}
+        found: dict[str, Streamed] = {}
+        for name, of in sorted(tensors.items(), key=lambda item: item[1]["kind"] != "tiles"):
+            if of["weight"] is None:
+                continue
+            owner: str = of["weight"]
+            shape, tiled = shapes[owner], of["tiled"]
+            if of["kind"] == "tiles":
+                put = partial(_to_pages, view=of["shape"], tiled=tiled)
+                back = partial(_from_pages, shape=shape, view=of["shape"], tiled=tiled)
+                found[name] = Streamed(owner, (pages_of(of["shape"], tiled), TILE, TILE), of["dtype"], put, back)
+            else:
+                rounded = partial(_as_streamed, planes=planes.get(owner, 0))
+                found[name] = Streamed(owner, shape, of["dtype"], rounded, np.asarray)
+    except (KeyError, TypeError, ValueError) as e:
+        raise UserError(f"the manifest's `metalium` is damaged ({e!r})", "compile the spec again") from e
+    return found
+
+
+def _to_pages(param: np.ndarray, view: Sequence[int], tiled: Mapping[str, Any]) -> np.ndarray:
+    """The pages of a parameter whose axes the program sees split or merged."""
+    return tilise(param.reshape(view), tiled)
+
+
+def _from_pages(pages: np.ndarray, shape: Sequence[int], view: Sequence[int], tiled: Mapping[str, Any]) -> np.ndarray:
+    return untilise(pages, view, tiled).reshape(shape)
+
+
+def _as_streamed(param: np.ndarray, planes: int) -> np.ndarray:
+    """A table with the values that its tiles have, where there are any: a tied parameter has one value an element."""
+    return np.sum(in_planes(param, planes), axis=0) if planes > 1 else param
+
+
+# --- pages ---------------------------------------------------------------------------------------------------------
 def pages_of(shape: Sequence[int], tiled: Mapping[str, Any]) -> int:
     """How many pages a parameter of this shape takes."""
     order = Tiled.read(tiled)

@@ -49,7 +49,7 @@ INPUT = {
         "codegen/torch/module.py": "runtime_files",
     },
     "what a compiler or a library wrote": {
-        "codegen/metalium/apart.py": "run_apart",
+        "codegen/metalium/verification.py": "run_apart",
         "codegen/tinygrad/capture.py": "_to_source",
         "codegen/tinygrad/compile.py": "_describe _identifier",
         "codegen/tinygrad/host.py": "_run",

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cdrmix.codegen.metalium import apart
+from cdrmix.codegen.metalium import verification
 
 from cdrmix.check import load
 from cdrmix.diagnose import UserError
@@ -41,7 +41,7 @@ sys.modules["ttnn"] = emulated
 @needs_compiler
 def test_both_ways_are_run_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ttnn", None)
-    monkeypatch.setenv(apart.PYTHON, other_python(tmp_path / "python", EMULATED))
+    monkeypatch.setenv(verification.PYTHON, other_python(tmp_path / "python", EMULATED))
     folder = compile_to(tmp_path / "a", load(SPECS / "time_mix.cdr"), "bf16", 1)
     for simulator, word in (("", "executed"), ("some.so", "simulated")):
         monkeypatch.setenv("TT_METAL_SIMULATOR", simulator)
@@ -58,13 +58,13 @@ def test_what_fails_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "ttnn", None)
     monkeypatch.delenv("TT_METAL_SIMULATOR", raising=False)
     folder = compile_to(tmp_path / "a", load(SPECS / "product.cdr"), "bf16", 1)
-    monkeypatch.setenv(apart.PYTHON, other_python(tmp_path / "broken", "raise RuntimeError('no card here')"))
+    monkeypatch.setenv(verification.PYTHON, other_python(tmp_path / "broken", "raise RuntimeError('no card here')"))
     with pytest.raises(UserError, match=r"executed: the artefact's host.py failed .*(?s:.*)no card here"):
         verify_artifact(folder, 1)
-    monkeypatch.setenv(apart.PYTHON, str(tmp_path / "none"))
+    monkeypatch.setenv(verification.PYTHON, str(tmp_path / "none"))
     with pytest.raises(UserError, match="which does not start"):
         verify_artifact(folder, 1)
-    monkeypatch.setenv(apart.PYTHON, other_python(tmp_path / "slow", "import time; time.sleep(60)"))
-    monkeypatch.setattr(apart, "LIMIT", 1)
+    monkeypatch.setenv(verification.PYTHON, other_python(tmp_path / "slow", "import time; time.sleep(60)"))
+    monkeypatch.setattr(verification, "LIMIT", 1)
     with pytest.raises(UserError, match="did not end within 1 s"):
         verify_artifact(folder, 1)

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cdrmix.codegen.metalium.artefact import deal_out, plan_model
 from cdrmix.codegen.metalium.cost.budget import buffer_bytes, inspect, rows
 from cdrmix.codegen.metalium.cost.devices import BUFFERS_BYTES, DEVICES
 from cdrmix.codegen.metalium.cost.memory import misfits, state_bytes, weight_bytes
 from cdrmix.codegen.metalium.cost.rates import RATES, Cost, cost
 from cdrmix.codegen.metalium.lower.lines import schedule
-from cdrmix.codegen.metalium.model import deal_out, plan_model
 from cdrmix.codegen.metalium.plan import Gather, ModelPlan
 
 from cdrmix.check import load

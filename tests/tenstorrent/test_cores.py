@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cdrmix.codegen.metalium import model as model_planning
+from cdrmix.codegen.metalium import artefact as model_planning
 from cdrmix.codegen.metalium.cost.devices import DEVICES, Device
 from cdrmix.codegen.metalium.deal.distribute import distribute
 from cdrmix.codegen.metalium.deal.placement import place

@@ -12,9 +12,9 @@ from typing import Any
 
 from cdrmix.ir import forms
 
+from ..artefact import deal_out
 from ..emit.buffers import setting_of
 from ..lower.lines import schedule
-from ..model import deal_out
 from ..plan import ModelPlan, Program
 from .devices import DEVICES, Device
 from .memory import misfits, own_bytes, size, state_bytes, weight_bytes

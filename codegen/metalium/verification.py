@@ -1,12 +1,14 @@
-"""An artefact's own host program, run by another Python: ttnn has wheels for 3.10 and 3.12 only.
+"""The runs that a verification takes without a card of its own: over the emulation, and by another Python's ttnn.
 
-Input: the artefact's folder, token ids, and CDR_TTNN_PYTHON in the environment, the Python that has ttnn; the rest of
-the environment is handed on, so TT_METAL_SIMULATOR and its like say what it runs on.
+Input: the artefact's folder, token ids; and CDR_TTNN_PYTHON in the environment, the Python that has ttnn, which has
+wheels for 3.10 and 3.12 only.  The rest of the environment is handed on to its host program, so TT_METAL_SIMULATOR and
+its like say what it runs on.
 Output: the logits of every token and the state after them.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from cdrmix.diagnose import UserError
+from cdrmix.ir.backend import Ran
 
 PYTHON = "CDR_TTNN_PYTHON"
 """The environment's variable that names the other Python."""
@@ -27,6 +30,32 @@ LIMIT = 1800
 
 TOLD = 1500
 """Characters of what it said that an error repeats."""
+
+
+def execute(folder: Path, ids: Sequence[int]) -> Ran:
+    """Run the artefact over the emulation: its kernels, built for this CPU."""
+    engine = importlib.import_module("cdrmix.runtime.metalium.engine")  # beside an artefact, never needed to make one
+    manifest = importlib.import_module("cdrmix.runtime.session").read_manifest(folder)
+    running = engine.open_emulated(folder, manifest)
+    try:
+        one = running.start()
+        stepped = np.stack([running.prefill(one, [token]) for token in ids])
+        prompt = running.start()
+        found = {"stepped": stepped, "prompted": running.prefill(prompt, ids)}
+        for way, state in (("step", one), ("prefill", prompt)):
+            found |= {f"{way}:{path}": value for path, value in running.read(state).items()}
+        return str(running.how), found
+    finally:
+        running.close()
+
+
+def others(folder: Path, ids: Sequence[int], how: str) -> list[Ran]:
+    """The runs that a verification takes besides the one that ran so: the emulation, always, and CDR_TTNN_PYTHON's."""
+    found = [] if how == "emulated" else [execute(folder, ids)]
+    if os.environ.get(PYTHON):
+        slots = importlib.import_module("cdrmix.runtime.session").read_manifest(folder)["state"]
+        found.append(run_apart(folder, slots, ids))
+    return found
 
 
 def run_apart(folder: Path, slots: Sequence[dict[str, Any]], ids: Sequence[int]) -> tuple[str, dict[str, np.ndarray]]:
