@@ -32,6 +32,7 @@ class Op:
     `zero`: where its first operand is zero, so is it.
     `singular` is an operand for some values of which the op or its gradient is not finite, and a value for which both
     are.
+    `monotone`: along each operand it only rises or only falls, so that it is least and largest at ends of its operands.
     `flops` are those of an element, of all that it runs over.
     """
 
@@ -45,6 +46,7 @@ class Op:
     whole: bool = False
     zero: bool = False
     singular: tuple[int, float] | None = None
+    monotone: bool = False
     flops: int = 1
 
 
@@ -113,16 +115,16 @@ _ROWS = [
     _leaf("context"),
     _leaf("read", -1),
     # arithmetic
-    _elementwise("add", 2, "+", np.add, effort="light", whole=True),
-    _elementwise("sub", 2, "-", np.subtract, effort="light", whole=True),
-    _elementwise("mul", 2, "*", np.multiply, effort="light", whole=True, zero=True),
+    _elementwise("add", 2, "+", np.add, effort="light", whole=True, monotone=True),
+    _elementwise("sub", 2, "-", np.subtract, effort="light", whole=True, monotone=True),
+    _elementwise("mul", 2, "*", np.multiply, effort="light", whole=True, zero=True, monotone=True),
     _elementwise("div", 2, "/", np.true_divide, zero=True, singular=(1, 1.0)),
     _elementwise("floordiv", 2, "//", np.floor_divide, whole=True, zero=True, singular=(1, 1.0)),
     _elementwise("mod", 2, "%", np.mod, whole=True, zero=True, singular=(1, 1.0)),
     _elementwise("pow", 2, "^", np.power, whole=True, singular=(0, 1.0)),
-    _elementwise("neg", 1, "-", np.negative, effort="none", whole=True, zero=True),
-    _elementwise("max", 2, "max", np.maximum, effort="simple", whole=True),
-    _elementwise("min", 2, "min", np.minimum, effort="simple", whole=True),
+    _elementwise("neg", 1, "-", np.negative, effort="none", whole=True, zero=True, monotone=True),
+    _elementwise("max", 2, "max", np.maximum, effort="simple", whole=True, monotone=True),
+    _elementwise("min", 2, "min", np.minimum, effort="simple", whole=True, monotone=True),
     # comparison and choice
     _truth("eq", 2, "==", np.equal),
     _truth("ne", 2, "!=", np.not_equal),
@@ -135,24 +137,24 @@ _ROWS = [
     _truth("not", 1, "not", np.logical_not),
     _elementwise("select", 3, "if", np.where, effort="simple", whole=True),  # condition, then, other
     # functions
-    _elementwise("exp", 1, "exp", np.exp, singular=(0, 0.0)),
-    _elementwise("log", 1, "log", np.log, singular=(0, 1.0)),
-    _elementwise("sqrt", 1, "sqrt", np.sqrt, zero=True, singular=(0, 1.0)),
+    _elementwise("exp", 1, "exp", np.exp, singular=(0, 0.0), monotone=True),
+    _elementwise("log", 1, "log", np.log, singular=(0, 1.0), monotone=True),
+    _elementwise("sqrt", 1, "sqrt", np.sqrt, zero=True, singular=(0, 1.0), monotone=True),
     _elementwise("abs", 1, "abs", np.abs, effort="simple", whole=True, zero=True),
-    _elementwise("sign", 1, "sign", np.sign, effort="simple", whole=True, zero=True),
+    _elementwise("sign", 1, "sign", np.sign, effort="simple", whole=True, zero=True, monotone=True),
     _elementwise("sin", 1, "sin", np.sin, zero=True),
     _elementwise("cos", 1, "cos", np.cos),
-    _elementwise("tanh", 1, "tanh", np.tanh, zero=True),
-    _elementwise("sigmoid", 1, "sigmoid", _sigmoid),
+    _elementwise("tanh", 1, "tanh", np.tanh, zero=True, monotone=True),
+    _elementwise("sigmoid", 1, "sigmoid", _sigmoid, monotone=True),
     _elementwise("silu", 1, "silu", _silu, zero=True),
-    _elementwise("relu", 1, "relu", lambda x: np.maximum(x, 0.0), effort="simple", zero=True),
-    _elementwise("softplus", 1, "softplus", lambda x: _logaddexp(x, 0.0)),
-    _elementwise("logaddexp", 2, "logaddexp", _logaddexp),
-    _elementwise("log1p", 1, "log1p", np.log1p, zero=True, singular=(0, 0.0)),
-    _elementwise("expm1", 1, "expm1", np.expm1, zero=True, singular=(0, 0.0)),
-    _elementwise("erf", 1, "erf", _erf, zero=True),
-    _elementwise("floor", 1, "floor", np.floor, effort="simple", zero=True),
-    _elementwise("round", 1, "round", np.rint, effort="simple", zero=True),  # a half to the even number
+    _elementwise("relu", 1, "relu", lambda x: np.maximum(x, 0.0), effort="simple", zero=True, monotone=True),
+    _elementwise("softplus", 1, "softplus", lambda x: _logaddexp(x, 0.0), monotone=True),
+    _elementwise("logaddexp", 2, "logaddexp", _logaddexp, monotone=True),
+    _elementwise("log1p", 1, "log1p", np.log1p, zero=True, singular=(0, 0.0), monotone=True),
+    _elementwise("expm1", 1, "expm1", np.expm1, zero=True, singular=(0, 0.0), monotone=True),
+    _elementwise("erf", 1, "erf", _erf, zero=True, monotone=True),
+    _elementwise("floor", 1, "floor", np.floor, effort="simple", zero=True, monotone=True),
+    _elementwise("round", 1, "round", np.rint, effort="simple", zero=True, monotone=True),  # a half to the even number
     _elementwise("atan2", 2, "atan2", np.arctan2, singular=(0, 1.0)),
     # reductions over the bound indices; `numpy(body, axis=tuple)`
     Op("sum", "reduce", 1, "sum", np.sum, whole=True, zero=True),

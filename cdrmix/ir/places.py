@@ -10,8 +10,9 @@ through whatever they are written like.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from math import inf, prod
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
+from math import inf, isfinite, isnan, prod
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from cdrmix.ir import build, walk
 from cdrmix.ir.interp_expr import Frame, expression
 from cdrmix.ir.nodes import Index, Node
+from cdrmix.ir.ops import OPS
 
 LARGEST_TABLE = 1 << 16
 """Elements of a constant."""
@@ -114,9 +116,13 @@ def _times(n: Node, times: int) -> Node:
 
 def bounds(n: Node, reads: tuple[float, float] = (0, inf)) -> tuple[float, float]:
     """Two numbers between which the expression always lies; what is read lies between `reads`."""
-    parts = [bounds(a, reads) for a in n.args] if n.op != "read" else []
+    return reads if n.op == "read" else bounds_by(n, [bounds(a, reads) for a in n.args])
+
+
+def bounds_by(n: Node, parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The same of what reads nothing itself, by the bounds of its operands."""
     low, high = [p[0] for p in parts], [p[1] for p in parts]
-    positive = all(x >= 0 for x in low)
+    positive, row = all(x >= 0 for x in low), OPS[n.op]
     match n.op:
         case "const":
             return int(n.arg), int(n.arg)
@@ -124,31 +130,28 @@ def bounds(n: Node, reads: tuple[float, float] = (0, inf)) -> tuple[float, float
             return 0, n.arg.axis.size - 1
         case "context":
             return 0, inf
-        case "read":
-            return reads
-        case "add":
-            return sum(low), sum(high)
-        case "sub":
-            return low[0] - high[1], high[0] - low[1]
-        case "neg":
-            return -high[0], -low[0]
-        case "mul" if positive:
-            return low[0] * low[1], inf if inf in high else high[0] * high[1]
         case "floordiv" if positive:
             return 0, high[0] // max(1, low[1]) if high[0] < inf else inf
         case "mod" if low[1] >= 0:
             return 0, max(0, high[1] - 1)
         case "pow" if low[0] >= 1:
             return 1, inf
-        case "max":
-            return max(low), max(high)
-        case "min":
-            return min(low), min(high)
         case "select":
             return min(low[1:]), max(high[1:])
         case "abs":
             return 0, max(map(abs, (*low, *high)))
-        case "eq" | "ne" | "lt" | "le" | "gt" | "ge" | "and" | "or" | "not":
+        case _ if row.result == "bool":
             return 0, 1
+        case _ if row.monotone and row.numpy is not None:
+            return _ends(row.numpy, parts)
         case _:
             return -inf, inf
+
+
+def _ends(meaning: Callable[..., Any], parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The least and the largest of a monotone function at the ends of its operands."""
+    with np.errstate(all="ignore"):
+        found = [float(meaning(*map(float, of))) for of in product(*parts)]
+    found = [0.0 if isnan(x) else x for x in found]  # nothing times what has no bound is nothing
+    low, high = (int(x) if isfinite(x) else x for x in (min(found), max(found)))
+    return low, high

@@ -12,10 +12,12 @@ from cdrmix.diagnose import Report
 from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Cell, Node
+from cdrmix.ir.ops import OPS
+from cdrmix.ir.places import bounds_by
 
 LARGEST = 2**31 - 1
 
-Range = tuple[int, int] | None
+Range = tuple[float, float] | None
 
 
 def fit_whole(cell: Cell, report: Report) -> Cell:
@@ -60,19 +62,6 @@ def _is_large(n: Node) -> bool:
 
 def _range(n: Node, args: list[Range]) -> Range:
     """The least and the largest value of index arithmetic; None where that is not known, or was told."""
-    match n.op, args:
-        case "const", _:
-            return int(n.arg), int(n.arg)
-        case "index", _:
-            return 0, n.arg.axis.size - 1
-        case "add", [(a, b), (c, d)]:
-            return a + c, b + d
-        case "sub", [(a, b), (c, d)]:
-            return a - d, b - c
-        case "mul", [(a, b), (c, d)]:
-            found = [x * y for x in (a, b) for y in (c, d)]
-            return min(found), max(found)
-        case "neg", [(a, b)]:
-            return -b, -a
-        case _:
-            return None
+    known = [a for a in args if a is not None]
+    plain = n.op in ("const", "index") or OPS[n.op].monotone
+    return bounds_by(n, known) if plain and len(known) == len(args) else None

@@ -273,6 +273,22 @@ def test_zero_and_whole_are_what_the_meaning_says(name: str) -> None:
         assert of_whole.dtype == np.int64
 
 
+NUMBERS = [n for n, op in OPS.items() if op.kind == "elementwise" and op.result != "bool" and n != "select"]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_what_is_monotone_never_turns(name: str) -> None:
+    row, x = OPS[name], np.linspace(-5, 5, 201)
+    assert row.numpy is not None
+    turns = False
+    for at in range(row.arity):
+        for others in (-1.5, 0.0, 2.0):
+            y = row.numpy(*(x if p == at else np.full_like(x, others) for p in range(row.arity)))
+            steps = np.diff(y[np.isfinite(y)])
+            turns = turns or bool((steps > 1e-12).any() and (steps < -1e-12).any())
+    assert turns != row.monotone
+
+
 STEPS = ("sign", "floor", "round")
 """Their slope at a step is taken as zero."""
 
