@@ -37,7 +37,7 @@ from cdrmix.ir.code import (
 )
 from cdrmix.ir.nodes import Index
 from cdrmix.ir.ops import OPS
-from cdrmix.ir.python import Names
+from cdrmix.ir.python import Names, text
 
 INFIX = {
     "add": ("+", ADD), "sub": ("-", ADD), "mul": ("*", MUL), "div": ("/", MUL), "floordiv": ("//", MUL),
@@ -60,6 +60,7 @@ class Spelling:
     functions: ClassVar[Mapping[str, str]] = {}
     leading: ClassVar[bool] = False
     """Whether every tensor has the leading axes, one long where it does not vary."""
+    infinity: ClassVar[str] = "math.inf"
 
     def fresh(self, local: Local) -> Code:
         """The name of a local that is being defined."""
@@ -183,6 +184,19 @@ class Spelling:
 
     mean_ = max_over_ = min_over_ = sum_
 
+    def contract_(self, x: Array) -> Code:
+        """A product of several tensors, summed: an einsum."""
+        letters = _letters_of(list(dict.fromkeys((*x.dims, *(d for a in x.args for d in a.dims)))))
+        *terms, result = ("..." * a.lead + "".join(letters[d] for d in a.dims) for a in (*x.args, x))
+        return call(self.functions["einsum"], text(f"{','.join(terms)}->{result}"), *map(self.of, x.args))
+
+    def masked_(self, x: Array) -> Code:
+        there, given = (self.fit(a, x.dims) for a in x.args)
+        return call(self.functions["select"], there, given, number(x.arg, self.infinity))
+
+    def count_(self, x: Array) -> Code:
+        return method(self.of(x.args[0]), "sum", -1)
+
     def softmax_(self, x: Array) -> Code:
         return call(self.functions["softmax"], self.of(x.args[0]), x.position(x.arg))
 
@@ -190,7 +204,7 @@ class Spelling:
         return call(self.functions["logsumexp"], self.of(x.args[0]), self.axes(x.args[0], x.arg))
 
 
-def letters_of(dims: Sequence[Index]) -> dict[Index, str]:
+def _letters_of(dims: Sequence[Index]) -> dict[Index, str]:
     """A letter for each axis, its own first one where that is free."""
     found: dict[Index, str] = {}
     free = list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")

@@ -11,10 +11,26 @@ from math import prod
 from typing import ClassVar
 
 from cdrmix.ir.arrays import Array, union
-from cdrmix.ir.code import ADD, MUL, NEG, Atom, Code, Member, Prefix, call, flat, infix, item, listed, method, name
+from cdrmix.ir.code import (
+    ADD,
+    MUL,
+    NEG,
+    Atom,
+    Code,
+    Member,
+    Prefix,
+    call,
+    flat,
+    infix,
+    item,
+    listed,
+    method,
+    name,
+    number,
+)
 from cdrmix.ir.nodes import Index
 from cdrmix.ir.python import text
-from cdrmix.ir.spelling import Spelling, letters_of, rules_of
+from cdrmix.ir.spelling import Spelling, rules_of
 from cdrmix.ir.types import NARROW
 
 from .names import attribute
@@ -40,6 +56,7 @@ FUNCTIONS = {
     "round": "torch.round",
     "atan2": "torch.atan2",
     "select": "torch.where",
+    "einsum": "torch.einsum",
     "softmax": "torch.softmax",
     "logsumexp": "torch.logsumexp",
     "max": "torch.maximum",
@@ -186,14 +203,9 @@ class Torch(Spelling):
 
     def masked_(self, x: Array) -> Code:
         there, given = x.args
-        mask = self.fit(there, x.dims)
-        fill = name("math.inf") if x.arg > 0 else name("-math.inf")
         if not given.lead:
-            return call("torch.where", mask, self.fit(given, x.dims), fill)
-        return method(self.of(given), "masked_fill", Prefix("~", NEG, mask), fill)
-
-    def count_(self, x: Array) -> Code:
-        return method(self.of(x.args[0]), "sum", -1)
+            return Spelling.masked_(self, x)
+        return method(self.of(given), "masked_fill", Prefix("~", NEG, self.fit(there, x.dims)), number(x.arg))
 
     # --- axes ------------------------------------------------------------------------------------------------------
     def view_(self, x: Array) -> Code:
@@ -281,10 +293,7 @@ class Torch(Spelling):
     def contract_(self, x: Array) -> Code:
         how = x.arg
         if how.weight is None:
-            letters = letters_of(list(dict.fromkeys((*x.dims, *(d for a in x.args for d in a.dims)))))
-            terms = ["..." * a.lead + "".join(letters[d] for d in a.dims) for a in x.args]
-            spec = f"{','.join(terms)}->{'...' * x.lead}{''.join(letters[d] for d in x.dims)}"
-            return call("torch.einsum", Atom(text(spec)), *(self.of(a) for a in x.args))
+            return Spelling.contract_(self, x)
         matrix, given = self._matrix(x.args[0]), self.of(x.args[1])
         if self.rows:
             matrix = Member(matrix, "mT") if how.transposed else matrix
