@@ -91,19 +91,13 @@ class CellWriter:
         """The function, whole."""
         shape = self.shape
         body = [*self.head, *self.lines, *self.tail]
-        used = self.used()
-        unused = [f"(void){name};" for name, there in self.places() if there and name not in used]
+        formals = shape.arguments("wt", "st", [*self.formals.values()], "out", "carry", "pos", "tmp")
+        unused = [f"(void){name};" for name in formals if name not in self.used()]
         span = shape.cell.span
         title = f"{shape.cell.op} ({PurePath(span.file).name}:{span.line})"
         head = signature(shape.function, self.parameters())
         doc = [f"/* {comment(t)} */" for t in (title, *shape.cell.doc.splitlines()) if comment(t)]
         return [*doc, *head, "{", *(f"  {t}" if t else "" for t in [*unused, *body]), "}", ""]
-
-    def places(self) -> list[tuple[str, object]]:
-        """The formals that hold something, and whether the function has them."""
-        shape = self.shape
-        own = {"wt": shape.weights, "st": shape.state, "carry": shape.carry, "pos": shape.pos, "tmp": shape.scratch}
-        return [*((name, True) for name in self.formals.values()), *own.items()]
 
     def used(self) -> set[str]:
         """The formals that the statements touch."""
@@ -119,16 +113,13 @@ class CellWriter:
             "pos": any(p.pos for p in inner) or any(n.op == "context" for n in nodes),
             "tmp": any(p.scratch for p in inner) or bool(self.arrays),
         }
-        return found | {name for name, there in passed.items() if there}
+        return found | {"out"} | {name for name, there in passed.items() if there}
 
     def parameters(self) -> list[str]:
-        shape = self.shape
-        found = [f"const {shape.weights} *wt"] if shape.weights else []
-        found += [f"{shape.state} *restrict st"] if shape.state else []
-        found += [self.formal(i) for i in self.cell.inputs] + ["float *restrict out"]
-        found += ["cdr_carries *restrict carry"] if shape.carry else []
-        found += ["int64_t pos"] if shape.pos else []
-        return found + ([f"{shape.scratch} *restrict tmp"] if shape.scratch else [])
+        weights, state = f"const {self.shape.weights} *wt", f"{self.shape.state} *restrict st"
+        carry, scratch = "cdr_carries *restrict carry", f"{self.shape.scratch} *restrict tmp"
+        inputs = [self.formal(i) for i in self.cell.inputs]
+        return self.shape.arguments(weights, state, inputs, "float *restrict out", carry, "int64_t pos", scratch)
 
     def formal(self, i: Input) -> str:
         name = self.formals[i.name]
@@ -293,9 +284,7 @@ class CellWriter:
             state = f"{state}[{place}]"
         given = [self.given(nest, g, i, stmt.span) for g, i in zip(stmt.inputs, inner.cell.inputs, strict=True)]
         made = self.address(nest, out, stmt.lead, walk.size(stmt.outs))
-        own = [weights] * bool(inner.weights) + [state] * bool(inner.state) + given + [made]
-        own += ["carry"] * inner.carry + ["pos"] * inner.pos
-        own += [f"&tmp->part.{inner.scratch}"] * bool(inner.scratch)
+        own = inner.arguments(weights, state, given, made, "carry", "pos", f"&tmp->part.{inner.scratch}")
         nest.line(f"{inner.function}({', '.join(own)});")
         self.lines += nest.lines()
 

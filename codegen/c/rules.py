@@ -85,10 +85,6 @@ def _ours(name: str, whole: bool = False) -> Rule:
     return _call(f"cdr_{name}", f"cdr_{name}_d", f"cdr_{name}_i" if whole else None)
 
 
-def _divide(kind: Kind, n: Node, args: list[Text]) -> Text:
-    return _infix("/", PRODUCT)(kind, n, args)
-
-
 def _negate(kind: Kind, n: Node, args: list[Text]) -> Text:
     return Text(f"-{args[0].inside(ATOM)}", UNARY)
 
@@ -116,7 +112,7 @@ ELEMENTWISE: dict[str, Rule] = {
     "add": _infix("+", TOTAL),
     "sub": _infix("-", TOTAL),
     "mul": _infix("*", PRODUCT),
-    "div": _divide,
+    "div": _infix("/", PRODUCT),
     "floordiv": _ours("floordiv", whole=True),
     "mod": _ours("mod", whole=True),
     "pow": _power,

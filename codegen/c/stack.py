@@ -85,15 +85,16 @@ def cases(model: Model, shapes: Mapping[str, Shape], order: list[str]) -> Iterat
     first = model.lines[0].chain[0].cell if model.vocab == 0 else None
     for number, name in enumerate(order):
         shape = shapes[name]
-        given = [f"(const {shape.weights} *)(const void *)weights"] * bool(shape.weights)
-        given += [f"({shape.state} *)(void *)state"] * bool(shape.state)
-        at = 0
+        at, inputs = 0, list[str]()
         for i in shape.cell.inputs:
             start = f"in + {at}" if name == first and at else "in"
-            given.append("token" if is_number(i) and model.vocab else f"(int32_t)*({start})" if is_number(i) else start)
+            inputs.append(
+                "token" if is_number(i) and model.vocab else f"(int32_t)*({start})" if is_number(i) else start
+            )
             at += prod(a.size for a in i.axes)
-        given += ["out", *["&b->carry"] * shape.carry, *["pos"] * shape.pos]
-        given += [f"&b->scratch.{shape.scratch}"] * bool(shape.scratch)
+        weights, state = f"(const {shape.weights} *)(const void *)weights", f"({shape.state} *)(void *)state"
+        scratch = f"&b->scratch.{shape.scratch}"
+        given = shape.arguments(weights, state, inputs, "out", "&b->carry", "pos", scratch)
         yield f"case {number}: {shape.function}({', '.join(given)}); break;"
 
 

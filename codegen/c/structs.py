@@ -9,7 +9,7 @@ are padded to 64 bytes, so that each begins a cache line when the buffer does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -50,6 +50,14 @@ class Shape:
     weight_members: dict[str, str] = field(default_factory=dict)
     state_members: dict[str, str] = field(default_factory=dict)
     rings: dict[str, int] = field(default_factory=dict)
+
+    def arguments(
+        self, weights: str, state: str, inputs: Sequence[str], out: str, carry: str, pos: str, scratch: str
+    ) -> list[str]:
+        """What its function takes, in order; what the cell has nothing of is left out."""
+        own = ((weights, self.weights), (state, self.state), *((i, True) for i in inputs), (out, True),
+               (carry, self.carry), (pos, self.pos), (scratch, self.scratch))  # fmt: skip
+        return [given for given, there in own if there]
 
 
 def shape_of(cell: Cell, body: tuple[Stmt, ...], names: Scope, shapes: Mapping[str, Shape]) -> Shape:

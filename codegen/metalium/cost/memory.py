@@ -49,18 +49,21 @@ def misfits(plan: ModelPlan, device: Device, model: Model) -> list[Diagnostic]:
     """What of the plan does not fit the device: L1 first, then DRAM."""
     spans = {line.path: line.span for line in model.lines}
     states, found = state_bytes(plan), list[Diagnostic]()
-    calls = [max(plan.calls, key=lambda c: need(plan, c)) for need in (_own, _state)]
-    most = calls[0] if _own(plan, calls[0]) >= _state(plan, calls[1]) else calls[1]
-    needed = states + _own(plan, calls[0])
+    by = plan.programs
+    largest = max(plan.calls, key=lambda c: own_bytes(by[c.program]))
+    kept = max(plan.calls, key=lambda c: by[c.program].state_bytes)
+    own = own_bytes(by[largest.program])
+    most = largest if own >= by[kept.program].state_bytes else kept
+    needed = states + own
     if needed > device.array_bytes:
-        program = plan.programs[most.program]
+        program = by[most.program]
         found.append(
             Diagnostic(
                 "E0909",
                 spans[most.path],
                 f"{size(needed)} of a core's memory are needed, and {device.title} has {size(device.array_bytes)}: "
                 f"{size(states)} for the states of all lines, of which `{most.path}` has {size(program.state_bytes)}, "
-                f"and {size(_own(plan, calls[0]))} for the values of `{calls[0].path}`",
+                f"and {size(own)} for the values of `{largest.path}`",
                 ", or ".join([*_cheaper(plan), SMALLER, *_more_cores(plan, device)]),
             )
         )
@@ -104,14 +107,6 @@ def size(count: int) -> str:
         if count >= scale:
             return f"{count / scale:.3g} {unit}"
     return f"{count} B"
-
-
-def _own(plan: ModelPlan, call: CallOf) -> int:
-    return own_bytes(plan.programs[call.program])
-
-
-def _state(plan: ModelPlan, call: CallOf) -> int:
-    return plan.programs[call.program].state_bytes
 
 
 def _tensors(plan: ModelPlan) -> Iterator[tuple[CallOf, Tensor]]:

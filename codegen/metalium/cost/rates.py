@@ -10,8 +10,8 @@ the matrix unit's work on it overlap; everything else is the writer's thread, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from functools import singledispatch
 from math import prod
 
@@ -84,15 +84,10 @@ class Cost:
     launch: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        pairs = zip(self._values(), other._values(), strict=True)
-        return Cost(*(a + b for a, b in pairs))  # type: ignore[arg-type]
+        return Cost(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def __mul__(self, times: int) -> Cost:
-        return Cost(*(a * times for a in self._values()))  # type: ignore[arg-type]
-
-    def _values(self) -> Iterator[float]:
-        yield from (self.dram_bytes, self.noc_bytes, self.stream, self.matrix, self.compute, self.writer, self.gathers)
-        yield self.launch
+        return Cost(*(a * times for a in astuple(self)))
 
     @property
     def seconds(self) -> float:

@@ -25,13 +25,13 @@ def with_gathers(program: Program, splits: Mapping[str, Split]) -> tuple[dict[st
     whole: dict[str, str] = {}
     for step in program.steps:
         mine = next((splits.get(name) for name in step.parts.outs), None)
-        for name in beyond(step, mine, program, splits):
+        wanted = beyond(step, mine, program, splits)
+        for name in wanted:
             if name not in whole:
                 whole[name] = fresh(f"{name}_all", arrays)
                 arrays[whole[name]] = replace(arrays[name], name=whole[name], split=None, memory="scratch", offset=-1)
                 steps.append(Gather(whole[name], name, texts=(f"{name} of all cores",)))
-        needed = {name: whole[name] for name in beyond(step, mine, program, splits)}
-        steps.append(step.reading(needed))
+        steps.append(step.reading({name: whole[name] for name in wanted}))
         for name in step.parts.outs:
             whole.pop(name, None)
     return arrays, tuple(steps)

@@ -169,13 +169,8 @@ def comment(step: Step) -> list[str]:
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
     """Text as comment lines that cannot run on into the code."""
-    lines = textwrap.wrap(
-        " ".join(text.split()),
-        WIDTH - 7,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}    ",
-        break_on_hyphens=False,
-    )
+    plain, inner = " ".join(text.split()), f"{indent}    "
+    lines = textwrap.wrap(plain, WIDTH - 7, initial_indent=indent, subsequent_indent=inner, break_on_hyphens=False)
     return [f"// {line}".rstrip("\\") for line in lines]
 
 
@@ -220,12 +215,9 @@ def _shares(program: Program, used: set[Split | None]) -> Iterator[str]:
 def _render(
     role: str, setting: Setting, headers: set[str], prologue: Sequence[str], steps: Sequence[Mapping[str, Any]]
 ) -> str:
+    loader = PackageLoader(__package__, ".")
     environment = Environment(
-        loader=PackageLoader(__package__, "."),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     return environment.get_template("kernel.cpp.j2").render(frame(role, setting, headers, prologue, steps))
 
