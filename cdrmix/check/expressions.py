@@ -219,7 +219,7 @@ def _whole(symbol: str, texts: Sequence[ast.Expr], span: Span) -> ast.Expr:
     match texts:
         case (then, cond, other) if symbol == "if":
             return ast.IfElse(span, cond, then, other)
-        case (left, right) if not symbol.isalpha() or symbol in ("and", "or"):
+        case (left, right) if not symbol.isidentifier() or symbol in ("and", "or"):
             return ast.Binary(span, symbol, left, right)
     return ast.Call(span, ast.Name(span, symbol), tuple(ast.Arg(t.span, None, t) for t in texts))
 

@@ -13,6 +13,7 @@ from cdrmix.ir.arrays import Array, Type, union
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import TOKENS, Index, Node
 from cdrmix.ir.ops import OPS
+from cdrmix.ir.spelling import OF_NUMBERS
 from cdrmix.ir.types import NARROW
 
 from .casts import held, number, tensor, to_bool, to_exact, to_float, to_int
@@ -23,9 +24,6 @@ from .sums import count_of, sum_of
 Rule = Callable[[Node, Draft], Array]
 RULES: dict[str, Rule] = {}
 """Of the rows that are not plainly functions of their operands, place by place."""
-
-OF_NUMBERS = frozenset({"exp", "log", "sqrt", "sin", "cos", "tanh", "abs"})
-"""Functions that Python's own numbers have too."""
 
 
 def rule(*ops: str) -> Callable[[Rule], Rule]:
