@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from cdrmix.ir.nodes import Buffer, Cell, History, Instance, Model, Param, State
+from cdrmix.diagnose import CompileError, Diagnostic
+from cdrmix.ir.nodes import Buffer, Cell, History, Instance, Line, Model, Param, State
 from cdrmix.runtime.encodings import ENCODINGS, Entry
 
 ENCODING_NAMES = frozenset(ENCODINGS)
@@ -67,6 +68,26 @@ def _inside(model: Model, place: Place) -> Iterator[Place]:
     for part in place.cell.parts:
         banks = place.banks + ((part.bank.axis.size,) if part.bank else ())
         yield from _inside(model, Place(f"{place.path}.{part.name}", model.cells[part.cell], banks, place.instance))
+
+
+def below(path: str, line: str) -> str:
+    """The path of a cell of a line's chain below the line's own; nothing for the last one."""
+    return path[len(line) + 1 :]
+
+
+def structure(line: Line) -> tuple[bool, tuple[tuple[str, str], ...]]:
+    """What lines are alike in that differ in the paths of their tensors only: one program serves them all."""
+    return line.residual, tuple((i.cell, below(i.path, line.path)) for i in line.chain)
+
+
+def refuse_state_in_banks(model: Model, whose: str) -> None:
+    """Raise `CompileError` (E0907) for a state inside a bank; `whose` targets cannot hold one."""
+    for place in places(model):
+        held: list[State | History] = [*place.cell.states, *place.cell.histories]
+        if place.banks and held:
+            message = f"`{held[0].name}` is a state inside a bank, which {whose}"
+            help = "put the state in the op that holds the bank, or compile for cpu or torch, whose banks may have it"
+            raise CompileError([Diagnostic("E0907", held[0].span, message, help)])
 
 
 def weights(model: Model) -> list[Weight]:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from cdrmix.diagnose import CompileError, Diagnostic
 from cdrmix.ir import layout, walk
 from cdrmix.ir import python as escape
 from cdrmix.ir.code import ADD, Assign, Code, Statement, call, infix, item, name
@@ -78,15 +77,14 @@ class Stack:
 def emit_stack(program: Program, functions: Mapping[str, str]) -> Stack:
     """See the module."""
     model, stack = program.model, Stack()
-    _refuse_state_in_banks(model)
+    layout.refuse_state_in_banks(model, "the GPU targets do not hold")
     names = escape.Names({"advance", "sample", "argmax"})
     made: dict[object, UnitText] = {}
     taken = escape.Names(functions.values())
     x: Shape = _input(model)
     for line in model.lines:
         out = tuple(a.size for a in model.cells[line.chain[-1].cell].out_axes)
-        chain = tuple((_below(i.path, line.path), i.cell) for i in line.chain)
-        key = (line.residual, chain, x)
+        key = (layout.structure(line), x)
         weights, states = _tensors(model, line)
         if key not in made:
             label = line.path.rpartition(".")[2]
@@ -113,11 +111,6 @@ def _input(model: Model) -> Shape:
     if len(inputs) == 1:
         return tuple(a.size for a in inputs[0].axes)
     return (sum(prod(a.size for a in i.axes) for i in inputs),)
-
-
-def _below(path: str, line: str) -> str:
-    """The path of a chain's cell below its line's, as a prefix of names."""
-    return "" if path == line else f"{path.removeprefix(line + '.')}"
 
 
 # --- one unit ------------------------------------------------------------------------------------------------------
@@ -181,7 +174,7 @@ def _stored(cell: Cell) -> list[Param | Buffer]:
 
 
 def _prefix(path: str, line: str) -> str:
-    below = _below(path, line)
+    below = layout.below(path, line)
     return f"{below}." if below else ""
 
 
@@ -202,7 +195,7 @@ def _body(line: Line, model: Model, functions: Mapping[str, str]) -> Iterator[St
             given.append(viewed(item(name("x"), ":", ":", f"{at} : {at + prod(sizes)}"), [prod(sizes)], sizes))
             at += prod(sizes)
     for place, instance in enumerate(line.chain):
-        below = _below(instance.path, line.path)
+        below = layout.below(instance.path, line.path)
         here = call("here.part", escape.text(below)) if below else name("here")
         code = call(functions[instance.cell], here, *given)
         last = place == len(line.chain) - 1
@@ -247,15 +240,6 @@ def _slots(model: Model) -> Iterator[SlotText]:
         begins = s.decl.init if isinstance(s.decl, State) else None
         start = 0.0 if begins is None else float(begins.arg) if begins.op == "const" else f"{s.path}.start"
         yield SlotText(s.path, s.shape, s.kind, start)
-
-
-def _refuse_state_in_banks(model: Model) -> None:
-    for place in layout.places(model):
-        held: list[State | History] = [*place.cell.states, *place.cell.histories]
-        if place.banks and held:
-            message = f"`{held[0].name}` is a state inside a bank, which the GPU targets do not hold"
-            help = "put the state in the op that holds the bank, or compile for cpu or torch, whose banks may have it"
-            raise CompileError([Diagnostic("E0907", held[0].span, message, help)])
 
 
 def schedule_of(stack: Stack) -> dict[str, Any]:

@@ -32,8 +32,8 @@ INPUT = {
         "codegen/torch/names.py": "attribute class_name",
     },
     "the path of a line of the stack or of a tensor": {
-        "codegen/metalium/lower/lines.py": "schedule _name _drafted",
-        "codegen/tinygrad/stack.py": "emit_stack _below",
+        "codegen/metalium/lower/lines.py": "_name _drafted",
+        "codegen/tinygrad/stack.py": "emit_stack",
         "codegen/torch/stack.py": "attribute_path _head _Writer.place _Writer._one _below",
     },
     "what a user asks": {

@@ -12,7 +12,7 @@ from math import prod
 
 from cdrmix.ir import build, layout
 from cdrmix.ir.forms import Program
-from cdrmix.ir.nodes import Axis, History, Index, Input, Line, Model, Ref, State, Stored
+from cdrmix.ir.nodes import Axis, Index, Input, Line, Model, Ref, Stored
 
 from .. import plan
 from .cells import Site, Writing
@@ -28,14 +28,14 @@ ALIGNED = 16
 def schedule(program: Program) -> plan.ModelPlan:
     """See the module; every program is for one core, its arrays without places yet."""
     model = program.model
-    _refuse_state_in_banks(model)
+    layout.refuse_state_in_banks(model, "target tenstorrent does not hold")
     made: dict[object, Written] = {}
     names: set[str] = set()
     calls: list[plan.CallOf] = []
     owners = {w.path: w.owner for w in layout.weights(model)}
     for number, line in enumerate(model.lines):
         last = number == len(model.lines) - 1
-        key = (line.residual, tuple((i.cell, i.path.removeprefix(line.path)) for i in line.chain), number == 0)
+        key = (layout.structure(line), number == 0)
         if key not in made:
             name = _name(line, names)
             made[key] = _write(program, line, name, stored_as(model, line), number == 0)
@@ -62,15 +62,6 @@ def _name(line: Line, taken: set[str]) -> str:
         found = f"{clean}_{count}"
     taken.add(found)
     return found
-
-
-def _refuse_state_in_banks(model: Model) -> None:
-    for place in layout.places(model):
-        held: list[State | History] = [*place.cell.states, *place.cell.histories]
-        if place.banks and held:
-            message = f"`{held[0].name}` is a state inside a bank, which target tenstorrent does not hold"
-            help = "put the state in the op that holds the bank, or compile for cpu or torch, whose banks may have it"
-            raise refuse(held[0].span, message, help, "E0907")
 
 
 # --- calls ---------------------------------------------------------------------------------------------------------
