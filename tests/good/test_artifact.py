@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from cdrmix.runtime.sampling import Sampling
 from cdrmix.runtime.saved import Saved
 from cdrmix.runtime.session import Session, read_manifest
 from cdrmix.runtime.tokens import Tokenizer
+from cdrmix.runtime.torch.load import load_module
 
 from cdrmix import artifact
 from cdrmix.artifact import write_artifact, write_manifest
 from cdrmix.check import load
+from cdrmix.cli import main
 from cdrmix.compiler import lower
 from cdrmix.diagnose import UserError
 from cdrmix.ir.initial import random_weights
@@ -28,6 +32,8 @@ from cdrmix.weights import write_weights
 from tests.small import SPEC, write_spec
 
 TARGETS = ("cpu", "torch")
+
+
 PROMPT = list(b"the number 12")
 
 
@@ -168,3 +174,106 @@ def test_the_files_of_anothers_manifest_are_not_removed(tmp_path: Path, manifest
     with pytest.raises(UserError, match="holds other files"):
         write_artifact(lower(load(write_spec(tmp_path))), "torch", out)
     assert (out / "manifest.json").read_text() == manifest and (out / "data.csv").read_text() == "1,2"
+
+
+# --- a module beside its tokenizer ----------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `torch` artefact with a tokenizer."""
+    home = tmp_path_factory.mktemp("review")
+    (home / "tokenizer.json").write_text(byte_tokenizer().to_str())
+    write_artifact(lower(load(write_spec(home))), "torch", home / "made", tokenizer=home / "tokenizer.json")
+    return home / "made"
+
+
+@pytest.fixture
+def own(plain: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(plain, tmp_path / "artefact"))
+
+
+def test_a_missing_tokenizer_is_found_before_anything_is_written(own: Path) -> None:
+    before = {p: p.read_bytes() for p in own.iterdir() if p.is_file()}
+    other = lower(load(write_spec(own.parent), {"layers": "1"}))
+    with pytest.raises(UserError, match="no tokenizer at"):
+        write_artifact(other, "torch", own, tokenizer=own / "absent.json")
+    assert {p: p.read_bytes() for p in own.iterdir() if p.is_file()} == before
+
+
+def test_a_tokenizer_does_not_outlive_its_artefact(own: Path) -> None:
+    assert (own / "tokenizer.json").exists()
+    write_artifact(lower(load(write_spec(own.parent))), "torch", own)
+    assert not (own / "tokenizer.json").exists()
+
+
+def test_a_model_that_changes_within_a_second_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    found = []
+    for size in (32, 64, 16):
+        (tmp_path / "model.py").write_text(f"N = {size}\n")
+        found.append(load_module(tmp_path).N)
+    assert found == [32, 64, 16]
+    assert [p.name for p in tmp_path.iterdir()] == ["model.py"]  # an artefact is what compile wrote
+
+
+def test_a_library_is_never_seen_half_built(tmp_path: Path) -> None:
+    write_artifact(lower(load(write_spec(tmp_path))), "cpu", tmp_path / "cpu")
+    compiler = tmp_path / "cc"  # a compiler that writes the name of its output
+    compiler.write_text('#!/bin/sh\nwhile [ $# -gt 0 ]; do [ "$1" = -o ] && echo "$2" > "$2"; shift; done\n')
+    compiler.chmod(0o755)
+    subprocess.run(["make", "-s", "-C", tmp_path / "cpu", "libmodel.so", f"CC={compiler}", "ARCH="], check=True)
+    assert (tmp_path / "cpu" / "libmodel.so").read_text() != "libmodel.so\n"
+    assert not list((tmp_path / "cpu").glob("libmodel.so.[0-9]*"))
+
+
+# --- state ----------------------------------------------------------------------------------------------------------
+def test_a_state_file_that_is_none_is_refused(plain: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with Session.open(plain) as session:
+        with pytest.raises(ArtifactError, match="is not a saved state"):
+            session.load(tmp_path / "array.npy")
+        session.save(tmp_path / "state")
+        spoiled = bytearray((tmp_path / "state").read_bytes())
+        spoiled[100] ^= 1
+        (tmp_path / "spoiled").write_bytes(spoiled)
+        with pytest.raises(ArtifactError, match="is damaged"):
+            session.load(tmp_path / "spoiled")
+        with pytest.raises(ArtifactError, match="cannot be written"):
+            session.save(tmp_path / "absent" / "state")
+
+
+def test_a_closed_session_says_so(plain: Path) -> None:
+    session = Session.open(plain)
+    session.close()
+    session.close()
+    with pytest.raises(ArtifactError, match="is closed"):
+        session.step(1)
+
+
+def test_a_saved_state_holds_the_last_token(home: Path, tmp_path: Path) -> None:
+    """What is read after it follows the whole text."""
+    base = ["generate", str(home / "made"), "--temperature", "0", "-n", "4"]
+    assert main([*base, "--prompt", "ab", "--save-state", str(tmp_path / "s")]) == 0
+    with Session.open(home / "made") as session, session.fork() as saved:
+        saved.load(tmp_path / "s")
+        logits = session.prefill(list(b"ab"))
+        for _ in range(4):
+            logits = session.step(int(logits.argmax()))
+        assert saved.tokens == session.tokens == 6
+        for name, value in session.state().items():
+            np.testing.assert_array_equal(saved.state()[name], value)
+
+
+def test_a_state_is_read_whatever_shape_the_manifest_says(home: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(home / "made", tmp_path / "made"))
+    manifest = read_manifest(folder)
+    whole, shape = manifest["state"], manifest["state"][0]["shape"]
+    for wrong in ([1], [10**12], ["x"], 5):
+        write_manifest(folder, {**manifest, "state": [{**whole[0], "shape": wrong}]})
+        with Session.open(folder) as session:
+            session.step(65)
+            if wrong == [1]:
+                assert session.state()[whole[0]["path"]].shape == (1,) != tuple(shape)
+            else:
+                with pytest.raises(ArtifactError, match="`state` is damaged"):
+                    session.state()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from cdrmix.check import expressions, load_text
-from cdrmix.compiler import TARGETS, emit, lower
-from cdrmix.diagnose import CompileError
+from cdrmix.compiler import TARGETS, backend, emit, lower
+from cdrmix.diagnose import CompileError, UserError
 from cdrmix.ir import ops
 from cdrmix.ir.backend import Late
 from tests.small import ADDS, write_spec
@@ -36,6 +36,8 @@ BACKEND = Backend(
     tools=lambda target: ["nothing"],
 )
 """
+
+
 ENGINE = """
 import numpy as np
 
@@ -60,6 +62,8 @@ class Engine:
 def open_engine(folder, manifest):
     return Engine(folder, manifest)
 """
+
+
 RUN = """
 import sys
 import cdrmix.codegen
@@ -139,6 +143,8 @@ PLACES = {
     "an init rule": ("[D] ~ uniform(0.1, 0.9)", "[i < D] ~ 0.1 * frob(1.0 + i)"),
     "a training value": ("return S'", "aux much = mean[tokens](sum[i](frob(x[i]))) ⏎ return S'"),
 }
+
+
 OF_TRAINING = {"an init rule", "a training value"}
 
 
@@ -167,3 +173,8 @@ def test_a_primitive_without_a_rule_is_refused_where_it_stands(frob: None, targe
     (found,) = refused.value.diagnostics
     assert (found.code, found.help) == ("E0901", "no target has it yet")
     assert "frob" in text.splitlines()[found.span.line - 1] and f"cannot be compiled for {target}" in found.message
+
+
+def test_the_folder_of_a_target_is_no_target() -> None:
+    with pytest.raises(UserError, match="no target `c`"):
+        backend("c")

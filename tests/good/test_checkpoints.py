@@ -151,3 +151,11 @@ def test_what_is_no_file(model: Model, tmp_path: Path) -> None:
     assert "cannot be read" in refused(model, tmp_path / "absent")
     (tmp_path / "empty").write_bytes(b"")
     assert "not a readable safetensors file" in refused(model, tmp_path / "empty")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64])
+def test_weights_of_another_type_are_refused(
+    model: Model, values: dict[str, torch.Tensor], tmp_path: Path, dtype: torch.dtype
+) -> None:
+    weights = written(tmp_path / "w.safetensors", {name: x.to(dtype) for name, x in values.items()})
+    assert "not F32, F16 or BF16" in refused(model, weights)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import over
+
 ROOT = Path(__file__).parents[2]
+
+
 SOURCES = [p for d in ("cdrmix", "codegen", "runtime") for p in sorted((ROOT / d).rglob("*.py"))]
 
 
@@ -87,3 +92,17 @@ def test_training_reaches_into_nothing_private(path: Path) -> None:
         if n.attr not in own and not (isinstance(n.value, ast.Name) and n.value.id in ("self", "cls"))
     ]
     assert not [name for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names if (name := a.name)[0] == "_"]
+
+
+# --- what may be skipped --------------------------------------------------------------------------------------------
+ALLOWED = "# a comment\n2 no such card\n1 no weights: set THEM\n"
+
+
+def test_a_reason_that_is_not_listed_and_one_too_many() -> None:
+    assert over(Counter({"no such card": 2, "no weights: set THEM": 1}), ALLOWED) == []
+    assert over(Counter({"no such card": 3}), ALLOWED) == ["3 x no such card (2 allowed)"]
+    assert over(Counter({"no such": 1}), ALLOWED) == ["1 x no such (0 allowed)"]
+
+
+def test_the_list_is_read() -> None:
+    over(Counter(), (Path(__file__).parents[2] / ".ci" / "skips").read_text())

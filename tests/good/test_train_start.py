@@ -1,4 +1,4 @@
-"""How a run begins: from weights it is given, and each piece of a document from the state of the piece before."""
+"""How a run begins and goes on: where it can, from weights it is given, and from the state of the piece before."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from cdrmix.artifact import write_artifact
 from cdrmix.check import load
@@ -18,12 +19,15 @@ from cdrmix.compiler import lower
 from cdrmix.diagnose import UserError
 from cdrmix.record import write_record
 from cdrmix.train.batches import IGNORE, Lanes
+from cdrmix.train.checkpoint import save_checkpoint
 from cdrmix.train.evaluate import evaluate
 from cdrmix.train.loop import Trainer
 from cdrmix.train.place import Placement
 from cdrmix.train.store import TokenStore
 from cdrmix.train.tokenizer import train_tokenizer
+from tests.good.commands import said
 from tests.good.test_train import config, losses
+from tests.small import TEXT
 
 STILL = {"lr": 1e-44, "warmup": 0, "weight_decay": 0.0}
 """An optimiser that moves nothing."""
@@ -227,3 +231,53 @@ def test_a_run_of_before_the_keys_is_resumed(tmp_path: Path) -> None:
     kept = {name: x for name, x in about.items() if name not in ("files", "checksum")}
     write_record(home / "trainer.json", kept, about["files"])
     assert Trainer(config(tmp_path, "run", steps=2), resume=True).step == 1
+
+
+# --- in a folder ----------------------------------------------------------------------------------------------------
+def test_out_is_no_folder(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = ["train", home / "c.yaml", "--set"]
+    assert "a file" in said(capsys, *train, f"out={home / 'text.txt'}")
+    assert "Not a directory" in said(capsys, *train, f"out={home / 'text.txt' / 'run'}")
+    text = home / "text.txt"
+    assert "is a folder" in said(capsys, "tokenizer", "train", text, "--vocab", "260", "-o", tmp_path)
+    assert "error: " in said(capsys, "data", "split", text, "-o", text)
+    assert "error: " in said(capsys, "data", "from-directory", home, text)
+    assert not (home / "run").exists()
+
+
+def test_nothing_is_made_for_data_that_is_not_there(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert "no data at" in said(capsys, "train", home / "c.yaml", "--set", f"out={run}", "--set", "data.train=absent")
+    assert not run.exists()
+
+
+def test_a_run_killed_in_its_first_save_can_begin_again(tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints" / ".step-00000001.7.part").mkdir(parents=True)
+    Trainer(config(tmp_path, "run", steps=1)).train()
+    assert (tmp_path / "run" / "last" / "trainer.json").is_file()
+
+
+def test_a_run_goes_on_only_with_its_data(tmp_path: Path) -> None:
+    Trainer(config(tmp_path, "run", steps=1)).train()
+    again = config(tmp_path, "run", steps=2)  # writes the text anew: another time, the same bytes
+    assert Trainer(again, resume=True).step == 1
+    (tmp_path / "text.txt").write_text(TEXT.replace("number", "figure"))
+    with pytest.raises(UserError, match="the data or the tokenizer is not"):
+        Trainer(again, resume=True)
+    (tmp_path / "run" / "last" / "trainer.json").write_text("{}")
+    with pytest.raises(UserError, match="no checkpoint of .* is whole"):
+        Trainer(again, resume=True)
+
+
+def test_a_checkpoint_is_kept_beside_later_ones_of_another_course(tmp_path: Path) -> None:
+    module = nn.Linear(2, 2)
+    optimiser = torch.optim.AdamW(module.parameters())
+    for step in (100, 200, 300):
+        save_checkpoint(tmp_path, step, module, optimiser, "{}", {}, 3)
+    (tmp_path / "last").unlink()
+    (tmp_path / "last").symlink_to("checkpoints/step-00000100")  # by hand
+    save_checkpoint(tmp_path, 150, module, optimiser, "{}", {}, 1)
+    assert (tmp_path / "last" / "weights.safetensors").is_file()
+    assert {p.name[-3:] for p in (tmp_path / "checkpoints").iterdir()} == {"150", "200", "300"}

@@ -313,3 +313,42 @@ def test_a_suffix_is_the_same_in_capitals(tmp_path: Path) -> None:
         (tmp_path / "tree" / name).write_text("x <- 1")
     for number, only in enumerate((".R", ".r")):
         assert from_directory(tmp_path / "tree", tmp_path / f"out{number}", only=[only]).documents == 2
+
+
+def test_a_split_never_writes_over_its_data(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps({"text": f"{i}"}) + "\n" for i in range(50)))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="is part of the data"):
+        split([path], tmp_path, 0.3)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "says"), [('{"text": "a\\ud800"}', "surrogate"), ('{"text":' + "[" * 100_000, "not JSON")]
+)
+def test_json_that_is_no_text_names_its_line(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "x.jsonl").write_text('{"text": "\\ud83d\\ude00"}\n' + line + "\n")
+    with pytest.raises(UserError, match=f"x.jsonl:2: .*{says}"):
+        list(documents([tmp_path / "x.jsonl"]))
+
+
+def test_collecting_says_all_it_left_out_and_not_what_it_wrote(tmp_path: Path) -> None:
+    for name in "abz":
+        (tmp_path / f"{name}.txt").write_text(name)
+    (tmp_path / "c.jsonl").write_text("")
+    (tmp_path / "d.jsonl").write_text('{"tokens": [1]}\n{"text": "d"}\n')
+    done = from_directory(tmp_path, tmp_path / "m", shard_bytes=1)
+    assert [d.content for d in documents([tmp_path / "m"])] == ["a", "b", "d", "z"]
+    assert [(p.name, why) for p, why in done.skipped] == [
+        ("c.jsonl", "empty"),
+        ("d.jsonl", "line 1 holds tokens, not text"),
+    ]
+
+
+def test_a_store_is_made_again_for_another_vocabulary(tmp_path: Path) -> None:
+    path = tmp_path / "ids.jsonl"
+    path.write_text('{"tokens": [1, 299]}\n')
+    open_store(tmp_path / "store", [path], "text", byte_tokenizer(), 300)
+    with pytest.raises(UserError, match="token id 299 is outside"):
+        open_store(tmp_path / "store", [path], "text", byte_tokenizer(), 256)

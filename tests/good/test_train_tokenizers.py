@@ -14,10 +14,15 @@ from cdrmix.train.config import EvalConfig
 from cdrmix.train.evaluate import score_checkpoint
 from cdrmix.train.loop import Trainer
 from cdrmix.train.tokenizer import byte_tokenizer, load_tokenizer
+from tests.good.commands import said
 from tests.good.test_train import config
 
 LEVELS = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+
+
 CUT = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+
+
 PAD = {"strategy": {"Fixed": 500}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0}
 
 
@@ -77,3 +82,12 @@ def test_ids_beyond_the_model_are_refused(tmp_path: Path) -> None:
         score_checkpoint(EvalConfig.model_validate(asked | {"tokenizer": given}))
     with pytest.raises(UserError, match="has the id 2147483648"):
         load_tokenizer(changed(tmp_path, {"ab": 1 << 31}))
+
+
+def test_training_with_a_tokenizer_that_loses_text_is_refused(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bits per byte would be those of another text."""
+    Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")).save(str(tmp_path / "words.json"))
+    out, words = f"out={tmp_path / 'run'}", f"tokenizer={tmp_path / 'words.json'}"
+    assert "is not byte-level" in said(capsys, "train", home / "c.yaml", "--set", words, "--set", out)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -11,14 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cdrmix.runtime import library
+from cdrmix.runtime.checksum import LANES, ROW, checksum
 from cdrmix.runtime.errors import ArtifactError
 from cdrmix.runtime.session import Session, read_manifest
 
+from cdrmix import verification
 from cdrmix.artifact import write_artifact, write_manifest
-from cdrmix.check import load_text
+from cdrmix.check import load, load_text
 from cdrmix.cli import main
 from cdrmix.compiler import lower
+from cdrmix.diagnose import UserError
+from cdrmix.train.tokenizer import byte_tokenizer
 from cdrmix.verification import verify_artifact
+from tests.good.commands import said
+from tests.small import write_spec
 
 SPEC = """
 use "lib/embed.cdr" { embed, head }
@@ -37,6 +45,8 @@ model m {
   }
 }
 """
+
+
 TARGETS = ("cpu", "torch", "tenstorrent")
 
 
@@ -248,3 +258,126 @@ def test_the_emulations_cache_is_private(tmp_path: Path, monkeypatch: pytest.Mon
     for name in ("shared", "link"):
         monkeypatch.setenv("CDRMIX_EMULATION_CACHE", str(tmp_path / name))
         assert ran() == wanted and not list((tmp_path / "shared").iterdir())
+
+
+# --- the checksum ---------------------------------------------------------------------------------------------------
+START, PRIME, MASK = 0xCBF29CE484222325, 0x100000001B3, 2**64 - 1
+
+
+def written_out(data: bytes) -> str:
+    lanes = [START] * LANES
+    padded = data + bytes(-len(data) % ROW)
+    for n in range(len(padded) // 8):
+        word = int.from_bytes(padded[8 * n : 8 * n + 8], "little")
+        lanes[n % LANES] = ((lanes[n % LANES] ^ word) * PRIME) & MASK
+    found = START
+    for value in (*lanes, len(data)):
+        found = ((found ^ value) * PRIME) & MASK
+    return f"{found:016x}"
+
+
+@pytest.mark.parametrize("size", (0, 1, ROW - 1, ROW, ROW + 1, 3 * ROW + 17))
+def test_it_is_its_definition(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    assert checksum([data]) == written_out(data)
+    assert checksum([data[:5], b"", data[5:4000], data[4000:]]) == written_out(data)
+
+
+def test_a_bit_and_a_zero_more_are_seen() -> None:
+    data = bytearray(random.Random(0).randbytes(2 * ROW))
+    before = checksum([bytes(data)])
+    assert checksum([bytes(data) + b"\0"]) != before
+    for place in (0, 7, ROW, 2 * ROW - 1):
+        data[place] ^= 0x80
+        assert checksum([bytes(data)]) != before
+        data[place] ^= 0x80
+
+
+# --- manifests and weights ------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `torch` artefact with a tokenizer."""
+    home = tmp_path_factory.mktemp("review")
+    (home / "tokenizer.json").write_text(byte_tokenizer().to_str())
+    write_artifact(lower(load(write_spec(home))), "torch", home / "made", tokenizer=home / "tokenizer.json")
+    return home / "made"
+
+
+@pytest.fixture
+def own(plain: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(plain, tmp_path / "artefact"))
+
+
+def test_a_state_that_is_not_a_number_fails_verify(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoiled(self: Session) -> dict[str, np.ndarray]:
+        return {path: x * np.nan if path.endswith(".S") else x for path, x in self._engine.read(self._state).items()}
+
+    monkeypatch.setattr(verification.Session, "state", spoiled)
+    assert not verify_artifact(own, 4, 1e-4)["within"]
+    assert read_manifest(own)["verified"]["how"] == "failed"
+
+
+@pytest.mark.parametrize("change", [{"target": ["cpu"]}, {"vocab": "x"}, {"spec": 3}, {"set": []}, {"hash": None}])
+def test_a_damaged_manifest_is_refused(own: Path, change: dict[str, object]) -> None:
+    manifest = json.loads((own / "manifest.json").read_text())
+    (own / "manifest.json").write_text(json.dumps(manifest | change))
+    with pytest.raises(ArtifactError, match="is damaged: its"):
+        Session.open(own)
+
+
+def test_a_manifest_without_its_spec_is_refused(own: Path) -> None:
+    manifest = read_manifest(own)
+    for spec in ({}, {"small.cdr": 1}):
+        write_manifest(own, manifest | {"spec": spec})
+        with pytest.raises(UserError, match="is damaged"):
+            verify_artifact(own, 1, 1e-4)
+    (own / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(ArtifactError, match="is damaged"):
+        read_manifest(own)
+
+
+@pytest.mark.parametrize("share", [0, 2])
+def test_cut_weights_are_refused(own: Path, share: int) -> None:
+    weights = own / "weights.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[: len(data) // share] if share else b"")
+    with pytest.raises(ArtifactError, match="weights.safetensors is missing or was changed"):
+        Session.open(own)
+
+
+# --- verify ---------------------------------------------------------------------------------------------------------
+def test_verify_of_an_artefact_that_cannot_be_written(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (home / "made" / "manifest.json").read_bytes()
+    real = os.open
+
+    def refuse(path: str | Path, flags: int, *rest: int, **more: int) -> int:
+        if flags & os.O_CREAT and str(path).startswith(str(home / "made")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, flags, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        shown = said(capsys, "verify", home / "made", "--tokens", "2", code=0)
+    assert "the result is not in the manifest" in shown and "Permission denied" in shown
+    assert (home / "made" / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("key", ["state", "tensors"])
+def test_verify_refuses_a_manifest_that_says_less_than_its_spec(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    """A piece of the state that is not listed would not be compared."""
+    folder = Path(shutil.copytree(home / "made", tmp_path / "made"))
+    manifest = read_manifest(folder)
+    manifest[key].pop()
+    write_manifest(folder, manifest)
+    assert f"`{key}` is not its spec's" in said(capsys, "verify", folder)
+
+
+def test_verify_says_what_is_wrong(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "above the tolerance of 1e-30" in said(
+        capsys, "verify", home / "made", "--tokens", "2", "--tolerance", "1e-30", code=3
+    )

@@ -8,8 +8,7 @@ import pytest
 
 from cdrmix.check import load
 from cdrmix.diagnose import CompileError, UserError, explain
-from cdrmix.train.config import OptimConfig, TrainConfig, read_config
-from cdrmix.train.optimiser import rate
+from cdrmix.train.config import EvalConfig, OptimConfig, TrainConfig, read_config
 
 GOOD = """
 spec: spec/tiny.cdr
@@ -69,15 +68,6 @@ def test_overrides_are_checked(tmp_path: Path) -> None:
         read_config(TrainConfig, path, ["steps.x=1"])
 
 
-def test_schedules() -> None:
-    cosine = OptimConfig(schedule="cosine", warmup=10, final=0.1)
-    wsd = OptimConfig(schedule="wsd", warmup=10, final=0.0, decay=0.25)
-    assert [rate(c, 4, 100) for c in (cosine, wsd)] == [0.5, 0.5]
-    assert rate(cosine, 10, 101) == 1 and rate(cosine, 55, 101) == pytest.approx(0.55)
-    assert rate(cosine, 100, 101) == pytest.approx(0.1)
-    assert rate(wsd, 74, 100) == 1 and rate(wsd, 87, 100) == pytest.approx(0.48) and rate(wsd, 99, 100) == 0
-
-
 def test_a_mistake_in_a_setting_of_the_spec_names_the_config_and_the_key(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(
@@ -91,3 +81,60 @@ def test_a_mistake_in_a_setting_of_the_spec_names_the_config_and_the_key(tmp_pat
     assert "error[E0702]: --set set.layres: no such setting" in said and "did you mean `layers`?" in said
     assert f"--> {path}: set.context:1:" in said
     assert f"= used: {path}: set.mixer=rwkv7(N=24)" in said and "128 divides by 1, 2, 4, 8" in said
+
+
+@pytest.mark.parametrize("text", ["spec: 2024-13-45", "a: " + "[" * 5000])
+def test_yaml_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(UserError, match="is not YAML"):
+        read_config(TrainConfig, tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text("{}")
+    with pytest.raises(UserError, match="is not YAML"):
+        read_config(TrainConfig, tmp_path / "c.yaml", [f"spec={text.partition(': ')[2]}"])
+
+
+# --- numbers and texts ----------------------------------------------------------------------------------------------
+RUN = "spec: s.cdr\ndata: {train: t.txt}\nout: run\nsteps: 10\n"
+
+
+SCORE = "spec: s.cdr\ncheckpoint: run\ndata: t.txt\n"
+
+
+NUMBERS = ["steps", "batch", "context", "accumulate", "seed", "log_every", "eval_every", "eval_tokens", "save_every"]
+
+
+NUMBERS += ["keep", "threads", "set.x", *(f"optim.{name}" for name in OptimConfig.model_fields if name != "schedule")]
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [*((TrainConfig, key) for key in NUMBERS), *((EvalConfig, key) for key in ("context", "rows", "threads", "set.x"))],
+)
+def test_every_number_is_finite(tmp_path: Path, kind: type, key: str, value: str) -> None:
+    (tmp_path / "c.yaml").write_text(RUN if kind is TrainConfig else SCORE)
+    with pytest.raises(UserError, match=rf"{key}: a finite number is expected \(it is -?(inf|nan)\)"):
+        read_config(kind, tmp_path / "c.yaml", [f"{key}={value}"])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("seed=18446744073709551616", "seed: input should be less than"),
+        ("threads=100000", "threads: input should be less than or equal to 1024"),
+        ("steps=99999999999999999999", "steps: input should be less than"),
+        ('data.field="\\ud800"', "data.field: not UTF-8"),
+        ('data.train="a\\0b"', "data.train: holds a NUL"),
+        ('data.train=[a, "a\\0b"]', "data.train.1: holds a NUL"),
+        ('out="\\0"', "out: holds a NUL"),
+        ('set={"\\udfff": 1}', "not UTF-8"),
+        ("set=&x {y: *x}", "set"),
+        ("out=''", "out: a text is expected"),
+        ("data.train=[a, '']", "data.train.1: a text is expected"),
+    ],
+)
+def test_what_nothing_can_be_called_is_refused(tmp_path: Path, change: str, says: str) -> None:
+    (tmp_path / "c.yaml").write_text(RUN)
+    with pytest.raises(UserError) as e:
+        read_config(TrainConfig, tmp_path / "c.yaml", [change])
+    assert says in e.value.message
