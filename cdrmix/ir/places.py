@@ -125,7 +125,7 @@ def bounds_by(n: Node, parts: Sequence[tuple[float, float]]) -> tuple[float, flo
     positive, row = all(x >= 0 for x in low), OPS[n.op]
     match n.op:
         case "const":
-            return int(n.arg), int(n.arg)
+            return n.arg, n.arg
         case "index":
             return 0, n.arg.axis.size - 1
         case "context":

@@ -209,7 +209,7 @@ class CellWriter:
         found: set[Index] = set()
         for root in roots:
             found |= walk.windowed(root, self.windows)  # type: ignore[arg-type]
-        return Nest(self.around, found)
+        return Nest(self.around, self.scope.child(), found)
 
     def define(self, d: Def) -> None:
         table = patterns.constant_table(d)
@@ -337,7 +337,7 @@ def start_function(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
     reader = Surroundings(lambda ref: Storage(f"wt->{shape.weight_members[ref.name]}"), lambda window: "0", scope)
     for s in shape.cell.states:
         if not structs.is_zero(s.init):
-            lines += _start_state(Nest(reader), shape, s)
+            lines += _start_state(Nest(reader, scope.child()), shape, s)
     for p in shape.cell.parts:
         inner = shapes[p.cell]
         if inner.starts:

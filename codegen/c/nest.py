@@ -7,8 +7,8 @@ vary inside a loop is made before it.  Each is made once a place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from cdrmix.codegen.c.access import ZERO, Held, Storage, address, flat, number, ring_place, sizes, stride
@@ -35,21 +35,22 @@ class Surroundings:
     scope: Scope
 
 
+@dataclass(slots=True)
 class Nest:
-    """Open loops and the lines written so far at each depth.
+    """Open loops and, at each depth, the lines written so far and the values that they made.
 
-    `windowed` are the indices that range over the tokens present in a history's window.
+    `windowed` are the indices that range over the tokens present in a history's window; `declared` are variables
+    outside of all loops.
     """
 
-    def __init__(self, around: Surroundings, windowed: Collection[Index] = ()):
-        self.around = around
-        self.scope = around.scope.child()
-        self.windowed = set(windowed)
-        self.loops: list[Index] = []
-        self.blocks: list[list[str]] = [[]]
-        self.known: list[dict[tuple[Node, Kind], Text]] = [{}]
-        self.named: dict[Index, Text] = {}
-        self.declared: list[str] = []
+    around: Surroundings
+    scope: Scope
+    windowed: set[Index] = field(default_factory=set)
+    loops: list[Index] = field(default_factory=list)
+    blocks: list[list[str]] = field(default_factory=lambda: [[]])
+    known: list[dict[tuple[Node, Kind], Text]] = field(default_factory=lambda: [{}])
+    named: dict[Index, Text] = field(default_factory=dict)
+    declared: list[str] = field(default_factory=list)
 
     # --- loops -----------------------------------------------------------------------------------------------------
     def extent(self, i: Index) -> str:
@@ -95,12 +96,8 @@ class Nest:
 
     def outer(self, depth: int) -> Nest:
         """The nest with only the outermost loops open; what it writes comes before the loops inside them."""
-        nest = object.__new__(Nest)
-        nest.around, nest.scope, nest.windowed, nest.named = self.around, self.scope, self.windowed, self.named
-        nest.declared = self.declared
-        nest.loops = self.loops[:depth]
-        nest.blocks, nest.known = self.blocks[: depth + 1], self.known[: depth + 1]
-        return nest
+        blocks, known = self.blocks[: depth + 1], self.known[: depth + 1]
+        return replace(self, loops=self.loops[:depth], blocks=blocks, known=known)
 
     # --- expressions -----------------------------------------------------------------------------------------------
     def expression(self, n: Node, want: Kind) -> Text:
