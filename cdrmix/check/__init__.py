@@ -5,6 +5,6 @@ every mistake and the texts they stand in (`diagnose.explain` shows it).
 """
 
 from cdrmix.check.session import load, load_sources, load_text
-from cdrmix.check.single import load_op
+from cdrmix.check.stack.single import load_op
 
 __all__ = ["load", "load_op", "load_sources", "load_text"]

@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cdrmix.check.begins import check_begins
-from cdrmix.check.elaborate import Elaborator
-from cdrmix.check.expand import Expander
-from cdrmix.check.loader import LIBRARY, File, Loader
-from cdrmix.check.mentions import mentioned
-from cdrmix.check.scope import OpValue, Scope
-from cdrmix.check.settings import Settings, chain
-from cdrmix.check.sizes import check_sizes
-from cdrmix.check.ties import resolve_ties
-from cdrmix.check.values import Failed, fail, show
+from cdrmix.check.axes.sizes import check_sizes
+from cdrmix.check.body.begins import check_begins
+from cdrmix.check.body.elaborate import Elaborator
+from cdrmix.check.names.loader import LIBRARY, File, Loader
+from cdrmix.check.names.mentions import mentioned
+from cdrmix.check.names.scope import OpValue, Scope
+from cdrmix.check.names.settings import Settings, chain
+from cdrmix.check.names.values import Failed, fail, show
+from cdrmix.check.stack.expand import Expander
+from cdrmix.check.stack.ties import resolve_ties
 from cdrmix.diagnose import CompileError, Report, Span, did_you_mean
 from cdrmix.ir.nodes import Cell, Model
 from cdrmix.syntax import ast

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cdrmix.check.catalogue import squashed
-from cdrmix.check.other_languages import Form, as_op, forms, in_general, knows
-from cdrmix.check.statics import RESERVED
+from cdrmix.check.help.other_languages import Form, as_op, forms, in_general, knows
+from cdrmix.check.names.catalogue import squashed
+from cdrmix.check.names.statics import RESERVED
 from tests.bad.test_remedies import mended
 from tests.good.elaborated import Elaborated, elaborate, tokens
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdrmix.check.single import load_op
+from cdrmix.check.stack.single import load_op
 from cdrmix.ir.nodes import Cell, Model
 
 AXES = {"h": "H", "i": "I", "j": "J", "m": "J", "c": "C", "e": "C", "n": "N", "r": "R"}

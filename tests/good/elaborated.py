@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cdrmix.check.elaborate import Context, Elaborator
-from cdrmix.check.scope import OpValue, Scope, Static
+from cdrmix.check.body.elaborate import Context, Elaborator
+from cdrmix.check.names.scope import OpValue, Scope, Static
+from cdrmix.check.names.values import inputs
 from cdrmix.check.session import Session
-from cdrmix.check.values import inputs
 from cdrmix.diagnose import Diagnostic, Report
 from cdrmix.ir.initial import random_weights
 from cdrmix.ir.interp import Interpreter

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cdrmix.check import expressions, load_text
+from cdrmix.check import load_text
+from cdrmix.check.body import expressions
 from cdrmix.compiler import TARGETS, backend, emit, lower
 from cdrmix.diagnose import CompileError, UserError
 from cdrmix.ir import ops

@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cdrmix.arguments import make_parser
-from cdrmix.check.loader import LIBRARY
+from cdrmix.check.names.loader import LIBRARY
 from cdrmix.checkpoints import find_weights
 from cdrmix.cli import main
 from cdrmix.commands import PASSES

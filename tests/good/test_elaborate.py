@@ -8,7 +8,7 @@ import cdrmix.spec
 import pytest
 
 from cdrmix.check import load, load_op, load_text
-from cdrmix.check.elaborate import Context
+from cdrmix.check.body.elaborate import Context
 from cdrmix.ir.nodes import Apply, Def, Node, Top
 from cdrmix.ir.verify import verify
 from cdrmix.ir.walk import nodes

@@ -10,9 +10,9 @@ import cdrmix.spec
 import numpy as np
 import pytest
 
-from cdrmix.check.elaborate import Context, Elaborator
-from cdrmix.check.scope import OpValue, Static
-from cdrmix.check.values import inputs
+from cdrmix.check.body.elaborate import Context, Elaborator
+from cdrmix.check.names.scope import OpValue, Static
+from cdrmix.check.names.values import inputs
 from cdrmix.diagnose import CompileError, Report
 from cdrmix.ir.initial import random_weights
 from cdrmix.ir.interp import Interpreter

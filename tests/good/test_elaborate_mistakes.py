@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cdrmix.check.elaborate import Context
+from cdrmix.check.body.elaborate import Context
 from cdrmix.diagnose import Span
 from tests.good.elaborated import Elaborated, elaborate
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cdrmix.check.loader import LIBRARY, Loader
-from cdrmix.check.mentions import defined, leaves, whens
-from cdrmix.check.scope import OpDecl
+from cdrmix.check.names.loader import LIBRARY, Loader
+from cdrmix.check.names.mentions import defined, leaves, whens
+from cdrmix.check.names.scope import OpDecl
 from cdrmix.diagnose import Report
 from cdrmix.syntax import ast
 

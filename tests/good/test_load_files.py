@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cdrmix.check.loader import LIBRARY, File, Loader
+from cdrmix.check.names.loader import LIBRARY, File, Loader
 from cdrmix.diagnose import CompileError, Report, UserError
 
 OP = "op {name}(x: [D]) -> [D] {{ return x }}\n"

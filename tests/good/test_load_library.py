@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cdrmix.check import load, load_op, load_sources
-from cdrmix.check.loader import LIBRARY
+from cdrmix.check.names.loader import LIBRARY
 from cdrmix.diagnose import CompileError
 from cdrmix.ir.cost import cost
 from cdrmix.ir.layout import weights

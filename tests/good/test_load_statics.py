@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from cdrmix.check.modules import ModuleEnv
-from cdrmix.check.scope import OpDecl, OpValue, Scope, Static
-from cdrmix.check.statics import evaluate
-from cdrmix.check.values import Failed, show
+from cdrmix.check.names.modules import ModuleEnv
+from cdrmix.check.names.scope import OpDecl, OpValue, Scope, Static
+from cdrmix.check.names.statics import evaluate
+from cdrmix.check.names.values import Failed, show
 from cdrmix.diagnose import Report
 from cdrmix.ir.ops import FUNCTIONS
 from cdrmix.ir.ops import OPS as OPS_TABLE

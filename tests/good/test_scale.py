@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from cdrmix.check import load_text
-from cdrmix.check.bodies import MAX_STATES
+from cdrmix.check.body.bodies import MAX_STATES
 from cdrmix.compiler import lower
 from cdrmix.diagnose import MOST_MISTAKES, CompileError, did_you_mean
 

@@ -9,7 +9,7 @@ import cdrmix.spec
 import pytest
 
 from cdrmix.check import load
-from cdrmix.check.single import load_op
+from cdrmix.check.stack.single import load_op
 from cdrmix.ir import walk
 from cdrmix.ir.forms import Attend, Chunk
 from cdrmix.passes import scans

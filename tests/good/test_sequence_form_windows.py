@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from cdrmix.check.single import load_op
+from cdrmix.check.stack.single import load_op
 from cdrmix.diagnose import CompileError
 from cdrmix.ir import walk
 from cdrmix.ir.forms import Attend, Elementwise

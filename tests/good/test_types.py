@@ -9,7 +9,7 @@ import cdrmix.spec
 import pytest
 
 from cdrmix.check import load, load_text
-from cdrmix.check.single import load_op
+from cdrmix.check.stack.single import load_op
 from cdrmix.compiler import emit, lower
 from cdrmix.diagnose import UserError
 from cdrmix.ir import forms, layout, walk

@@ -1,0 +1,1 @@
+"""One op's body to a `Cell`: declarations, equations, expressions, time rules, parts."""

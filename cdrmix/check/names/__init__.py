@@ -1,0 +1,1 @@
+"""What names mean: files and their imports, derived ops, settings, static values."""
