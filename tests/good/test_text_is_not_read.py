@@ -67,7 +67,6 @@ INPUT = {
     },
     "the lines that it lays out": {
         "cdrmix/ir/code.py": "_laid",
-        "codegen/metalium/emit/block.py": "Block.open",
     },
 }
 

@@ -87,7 +87,7 @@ class Block:
 
     def open(self, head: str) -> None:
         """Begin a loop or a condition."""
-        self.put(f"{head} {{".lstrip())
+        self.put(f"{head} {{" if head else "{")
         self.depth += 1
 
     def open_each(self, groups: Groups, first: Amount, count: Amount) -> None:

@@ -8,10 +8,9 @@ position and the token are elements of the array `inputs`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,8 @@ from cdrmix.ir.steps import Parts, Step
 from cdrmix.ir.walk import sizes
 
 from .. import plan
+
+Places = tuple[int, ...]
 
 INPUTS = "inputs"
 LOADS = 8
@@ -102,7 +103,7 @@ class Draft:
     planes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     known: dict[tuple[tuple[int, ...], tuple[float, ...]], str] = field(default_factory=dict)
     counts: dict[int, str] = field(default_factory=dict)
-    bundles: dict[str, Any] = field(default_factory=dict)
+    bundles: dict[str, tuple[Places, Places, Mapping[Places, Entry]]] = field(default_factory=dict)
     """What the experts of a call gave: (sizes of the places, sizes of a value, where each lies)."""
     inline: dict[str, tuple[tuple[Index, ...], Node]] = field(default_factory=dict)
     """Whole numbers that have no array: they are worked out where they are used."""
@@ -215,8 +216,7 @@ class Draft:
             front = n.args[: len(many)]
             if all(a.op == "const" for a in front) and view[: len(many)] == many:
                 rest = build.read(n.arg.ref, n.arg.view[len(many) :], n.args[len(many) :], n.dtype, n.span)
-                entry: Entry = found[tuple(int(a.arg) for a in front)]
-                return entry.read(rest)
+                return found[tuple(int(a.arg) for a in front)].read(rest)
             self.arrays[name] = plan.Array(name, (*many, *own))
             indices = tuple(Index(f"d{p}", Axis(f"d{p}", size)) for p, size in enumerate(own))
             for at, each in found.items():
