@@ -124,7 +124,7 @@ class Spelling:
         return self.operator(x, args) if x.op in INFIX else call(OF_NUMBERS[x.op], *args)
 
     def neg_(self, x: Array) -> Code:
-        return Prefix("-", NEG, self.of(x.args[0]))
+        return Prefix("-", NEG, self.fit(x.args[0], x.dims))
 
     # --- axes ------------------------------------------------------------------------------------------------------
     def fit(self, x: Array, dims: Sequence[Index]) -> Code:

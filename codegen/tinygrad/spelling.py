@@ -146,12 +146,12 @@ class Tinygrad(Spelling):
 
     def sin_(self, x: Array) -> Code:
         near = {"far": name("False")} if x.args[0].type == "turn" else {}
-        return call(x.op, self.of(x.args[0]), **near)
+        return call(x.op, self.fit(x.args[0], x.dims), **near)
 
     cos_ = sin_
 
     def not_(self, x: Array) -> Code:
-        return method(self.of(x.args[0]), "logical_not")
+        return method(self.fit(x.args[0], x.dims), "logical_not")
 
     def select_(self, x: Array) -> Code:
         cond, then, other = (self.fit(a, x.dims) for a in x.args)

@@ -199,7 +199,7 @@ class Torch(Spelling):
     def not_(self, x: Array) -> Code:
         if x.type == "number":
             return self.elementwise(x)
-        return Prefix("~", NEG, self.of(x.args[0]))
+        return Prefix("~", NEG, self.fit(x.args[0], x.dims))
 
     def masked_(self, x: Array) -> Code:
         there, given = x.args

@@ -46,7 +46,8 @@ def _model(name: str) -> Model:
     return load(ROOT / "spec" / f"{file}.cdr", settings)
 
 
-SOME_OPS = ["rotate", "token_shift", "moe", "rwkv4", "places", "picks", "started", "scalars", "hostile", "one_window"]
+SOME_OPS = ["rotate", "token_shift", "moe", "rwkv4", "places", "picks", "started", "scalars", "hostile", "one_window",
+            "turned_signs"]  # fmt: skip
 SOME_CELLS = ["asked with another chunk's answer", "momentum that looks back", "divided by itself", "token shift"]
 
 

@@ -94,4 +94,5 @@ OWN: dict[str, tuple[dict[str, int], dict[str, str]]] = {
     "scalars": ({"D": 6}, {}),
     "one_window": ({"D": 6}, {}),
     "hostile": ({"D": 4}, {}),
+    "turned_signs": ({"D": 12}, {"A": "3"}),
 }
