@@ -95,4 +95,5 @@ OWN: dict[str, tuple[dict[str, int], dict[str, str]]] = {
     "one_window": ({"D": 6}, {}),
     "hostile": ({"D": 4}, {}),
     "turned_signs": ({"D": 12}, {"A": "3"}),
+    "entropies": ({"D": 6}, {"width": "4"}),
 }

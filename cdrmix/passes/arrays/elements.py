@@ -19,7 +19,7 @@ from cdrmix.ir.types import NARROW
 from .casts import held, number, tensor, to_bool, to_exact, to_float, to_int
 from .draft import Draft
 from .reads import clipped, read
-from .sums import count_of, sum_of
+from .sums import count_of, sum_of, zero_where_absent
 
 Rule = Callable[[Node, Draft], Array]
 RULES: dict[str, Rule] = {}
@@ -128,17 +128,8 @@ def _arithmetic(n: Node, draft: Draft) -> Array:
     if OPS[n.op].surface == n.op and n.op not in ("max", "min"):  # a function, which libraries have of tensors alone
         found = [tensor(x, draft) for x in found]
         kind = _type(n, found)
-    return elementwise(n.op, found, kind, draft, _vanishes(n, found))
-
-
-def _vanishes(n: Node, found: Sequence[Array]) -> bool:
-    match n.op:
-        case "mul":
-            return any(x.absent_is_zero for x in found)
-        case "div":
-            return found[0].absent_is_zero
-        case _:
-            return False
+    zero = n.op in ("mul", "div") and zero_where_absent(n.op, found[0], found[1], draft)
+    return elementwise(n.op, found, kind, draft, zero)
 
 
 @rule("neg")

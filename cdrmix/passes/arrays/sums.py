@@ -145,7 +145,20 @@ def _scaled(x: Array, by: Array, op: str, draft: Draft) -> Array:
     if by.const == 1:
         return x
     found = _both(op, x, by, draft)
-    return replace(found, absent_is_zero=x.absent_is_zero or (op == "mul" and by.absent_is_zero))
+    return replace(found, absent_is_zero=zero_where_absent(op, x, by, draft))
+
+
+def zero_where_absent(op: str, x: Array, by: Array, draft: Draft) -> bool:
+    """Whether a product or a quotient is zero where a token of a window is not there."""
+    if op == "div":
+        return x.absent_is_zero and _is_finite(by, draft)
+    some = x.absent_is_zero or by.absent_is_zero
+    return some and all(y.absent_is_zero or _is_finite(y, draft) for y in (x, by))
+
+
+def _is_finite(x: Array, draft: Draft) -> bool:
+    """Whether a factor is a number where a token is not there: where gradients are wanted, all are."""
+    return draft.traits.gradients or _is_weight(x) or not draft.here & {*x.dims}
 
 
 # --- products with a weight ----------------------------------------------------------------------------------------
@@ -298,7 +311,11 @@ def _over(found: list[Array], bound: tuple[Index, ...], draft: Draft) -> Array:
 def _vanishes(found: Sequence[Array], i: Index) -> bool:
     """Whether the product is zero where a token is not there: a factor is, and no other can be infinite there."""
     over = [x for x in found if i in x.dims]
-    return all(x.absent_is_zero or _is_weight(x) for x in over) and any(x.absent_is_zero for x in over)
+    return all(map(_is_tame, over)) and any(x.absent_is_zero for x in over)
+
+
+def _is_tame(x: Array) -> bool:
+    return x.absent_is_zero or _is_weight(x)
 
 
 SEEN = frozenset({"permute", "view", "at", "slice", "flip", "clip", "cast"})
@@ -311,13 +328,15 @@ def _is_weight(x: Array) -> bool:
 
 
 def _without_absent(found: list[Array], bound: Sequence[Index], draft: Draft) -> list[Array]:
-    """The smallest factor with zeros where a token of the window is not there."""
+    """The factors with zeros where a token of the window is not there: the smallest, and what may be infinite there."""
     found = list(found)
     for i in bound:
-        at = min((p for p, x in enumerate(found) if i in x.dims), key=lambda p: len(found[p].dims))
-        x = found[at]
-        zero = number(0.0 if x.type in ("float", "exact") else 0)
-        found[at] = Array("select", (draft.there(i), x, zero), None, x.type, x.dims, True, None, True)
+        over = [p for p, x in enumerate(found) if i in x.dims]
+        wild = [p for p in over if not _is_tame(found[p])] if not draft.traits.gradients else []
+        for p in wild or [min(over, key=lambda p: len(found[p].dims))]:
+            x = found[p]
+            zero = number(0.0 if x.type in ("float", "exact") else 0)
+            found[p] = Array("select", (draft.there(i), x, zero), None, x.type, x.dims, True, None, True)
     return found
 
 
