@@ -96,4 +96,5 @@ OWN: dict[str, tuple[dict[str, int], dict[str, str]]] = {
     "hostile": ({"D": 4}, {}),
     "turned_signs": ({"D": 12}, {"A": "3"}),
     "entropies": ({"D": 6}, {"width": "4"}),
+    "window_in_a_loop": ({"D": 6}, {"width": "5"}),
 }

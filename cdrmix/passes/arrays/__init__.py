@@ -105,7 +105,7 @@ def lower_to_arrays(
     uses = set(reads(body))
     if mode == "sequence" and traits.gradients:
         uses |= {r for t in cell.training for r in walk.refs(t.value)}
-    draft = Draft(cell, mode, traits, windows, uses)
+    draft = Draft(cell, mode, traits, windows, uses, short=traits.short_windows and mode == "sequence")
     inputs = tuple(draft.local(i.name) for i in cell.inputs)
     for name, i in zip(inputs, cell.inputs, strict=True):
         kind = "int" if i.dtype == "pick" else data(i.dtype)

@@ -41,8 +41,9 @@ def refuse(code: str, span: Span, message: str, help: str = "") -> CompileError:
 class Draft:
     """See the module.  `uses` is what the cell's statements read; `order` the indices of the current equation.
 
-    `here` are its indices that run over a window, `masks` what is there by window size, `entries` each history's entry
-    and its past; `scans` how many matrix scans of a state are to come; `tokens` makes a reduction over all tokens.
+    `here` are its indices that run over a window, which holds as many places as there are tokens where it is `short`;
+    `masks` what is there by window size, `entries` each history's entry and its past; `scans` how many matrix scans of
+    a state are to come; `tokens` makes a reduction over all tokens.
     `written` are the output and this cell's own carries: a read of a carry is of the one from above.
     """
 
@@ -56,6 +57,7 @@ class Draft:
     written: dict[Ref, Symbol] = field(default_factory=dict)
     missing: Callable[[Ref], Symbol | None] = lambda ref: None
     tokens: Callable[[Node, Draft], Array] = lambda n, draft: _no_tokens(n)
+    short: bool = False
     here: frozenset[Index] = frozenset()
     order: tuple[Index, ...] = ()
     masks: dict[int, Array] = field(default_factory=dict)

@@ -31,7 +31,7 @@ def read(n: Node, draft: Draft, lower: Lower) -> Array:
 def clipped(x: Array, over: Collection[Index], draft: Draft) -> Array:
     """The first places of these axes, as many as the windows that are met have."""
     axes = tuple(i for i in x.dims if i in over and i in draft.here)
-    if not draft.traits.short_windows or draft.mode != "sequence" or not axes:
+    if not draft.short or not axes:
         return x
     return Array("clip", (x, *(draft.there(i) for i in axes)), axes, x.type, x.dims, x.lead, None, x.absent_is_zero)
 

@@ -129,7 +129,9 @@ def _(stmt: Sequential, draft: Draft) -> None:
     now = tuple(draft.local(f"{s.name}_t") for s in states)
     seen = tuple(draft.local(f"{s.name}_all") for s in states)
     token = draft.local("t")
-    inner = Draft(draft.cell, "step", draft.traits, draft.windows, numbers=draft.numbers, suffix="_t")
+    inner = Draft(
+        draft.cell, "step", draft.traits, draft.windows, short=draft.short, numbers=draft.numbers, suffix="_t"
+    )
     inner.pos = _token(draft.pos, token)
     inner.masks = {window: _token(x, token) for window, x in draft.masks.items()}
     inner.missing = lambda ref: _at(draft.symbol(ref), token)
