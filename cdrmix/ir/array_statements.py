@@ -35,8 +35,10 @@ class Let:
 
     @property
     def product(self) -> bool:
-        """Whether the value is a product with a stored weight and no more."""
-        return self.value.op == "contract" and self.value.arg.weight is not None and not self.value.arg.groups
+        """Whether the value is a product of a stored [rows, columns] with vectors and no more."""
+        if self.value.op != "contract" or self.value.arg.weight is None:
+            return False
+        return not self.value.arg.groups and len(self.value.arg.outs) == len(self.value.arg.along) == 1
 
 
 @dataclass(frozen=True, slots=True)
