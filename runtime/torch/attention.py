@@ -37,6 +37,8 @@ def attend(
     if q.dtype in NARROW and q.device.type == "cpu":  # a GPU's kernel keeps scores in f32, a CPU's may not
         old_k, old_v = (None if x is None else x.float() for x in (old_k, old_v))
         return attend(q.float(), k.float(), v.float(), window, scale, old_k, old_v, count, reset, bias).to(q.dtype)
+    if scale < 0:  # torch's kernel for CPUs subtracts the largest score as it is before it is scaled
+        q, scale = -q, -scale
     B, T = q.shape[:2]
     if window == 1:  # one key has all the weight, however large its score
         return v.repeat_interleave(q.shape[2] // v.shape[2], 2) + _nothing(q) + _nothing(k) + _nothing(bias)

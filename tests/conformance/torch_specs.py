@@ -98,4 +98,5 @@ OWN: dict[str, tuple[dict[str, int], dict[str, str]]] = {
     "entropies": ({"D": 6}, {"width": "4"}),
     "window_in_a_loop": ({"D": 6}, {"width": "5"}),
     "weights_seen_merged": ({"D": 12}, {"A": "3"}),
+    "repelled": ({"D": 12}, {"N": "4"}),
 }
