@@ -43,7 +43,8 @@ def emit_cell(
     body += [Assign((), call("here.give", quoted(carry), spell.of(x))) for carry, x in function.gives]
     body.append(Assign((), spell.of(function.result), returns=True))
     if {"b", "t"} & named(body):
-        body.insert(0, Assign((name("b"), name("t")), item(Atom(f"{flat(inputs[0])}.shape"), ":2")))
+        first = flat(inputs[0]) if inputs else "here.pos"
+        body.insert(0, Assign((name("b"), name("t")), item(Atom(f"{first}.shape"), ":2")))
     arguments = ", ".join(["here: Frame", *(f"{flat(n)}: Tensor" for n in inputs)])
     doc = tuple(escape.doc(f"op {cell.op} ({cell.span})\n\n{cell.doc}".strip()))
     return Written(f"def {functions[cell.name]}({arguments}) -> Tensor:", doc, tuple(body))

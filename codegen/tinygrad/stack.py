@@ -179,9 +179,11 @@ def _prefix(path: str, line: str) -> str:
 
 
 def _asks_pos(cell: Cell) -> bool:
-    """Whether a cell needs the place of its tokens: it says so, or has a history, which is a ring over places."""
+    """Whether a cell needs the place of its tokens: it says so, has a history, which is a ring over places, or
+    no input, so that nothing else tells how many tokens there are.
+    """
     roots: list[Node] = [n for s in cell.body for n in walk.roots(s)]
-    return bool(cell.histories) or any(m.op == "context" for n in roots for m in walk.nodes(n))
+    return not cell.inputs or bool(cell.histories) or any(m.op == "context" for n in roots for m in walk.nodes(n))
 
 
 def _body(line: Line, model: Model, functions: Mapping[str, str]) -> Iterator[Statement]:

@@ -47,7 +47,7 @@ def _model(name: str) -> Model:
 
 
 SOME_OPS = ["rotate", "token_shift", "moe", "rwkv4", "places", "picks", "started", "scalars", "hostile", "one_window",
-            "turned_signs", "entropies", "weights_seen_merged"]  # fmt: skip
+            "turned_signs", "entropies", "weights_seen_merged", "without_inputs"]  # fmt: skip
 SOME_CELLS = ["asked with another chunk's answer", "momentum that looks back", "divided by itself", "token shift"]
 
 

@@ -99,4 +99,5 @@ OWN: dict[str, tuple[dict[str, int], dict[str, str]]] = {
     "window_in_a_loop": ({"D": 6}, {"width": "5"}),
     "weights_seen_merged": ({"D": 12}, {"A": "3"}),
     "repelled": ({"D": 12}, {"N": "4"}),
+    "without_inputs": ({"D": 6}, {}),
 }
