@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from cdrmix.ir import types
-from cdrmix.ir.arrays import Array, Contract, Type, union
+from cdrmix.ir.arrays import Array, Contract, Stored, Type, union
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.layout import scaled
 from cdrmix.ir.nodes import TOKENS, Axis, DType, Index, Node, Param
@@ -228,12 +228,20 @@ def _weighted(factors: Sequence[Node], bound: tuple[Index, ...], draft: Draft, l
     middle = tuple(d for d in x.dims if d not in (*m.groups, *m.along))
     x = ordered(x, (*m.groups, *middle, *m.along))
     dims = (*m.groups, *middle, *m.outs)
-    matrix = replace(draft.symbol(weight.arg.ref).value, dims=(*m.groups, *m.outs, *m.along))
-    matrix = to_float(held(matrix, _param_type(weight, draft), draft), draft)
+    matrix = to_float(held(_stored_matrix(weight, m, draft), _param_type(weight, draft), draft), draft)
     product = Array("contract", (matrix, x), m, "float", dims, True)
     if draft.traits.by_weight and not m.groups and len(m.along) == 1:
         return _named(weight.arg.ref.name, product, m, middle, draft)
     return product
+
+
+def _stored_matrix(weight: Node, m: Contract, draft: Draft) -> Array:
+    """The weight under the indices of its rows and columns, in the order in which it is stored."""
+    value = draft.symbol(weight.arg.ref).value
+    dims = (*m.along, *m.outs) if m.transposed else (*m.groups, *m.outs, *m.along)
+    sizes = tuple(i.axis.size for i in dims)
+    seen = None if sizes == value.arg.shape else sizes
+    return replace(value, arg=Stored(value.arg.name, value.arg.shape, seen), dims=dims)
 
 
 def _named(weight: str, product: Array, m: Contract, middle: tuple[Index, ...], draft: Draft) -> Array:
@@ -257,8 +265,8 @@ def _rounded_product(
     m = _matrix(weight, [weight, *product.operand], bound, draft)
     if m is not None and x.lead and {*m.along} <= set(x.dims) and (draft.mode != "rows" or x.dims == m.along):
         middle = tuple(d for d in x.dims if d not in m.along)
-        matrix = replace(draft.symbol(weight.arg.ref).value, dims=(*m.outs, *m.along))
-        args = (to_float(held(matrix, dtype, draft), draft), ordered(x, (*middle, *m.along)))
+        matrix = held(_stored_matrix(weight, m, draft), dtype, draft)
+        args = (to_float(matrix, draft), ordered(x, (*middle, *m.along)))
         found = Array("contract", args, m, "float", (*middle, *m.outs), True)
     else:
         found = _total(alike([lower(weight, draft), x], draft), bound, draft)
