@@ -115,3 +115,7 @@ def check(model: Model) -> None:
             t = place.cell.training[0]
             raise CompileError([Diagnostic("E0905", t.span, f"`{t.name}` is a training value inside a bank",
                                            "measure it in the op that holds the bank")])  # fmt: skip
+        if place.path != place.instance.path and place.cell.carries:
+            c = place.cell.carries[0]
+            raise CompileError([Diagnostic("E0903", c.span, f"carry `{c.name}` is of an op that is a part of another",
+                                           "let the op be in a line of the stack, in a chain perhaps")])  # fmt: skip
