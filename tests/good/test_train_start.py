@@ -188,7 +188,9 @@ def test_a_damaged_state_is_not_resumed_from(tmp_path: Path) -> None:
     state = load_file(home / "state.safetensors")
     save_file({name: x.double() if name != "pos" else x for name, x in state.items()}, home / "state.safetensors")
     with pytest.warns(UserWarning, match=r"state.safetensors .*not .* written"):
-        assert Trainer(config(tmp_path, "run", **given | {"steps": 5}), resume=True).step == 2
+        resumed = Trainer(config(tmp_path, "run", **given | {"steps": 5}), resume=True)
+    assert resumed.step == 2
+    resumed.folder.close()
     home = tmp_path / "run" / "checkpoints" / "step-00000002"
     about = json.loads((home / "trainer.json").read_text())
     state = load_file(home / "state.safetensors")
