@@ -100,4 +100,5 @@ OWN: dict[str, tuple[dict[str, int], dict[str, str]]] = {
     "weights_seen_merged": ({"D": 12}, {"A": "3"}),
     "repelled": ({"D": 12}, {"N": "4"}),
     "without_inputs": ({"D": 6}, {}),
+    "shares_by_hand": ({"D": 6}, {}),
 }

@@ -83,9 +83,11 @@ def _operands(n: Node, draft: Draft, args: Sequence[Node]) -> list[Array]:
 
 
 def _unless_absent(n: Node, p: int, x: Array, draft: Draft) -> Array:
-    """One in place of a token that is not there, where zero has no value or no gradient."""
+    """A safe operand in place of a token that is not there, where its value or its gradient might be infinite."""
     at, safe = OPS[n.op].singular or (-1, 0.0)
-    if at != p or not safe or x.type != "float" or _whole_power(n) or not draft.traits.gradients:
+    if at != p or x.type != "float" or _whole_power(n) or not draft.traits.gradients:
+        return x
+    if not safe and x.absent_is_zero:
         return x
     for i in x.dims:
         if i in draft.here:
