@@ -12,6 +12,7 @@ free: the indices of the operands in order of first appearance, less the bound o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from cdrmix.diagnose import NOWHERE, Span
@@ -63,6 +64,20 @@ def node(op: str, *args: Node, arg: Any = None, span: Span = NOWHERE) -> Node:
     return Node(op, args, arg, result_dtype(op, args), free, span)
 
 
+def again(n: Node, args: Sequence[Node], arg: Any) -> Node:
+    """A node like `n` with these operands and this `arg`."""
+    match n.op:
+        case "const":
+            return const(arg, n.span)
+        case "index":
+            return index(arg, n.span)
+        case "context":
+            return context(arg, n.span)
+        case "read":
+            return read(arg.ref, arg.view, args, n.dtype, n.span)
+    return node(n.op, *args, arg=arg, span=n.span)
+
+
 def reduce(op: str, indices: Iterable[Index], body: Node, span: Span = NOWHERE) -> Node:
     """`op[indices](body)`; without indices, the body."""
     bound = tuple(indices)
@@ -74,29 +89,8 @@ def softmax(i: Index, body: Node, span: Span = NOWHERE) -> Node:
     return node("softmax", body, arg=i, span=span)
 
 
-def add(a: Node, b: Node, span: Span = NOWHERE) -> Node:
-    """`a + b`."""
-    return node("add", a, b, span=span)
-
-
-def sub(a: Node, b: Node, span: Span = NOWHERE) -> Node:
-    """`a - b`."""
-    return node("sub", a, b, span=span)
-
-
-def mul(a: Node, b: Node, span: Span = NOWHERE) -> Node:
-    """`a * b`."""
-    return node("mul", a, b, span=span)
-
-
-def div(a: Node, b: Node, span: Span = NOWHERE) -> Node:
-    """`a / b`, the true division."""
-    return node("div", a, b, span=span)
-
-
-def select(cond: Node, then: Node, other: Node, span: Span = NOWHERE) -> Node:
-    """`then if cond else other`."""
-    return node("select", cond, then, other, span=span)
+# `a + b`, `a - b`, `a * b`, the true division `a / b`, and `then if cond else other`, as (cond, then, other).
+add, sub, mul, div, select = (partial(node, op) for op in ("add", "sub", "mul", "div", "select"))
 
 
 def union(groups: Iterable[Iterable[Index]]) -> tuple[Index, ...]:
@@ -108,7 +102,7 @@ def widest(args: Iterable[Node]) -> DType:
     """The widest dtype of the operands; floats that read nothing count only when no other operand is a float."""
     args = tuple(args)
     floats = [a for a in args if a.dtype in FLOATS]
-    firm: set[DType] = {a.dtype for a in floats if _reads(a)}
+    firm: set[DType] = {a.dtype for a in floats if has_reads(a)}
     if floats:
         if len(firm) == 1:
             return firm.pop()
@@ -117,8 +111,9 @@ def widest(args: Iterable[Node]) -> DType:
     return "bool" if kinds == {"bool"} else "pick" if kinds == {"pick"} else "int"
 
 
-def _reads(n: Node) -> bool:
-    return n.op == "read" or any(_reads(a) for a in n.args)
+def has_reads(n: Node) -> bool:
+    """Whether `n` reads anything: else it is known but for indices and `pos`."""
+    return n.op == "read" or any(has_reads(a) for a in n.args)
 
 
 def result_dtype(op: str, args: Sequence[Node]) -> DType:

@@ -7,22 +7,20 @@ Output: its parts, or the same thing with parts replaced; what is unchanged is r
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
-from functools import singledispatch
+from dataclasses import is_dataclass, replace
+from functools import cache
 from math import prod
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from cdrmix.ir import build
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Access, Apply, Axis, Cell, Def, Index, Node, Ref, Stmt, Top
 from cdrmix.ir.ops import OPS
 
+T = TypeVar("T")
+
 
 # --- nodes ---------------------------------------------------------------------------------------------------------
-def children(n: Node) -> tuple[Node, ...]:
-    """The operands; a read's are its index expressions."""
-    return n.args
-
-
 def bound(n: Node) -> tuple[Index, ...]:
     """The indices that `n` itself binds."""
     return n.arg if OPS[n.op].kind == "reduce" else ()
@@ -67,16 +65,14 @@ def factors(n: Node) -> tuple[Node, ...]:
         case "mul":
             return factors(n.args[0]) + factors(n.args[1])
         case "div":
-            return (*factors(n.args[0]), build.div(build.const(1.0), n.args[1], n.args[1].span))
+            return (*factors(n.args[0]), build.div(build.const(1.0), n.args[1], span=n.args[1].span))
         case "neg":
             return (build.const(-1), *factors(n.args[0]))
         case _:
             return (n,)
 
 
-def has_reads(n: Node) -> bool:
-    """Whether `n` reads anything: else it is known but for indices and `pos`."""
-    return any(True for _ in reads(n))
+has_reads = build.has_reads
 
 
 def refs(n: Node) -> set[Ref]:
@@ -112,9 +108,7 @@ def rebuild(n: Node, args: tuple[Node, ...]) -> Node:
     """`n` with other operands; dtype and free indices follow from them."""
     if all(a is b for a, b in zip(args, n.args, strict=True)):
         return n
-    if n.op == "read":
-        return build.read(n.arg.ref, n.arg.view, args, n.dtype, n.span)
-    return build.node(n.op, *args, arg=n.arg, span=n.span)
+    return build.again(n, args, n.arg)
 
 
 def transform(n: Node, fn: Callable[[Node], Node]) -> Node:
@@ -148,42 +142,29 @@ def substitute(n: Node, by: Mapping[Index, Node]) -> Node:
     arg, inner = n.arg, dict(by)
     match OPS[n.op].kind:
         case "reduce":
-            taken = {i.name for e in by.values() for i in e.free} | {i.name for i in n.args[0].free}
-            renamed = []
+            incoming = {i.name for e in by.values() for i in e.free}
+            taken = incoming | {i.name for i in (*n.args[0].free, *n.arg)}
             for i in n.arg:
-                if any(i.name == j.name for e in by.values() for j in e.free):
-                    j = Index(fresh(i.name, taken | {k.name for k in n.arg}), i.axis)
+                if i.name in incoming:
+                    j = Index(fresh(i.name, taken), i.axis)
                     inner[i] = build.index(j)
                     taken.add(j.name)
-                    renamed.append(j)
-                else:
-                    renamed.append(i)
-            arg = tuple(renamed)
+            arg = tuple(inner[i].arg if i in inner else i for i in n.arg)
         case "normalise" if n.arg in by:
             new = by[n.arg]
             others = set(n.args[0].free) - {n.arg}
             if new.op != "index" or new.arg in {i for o in others for i in (by[o].free if o in by else (o,))}:
                 raise FixedPlace(f"softmax[{n.arg.name}] cannot be read at another place: name it first")
             arg = new.arg
-        case _:
-            pass
-    args = tuple(substitute(a, inner) for a in n.args)
-    if n.op == "read":
-        return build.read(n.arg.ref, n.arg.view, args, n.dtype, n.span)
-    return build.node(n.op, *args, arg=arg, span=n.span)
+    return build.again(n, [substitute(a, inner) for a in n.args], arg)
 
 
 def rename_indices(n: Node, by: Mapping[Index, Index]) -> Node:
     """`n` with indices renamed, free and bound."""
 
     def rename(m: Node) -> Node:
-        match OPS[m.op].kind:
-            case "reduce":
-                return build.node(m.op, *m.args, arg=tuple(by.get(i, i) for i in m.arg), span=m.span)
-            case "normalise":
-                return build.node(m.op, *m.args, arg=by.get(m.arg, m.arg), span=m.span)
-            case _:
-                return build.index(by[m.arg], m.span) if m.op == "index" and m.arg in by else m
+        arg = tuple(by.get(i, i) for i in m.arg) if OPS[m.op].kind == "reduce" else by.get(m.arg, m.arg)
+        return m if arg == m.arg else build.again(m, m.args, arg)
 
     return transform(n, rename) if by else n
 
@@ -200,76 +181,74 @@ def rename_refs(n: Node, by: Mapping[Ref, Ref]) -> Node:
 
 
 # --- statements ----------------------------------------------------------------------------------------------------
-@singledispatch
-def defines(stmt: Stmt) -> tuple[Ref, ...]:
-    """What a statement defines."""
-    raise TypeError(type(stmt))
+@cache
+def _expressions(kind: Any) -> tuple[str, ...]:
+    """The fields of a class of records in which there are expressions, by their types."""
+
+    def holds(hint: Any) -> bool:
+        return hint is Node or bool(_expressions(hint)) or any(map(holds, get_args(hint)))
+
+    return tuple(name for name, hint in get_type_hints(kind).items() if holds(hint)) if is_dataclass(kind) else ()
 
 
-@defines.register
-def _(stmt: Def) -> tuple[Ref, ...]:
-    return (stmt.ref,)
+def roots(stmt: Any) -> tuple[Node, ...]:
+    """The expressions of a statement of any form, or of what it is made of."""
+    match stmt:
+        case Node():
+            return (stmt,)
+        case tuple():
+            held = stmt
+        case dict():
+            held = tuple(stmt.values())
+        case _:
+            held = tuple(getattr(stmt, name) for name in _expressions(stmt.__class__))
+    return tuple(n for x in held for n in roots(x))
 
 
-@defines.register
-def _(stmt: Top) -> tuple[Ref, ...]:
-    return tuple(Ref("def", name) for name in (stmt.values, stmt.picks) if name is not None)
+def map_roots(stmt: T, fn: Callable[[Node], Node]) -> T:
+    """The statement with `fn` applied to each of its `roots`."""
+    new: Any = stmt
+    match new:
+        case Node():
+            new = fn(new)
+        case tuple():
+            new = tuple(map_roots(x, fn) for x in new)
+        case dict():
+            new = {key: map_roots(x, fn) for key, x in new.items()}
+        case _:
+            parts = {name: getattr(new, name) for name in _expressions(new.__class__)}
+            changed = {name: map_roots(x, fn) for name, x in parts.items()}
+            if any(changed[name] is not x for name, x in parts.items()):
+                new = replace(new, **changed)
+    return new  # type: ignore[no-any-return]
 
 
-@defines.register
-def _(stmt: Apply) -> tuple[Ref, ...]:
-    return (Ref("def", stmt.name),)
+def around(stmt: Stmt) -> tuple[Index, ...]:
+    """The indices that a statement's expression stands under."""
+    match stmt:
+        case Def():
+            return stmt.indices
+        case Top():
+            return (*stmt.lead, stmt.over)
+        case Apply():
+            return stmt.lead
 
 
-@singledispatch
-def roots(stmt: Stmt) -> tuple[Node, ...]:
-    """The expressions of a statement."""
-    raise TypeError(type(stmt))
+def defines(stmt: Any) -> tuple[Ref, ...]:
+    """What a statement defines: what a `Def` or a `Top` says, or its name."""
+    match stmt:
+        case Def():
+            return (stmt.ref,)
+        case Top():
+            return tuple(Ref("def", name) for name in (stmt.values, stmt.picks) if name is not None)
+        case _:
+            return (Ref("def", stmt.name),)
 
 
-@roots.register
-def _(stmt: Def) -> tuple[Node, ...]:
-    return (stmt.value,)
-
-
-@roots.register
-def _(stmt: Top) -> tuple[Node, ...]:
-    return (stmt.source,)
-
-
-@roots.register
-def _(stmt: Apply) -> tuple[Node, ...]:
-    return (stmt.select,) if stmt.select is not None else ()
-
-
-def uses(stmt: Stmt) -> set[Ref]:
+def uses(stmt: Any) -> set[Ref]:
     """What a statement reads."""
     given = {g.ref for g in stmt.inputs} if isinstance(stmt, Apply) else set()
     return given.union(*(refs(n) for n in roots(stmt)))
-
-
-@singledispatch
-def map_roots(stmt: Stmt, fn: Callable[[Node], Node]) -> Stmt:
-    """The statement with `fn` applied to each of its expressions."""
-    raise TypeError(type(stmt))
-
-
-@map_roots.register
-def _(stmt: Def, fn: Callable[[Node], Node]) -> Stmt:
-    value = fn(stmt.value)
-    return stmt if value is stmt.value else replace(stmt, value=value)
-
-
-@map_roots.register
-def _(stmt: Top, fn: Callable[[Node], Node]) -> Stmt:
-    source = fn(stmt.source)
-    return stmt if source is stmt.source else replace(stmt, source=source)
-
-
-@map_roots.register
-def _(stmt: Apply, fn: Callable[[Node], Node]) -> Stmt:
-    select = fn(stmt.select) if stmt.select is not None else None
-    return stmt if select is stmt.select else replace(stmt, select=select)
 
 
 # --- cells ---------------------------------------------------------------------------------------------------------

@@ -159,4 +159,4 @@ def gather_factors(n: Node, loops: frozenset[Index]) -> Node:
     if all(len(g) == 1 for g in few):
         return n
     groups = [reduce(build.mul, g) for g in (*([f] for f in rest), *few)]
-    return reduce(lambda a, b: build.mul(a, b, n.span), groups)
+    return reduce(lambda a, b: build.mul(a, b, span=n.span), groups)

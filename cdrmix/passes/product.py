@@ -37,7 +37,7 @@ def constant(n: Node) -> float | None:
 
 def invert(n: Node) -> tuple[Node, ...]:
     """The factors of `1/n`."""
-    return (build.div(ONE, n, n.span),)
+    return (build.div(ONE, n, span=n.span),)
 
 
 def negate(n: Node) -> Node:
@@ -101,9 +101,9 @@ def _multiply(coef: Sequence[Node]) -> Node:
     out: Node | None = None
     for f in coef:
         if out is not None and f.op == "div" and is_const(f.args[0], 1):
-            out = build.div(out, f.args[1], f.span)
+            out = build.div(out, f.args[1], span=f.span)
         else:
-            out = f if out is None else build.mul(out, f, out.span if out.span == f.span else f.span)
+            out = f if out is None else build.mul(out, f, span=out.span if out.span == f.span else f.span)
     return ONE if out is None else out
 
 
@@ -116,9 +116,9 @@ def total(terms: Iterable[Node]) -> Node:
         if out is None:
             out = t
         elif t.op == "neg":
-            out = build.sub(out, t.args[0], t.span)
+            out = build.sub(out, t.args[0], span=t.span)
         else:
-            out = build.add(out, t, t.span)
+            out = build.add(out, t, span=t.span)
     return ZERO if out is None else out
 
 

@@ -29,23 +29,13 @@ class Asked:
     query: Query
     span: Span = field(default=NOWHERE, compare=False)
 
+    @property
+    def name(self) -> str:
+        """The query's."""
+        return self.query.name
+
 
 Item = SequenceStmt | Asked
-
-
-@walk.defines.register(Asked)
-def _defines(stmt: Asked) -> tuple[Ref, ...]:  # type: ignore[misc]
-    return (Ref("def", stmt.query.name),)
-
-
-@walk.roots.register(Asked)
-def _roots(stmt: Asked) -> tuple[Node, ...]:  # type: ignore[misc]
-    return (stmt.query.q,)
-
-
-@walk.map_roots.register(Asked)
-def _map_roots(stmt: Asked, fn: Callable[[Node], Node]) -> Asked:  # type: ignore[misc]
-    return replace(stmt, query=replace(stmt.query, q=fn(stmt.query.q)))
 
 
 def ask(body: graph.Body, cell: Cell, group: Group, leaves: Callable[..., Leaves], fresh: Fresh) -> graph.Body:

@@ -72,7 +72,7 @@ def _attended(d: Derivation, items: list[Item]) -> tuple[list[Item], list[tuple[
     named: list[Item] = []
     for item in items:
         if not isinstance(item, (Def, Sequential)):
-            item = scans.map_roots(item, partial(_windowless, d, named))
+            item = walk.map_roots(item, partial(_windowless, d, named))
         named.append(item)
     own = [s for s in named if scans.is_plain(s)]
     histories = [Ref("history", h.name) for h in d.cell.histories]

@@ -114,8 +114,8 @@ def _gather_whole_constants(n: Node) -> Node | None:
     if n.dtype != "int" or b.op != "const" or a.op not in ("add", "sub") or a.args[1].op != "const":
         return None
     total = (a.args[1].arg if a.op == "add" else -a.args[1].arg) + (b.arg if n.op == "add" else -b.arg)
-    rest = a.args[0]
-    return build.add(rest, build.const(total), n.span) if total >= 0 else build.sub(rest, build.const(-total), n.span)
+    op, size = ("add", total) if total >= 0 else ("sub", -total)
+    return build.node(op, a.args[0], build.const(size), span=n.span)
 
 
 def _choose(n: Node) -> Node | None:
@@ -143,9 +143,9 @@ def _reduce_what_does_not_vary(n: Node) -> Node | None:
     for i in idle:
         count *= i.axis.size
     if n.op == "sum":
-        return build.mul(rest, build.const(count), n.span) if count != 1 else rest
+        return build.mul(rest, build.const(count), span=n.span) if count != 1 else rest
     if n.op == "logsumexp":
-        return build.add(rest, build.const(log(count)), n.span) if count != 1 else rest
+        return build.add(rest, build.const(log(count)), span=n.span) if count != 1 else rest
     return rest
 
 
@@ -160,13 +160,13 @@ def _divide_by_no_zero(n: Node) -> Node | None:
     if b.op == "select" and b.args[0] == build.node("eq", b.args[2], zero) and b.args[1] == one:
         return None
     found = build.node("eq", b, zero)
-    return build.select(found, zero, build.node(n.op, a, build.select(found, one, b), span=n.span), n.span)
+    return build.select(found, zero, build.node(n.op, a, build.select(found, one, b), span=n.span), span=n.span)
 
 
 def _read_a_part(n: Node) -> Node | None:
     """`v[0 + i]` for an `i` of fewer places than `v` has stays arithmetic: an index alone means a whole axis."""
     args = tuple(
-        build.add(a, build.const(0), a.span) if a.op == "index" and a.arg.axis.size != axis.size else a
+        build.add(a, build.const(0), span=a.span) if a.op == "index" and a.arg.axis.size != axis.size else a
         for a, axis in zip(n.args, n.arg.view, strict=True)
     )
     return None if args == n.args else replace(n, args=args)

@@ -14,7 +14,6 @@ from cdrmix.ir import build, walk
 from cdrmix.ir.forms import Chunk, SequenceStmt
 from cdrmix.ir.nodes import Cell, Def, Index, Node, Ref
 from cdrmix.ir.ops import OPS
-from cdrmix.passes import scans
 from cdrmix.passes.queries import Asked, Item
 from cdrmix.passes.terms import stem
 
@@ -38,7 +37,7 @@ def name_queries(items: Sequence[Item]) -> list[Item]:
             names[read.arg.ref] = item.ref
     if not names:
         return list(items)
-    return [scans.map_roots(i, lambda n: walk.rename_refs(n, names)) for i in _renamed(items, names)]
+    return [walk.map_roots(i, lambda n: walk.rename_refs(n, names)) for i in _renamed(items, names)]
 
 
 def _renamed(items: Sequence[Item], names: dict[Ref, Ref]) -> Iterator[Item]:
@@ -89,4 +88,4 @@ def tidy(cell: Cell, body: Sequence[SequenceStmt]) -> Iterator[SequenceStmt]:
     """The statements with short names."""
     taken = walk.names(cell)
     for stmt in body:
-        yield scans.map_roots(stmt, lambda n: short(n, taken))
+        yield walk.map_roots(stmt, lambda n: short(n, taken))

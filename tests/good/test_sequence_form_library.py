@@ -12,7 +12,6 @@ from cdrmix.check import load
 from cdrmix.check.stack.single import load_op
 from cdrmix.ir import walk
 from cdrmix.ir.forms import Attend, Chunk
-from cdrmix.passes import scans
 from cdrmix.passes.classify import classify
 from cdrmix.passes.precision import decide_precision
 from cdrmix.passes.sequence import sequence_form
@@ -88,7 +87,7 @@ def test_specs(spec):
         form = sequence_form(cell)
         assert form.notes == ()
         chunks += sum(isinstance(s, Chunk) for s in form.body)
-        for n in (n for s in form.body for n in scans.roots(s)):
+        for n in (n for s in form.body for n in walk.roots(s)):
             assert not [m for m in walk.nodes(n) if m.dtype == "work" and walk.refs(m)]
             bound = [i.name for m in walk.nodes(n) for i in walk.bound(m)]
             assert len(set(bound)) == len(bound)
@@ -114,6 +113,6 @@ op cell(x: [D], H: int = 2, N: int = 3) -> [H, N] {
     )
     model = load_op(path, "cell", {"D": 5})
     form = sequence_form(model.cells["cell"])
-    reads = [m.arg.ref for s in form.body for n in scans.roots(s) for m in walk.reads(n)]
+    reads = [m.arg.ref for s in form.body for n in walk.roots(s) for m in walk.reads(n)]
     assert sorted(ref.name for ref in reads if ref.kind == "param") == ["Wf", "Wk"]
     assert agree(model, 9) < 1e-10

@@ -163,7 +163,7 @@ def product(left: Value, right: Value, span: Span) -> Value:
         w.draft.spend(span, 2)
         k = w.fresh(right.shape[0])
         a = left.emit(w, (*slots, build.index(k, span)))
-        return build.reduce("sum", [k], build.mul(a, right.emit(w, (build.index(k, span),)), span), span)
+        return build.reduce("sum", [k], build.mul(a, right.emit(w, (build.index(k, span),)), span=span), span)
 
     varies = left.varies or right.varies
     return Value(left.shape[:1], dtype_of("mul", (left, right)), emit, span, union((left.free, right.free)), varies)

@@ -27,18 +27,8 @@ from typing import Literal
 from cdrmix.ir import layout, walk
 from cdrmix.ir.array_statements import CellArrays, Function, Keep, Loop, Mode, Traits
 from cdrmix.ir.arrays import Array
-from cdrmix.ir.forms import (
-    Attend,
-    Chunk,
-    Coupled,
-    Elementwise,
-    MaxPlus,
-    SequenceForm,
-    SequenceStmt,
-    Sequential,
-    StepForm,
-)
-from cdrmix.ir.nodes import Apply, Cell, Def, Model, Node, Ref, Stmt, Top
+from cdrmix.ir.forms import Attend, Chunk, SequenceForm, SequenceStmt, StepForm
+from cdrmix.ir.nodes import Apply, Cell, Def, Model, Ref, Stmt, Top
 
 from . import chunks as chunks  # registers its rule
 from .attention import attend, enter
@@ -188,7 +178,7 @@ def needed(body: Sequence[SequenceStmt]) -> list[SequenceStmt]:
     read: set[Ref] = set()
     for stmt in reversed(body):
         only_named = isinstance(stmt, Top) or (isinstance(stmt, Def) and stmt.ref.kind == "def")
-        if not only_named or read & {*walk.defines(stmt)}:  # type: ignore[arg-type]
+        if not only_named or read & {*walk.defines(stmt)}:
             kept.append(stmt)
             read |= set(reads([stmt]))
     return kept[::-1]
@@ -199,25 +189,6 @@ def reads(body: Iterable[SequenceStmt]) -> Iterable[Ref]:
     for stmt in body:
         if isinstance(stmt, Apply):
             yield from walk.uses(stmt)
-        for n in _roots(stmt):
+        asked = (*(p.query for p in stmt.parts), stmt.bias) if isinstance(stmt, Attend) else stmt
+        for n in walk.roots(asked):
             yield from walk.refs(n)
-
-
-def _roots(stmt: SequenceStmt) -> list[Node]:
-    match stmt:
-        case Def() | Top() | Apply():
-            return list(walk.roots(stmt))
-        case Elementwise() | MaxPlus():
-            return [stmt.decay, stmt.addend]
-        case Coupled():
-            return [*(d for row in stmt.decay for d in row if d is not None), *stmt.addend]
-        case Chunk():
-            found = [*stmt.decay.values(), *(q.q for q in stmt.queries)]
-            found += [n for t in stmt.low_rank for n in (t.a, t.b)] + [n for t in stmt.outer for n in (t.v, t.k)]
-            return found + ([stmt.value_decay] if stmt.value_decay is not None else [])
-        case Sequential():
-            return [n for d in stmt.body for n in walk.roots(d)]
-        case Attend():
-            return [*(p.query for p in stmt.parts), *([stmt.bias] if stmt.bias is not None else [])]
-        case _:
-            return []
