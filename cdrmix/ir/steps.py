@@ -10,7 +10,7 @@ vectors are a backend's own, and so are steps that only its machine has: they ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from cdrmix.diagnose import NOWHERE, Span
@@ -112,17 +112,15 @@ class Step:
     def reading(self, by: Mapping[str, str]) -> Step:
         """The step with other arrays in place of those that it reads as they are."""
 
-        def other(loads: tuple[Load, ...]) -> tuple[Load, ...]:
-            return tuple(replace(load, array=by.get(load.array, load.array)) for load in loads)
+        def other(part: object) -> object:
+            match part:
+                case Load():
+                    return replace(part, array=by.get(part.array, part.array))
+                case (Load(), *_):
+                    return tuple(map(other, part))
+            return part
 
-        match self:
-            case Map():
-                return replace(self, loads=other(self.loads))
-            case Copy() | Extreme() | TopK():
-                return replace(self, load=other((self.load,))[0])
-            case Product():
-                return replace(self, left=other(self.left), right=self.streamed or other(self.factors))
-        return self
+        return replace(self, **{f.name: other(getattr(self, f.name)) for f in fields(self)})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,20 +158,13 @@ class Whole(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class Streamed:
-    """A parameter as the matrix of a product.  `instance` is which of a bank's, a whole number, or None."""
-
-    tensor: str
-    instance: Node | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Product(Step):
     """outs[lead, rows, columns] = sum over k of left[lead, rows, k] * right[lead, columns, k].
 
-    `left` are planes: the factor as a sum of one or two parts.  With a `Streamed` right there are no rows, and each
-    plane has its own array in `outs`; with arrays the planes of both sides are multiplied and added up, into the one of
-    `outs`.  `transposed`: `right` is a matrix whose last axes are (columns, k).
+    `left` are planes: the factor as a sum of one or two parts; so are `factors`, the right side.  They are multiplied
+    each with each and added up, into the one of `outs`.  `transposed`: the right side is a matrix whose last axes are
+    (columns, k).  Without `factors` the right side is the parameter `streamed`, of a bank the matrix `instance`, a
+    whole number: there are no rows, and each plane of `left` has its own array in `outs`.
     """
 
     outs: tuple[str, ...]
@@ -182,23 +173,10 @@ class Product(Step):
     columns: tuple[Index, ...]
     k: tuple[Index, ...]
     left: tuple[Load, ...]
-    right: Streamed | tuple[Load, ...]
+    factors: tuple[Load, ...] = ()
+    streamed: str | None = None
+    instance: Node | None = None
     transposed: bool = False
-
-    @property
-    def factors(self) -> tuple[Load, ...]:
-        """The planes of the right factor; none where it is streamed."""
-        return self.right if isinstance(self.right, tuple) else ()
-
-    @property
-    def streamed(self) -> Streamed | None:
-        """The right factor where it is a parameter."""
-        return self.right if isinstance(self.right, Streamed) else None
-
-    @property
-    def instance(self) -> Node | None:
-        """Which matrix of a bank a streamed right factor is."""
-        return self.right.instance if isinstance(self.right, Streamed) else None
 
 
 @dataclass(frozen=True, slots=True)

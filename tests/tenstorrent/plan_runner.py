@@ -346,14 +346,14 @@ class PlanRunner:
         single = self.dtype is np.float32
         lefts = [core.load(x, points).reshape(count) for x in step.left]
         lefts = [tf32(x) for x in lefts] if single else lefts
-        if isinstance(step.right, form.Streamed):
+        if step.streamed:
             assert not step.rows and len(step.outs) == len(step.left), step
             right = self.streamed(call, program, core, step, points).reshape(count)
             for out, left in zip(step.outs, lefts, strict=True):
                 core.store(out, flat, (left * right).sum(1, dtype=self.dtype))
             return
         assert len(step.outs) == 1, step
-        rights = [core.load(x, points).reshape(count) for x in step.right]
+        rights = [core.load(x, points).reshape(count) for x in step.factors]
         rights = [tf32(x) for x in rights] if single else rights
         found = sum((left * right).sum(1, dtype=self.dtype) for left in lefts for right in rights)
         core.store(step.outs[0], flat, found)
@@ -362,8 +362,8 @@ class PlanRunner:
         self, call: plan.CallOf, program: plan.Program, core: Core, step: form.Product, points: Mapping[Index, Array]
     ) -> Array:
         """The elements of a matrix at each point."""
-        assert isinstance(step.right, form.Streamed)
-        tensor = program.tensors[step.right.tensor]
+        assert step.streamed is not None
+        tensor = program.tensors[step.streamed]
         t = tensor.tiled
         assert t is not None and sorted((*t.bank, *t.lead, *t.columns, *t.k)) == list(range(len(tensor.shape))), tensor
         if program.cores > 1:
@@ -375,7 +375,7 @@ class PlanRunner:
             if group:
                 number = core.flat([i.axis.size for i in indices], [points[i] for i in indices])
                 places |= dict(zip(group, np.unravel_index(number, sizes), strict=True))
-        instance = 0 if step.right.instance is None else int(core.whole(step.right.instance, {}))
+        instance = 0 if step.instance is None else int(core.whole(step.instance, {}))
         places |= dict(zip(t.bank, np.unravel_index(instance, tuple(tensor.shape[p] for p in t.bank)), strict=True))
         matrix = self.weights[call.tensors[tensor.name].removesuffix(".rows")].reshape(tensor.shape)
         found = matrix[tuple(places[p] for p in range(len(tensor.shape)))]

@@ -100,11 +100,18 @@ def bank(cores: int) -> plan.Program:
         form.Map("lo", (k,), op("sub", 0, op("tf32", 0)), (load("x", k),)),
     ]  # fmt: skip
     for place, n in enumerate("ab"):
-        right = form.Streamed("F", whole("picks", 2, place))
         text = f"{n}[i] = sum[k](F[picks[{place}], i, k]*x[k])"
         steps += [
             form.Product(
-                (f"{n}_hi", f"{n}_lo"), (), (), (i,), (k,), (load("hi", k), load("lo", k)), right, texts=(text,)
+                (f"{n}_hi", f"{n}_lo"),
+                (),
+                (),
+                (i,),
+                (k,),
+                (load("hi", k), load("lo", k)),
+                streamed="F",
+                instance=whole("picks", 2, place),
+                texts=(text,),
             ),
             form.Map(n, (i,), op("add", 0, 1), (load(f"{n}_hi", i), load(f"{n}_lo", i)), texts=(text,)),
             plan.Gather(f"{n}_all", n) if cores > 1 else form.Copy(f"{n}_all", (i,), load(n, i)),

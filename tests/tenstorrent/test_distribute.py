@@ -20,7 +20,7 @@ from cdrmix.codegen.metalium.plan import Array, Fetch, Gather, Program, Split, T
 
 from cdrmix.ir import build
 from cdrmix.ir.nodes import Axis, Index, Node
-from cdrmix.ir.steps import Copy, Load, Map, Product, Step, Streamed, apply, operand
+from cdrmix.ir.steps import Copy, Load, Map, Product, Step, apply, operand
 
 DEVICE = DEVICES["n150"]
 CORES = [2, 3, 5, 16, 64]
@@ -43,7 +43,7 @@ def elementwise(out: str, indices: tuple[Index, ...], *loads: Load) -> Map:
 
 
 def stream(out: str, tensor: str, columns: Index, k: Index, left: str) -> Product:
-    return Product((out,), (), (), (columns,), (k,), (load(left, k),), Streamed(tensor))
+    return Product((out,), (), (), (columns,), (k,), (load(left, k),), streamed=tensor)
 
 
 def program(steps: list[Step], shapes: dict[str, tuple[int, ...]], **states: tuple[int, ...]) -> Program:
@@ -53,8 +53,8 @@ def program(steps: list[Step], shapes: dict[str, tuple[int, ...]], **states: tup
         arrays[name] = Array(name, shape, memory="state", layout=layout)
     tensors = {}
     for step in steps:
-        if isinstance(step, Product) and isinstance(step.right, Streamed):
-            name = step.right.tensor
+        if isinstance(step, Product) and step.streamed:
+            name = step.streamed
             shape = (prod(i.axis.size for i in step.columns), prod(i.axis.size for i in step.k))
             tensors[name] = Tensor(name, "tiles", "bf16", shape, Tiled((), (), (0,), (1,), Split(1, 1), 1))
         elif isinstance(step, Fetch | Write):
@@ -219,7 +219,7 @@ def test_results_keep_their_split_where_a_tensor_is_read_twice() -> None:
 def test_lead_axes_are_dealt_out_before_columns() -> None:
     x = over(h=6, e=32, d=64)
     h, e, d = x["h"], x["e"], x["d"]
-    step = Product(("y",), (h,), (), (e,), (d,), (load("x", d),), Streamed("W"))
+    step = Product(("y",), (h,), (), (e,), (d,), (load("x", d),), streamed="W")
     one = program([Fetch("x", "x.0"), step, Write("x.1", "y")], {"x": (64,), "y": (6, 32)})
     tiled = Tiled((), (0,), (1,), (2,), Split(6, 6), 1)
     one = replace(one, tensors={**one.tensors, "W": Tensor("W", "tiles", "bf16", (6, 32, 64), tiled)})

@@ -149,9 +149,9 @@ def test_a_tied_table_is_kept_both_ways() -> None:
 def test_a_chosen_expert_is_an_instance_of_the_streamed_bank() -> None:
     found = scheduled(load(ROOT / "spec" / "tiny.cdr"))
     steps = found.programs[next(c.program for c in found.calls if c.path == "layer.1.ffn")].steps
-    experts = [s.right for s in steps if isinstance(s, form.Product) and isinstance(s.right, form.Streamed)]
-    assert [r.tensor for r in experts] == ["Wg", "F_Wk", "F_Wv", "F_Wk", "F_Wv"]
-    assert [r.instance is not None for r in experts] == [False, True, True, True, True]
+    experts = [s for s in steps if isinstance(s, form.Product) and s.streamed]
+    assert [s.streamed for s in experts] == ["Wg", "F_Wk", "F_Wv", "F_Wk", "F_Wv"]
+    assert [s.instance is not None for s in experts] == [False, True, True, True, True]
 
 
 @pytest.mark.parametrize("weights", ["f32", "bf16"])
@@ -281,6 +281,6 @@ def test_a_matrix_by_several_vectors(width: int) -> None:
     """A small one is held in L1, a large one streamed once for each."""
     model = stack(SEVERAL, "    embed(vocab, d_model)\n    mix: residual several\n    head(vocab)", width)
     steps = scheduled(model).programs["mix"].steps
-    streamed = [s for s in steps if isinstance(s, form.Product) and isinstance(s.right, form.Streamed)]
+    streamed = [s for s in steps if isinstance(s, form.Product) and s.streamed]
     assert len(streamed) == (5 if width == 160 else 0)
     agrees(model, tokens=5)

@@ -116,7 +116,7 @@ def _(step: Product, program: Program, device: Device) -> Cost:
     k = size(step.k)
     ks = -(-k // TILE)
     if step.streamed:
-        tensor = program.tensors[step.streamed.tensor]
+        tensor = program.tensors[step.streamed]
         assert tensor.tiled is not None, tensor.name
         mine = tensor.tiled.sizes(tensor.shape).own_pages
         streamed = mine * tensor.tiled.cores * tile_bytes(tensor)

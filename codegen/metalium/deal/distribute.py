@@ -64,7 +64,7 @@ def _filled(program: Program, splits: Mapping[str, Split], steps: tuple[Step, ..
     tensors = dict(program.tensors)
     for step in steps:
         if isinstance(step, Product) and step.streamed:
-            tensor = tensors[step.streamed.tensor]
+            tensor = tensors[step.streamed]
             assert tensor.tiled is not None, tensor.name
             filled = fill(tensor.tiled, tensor.shape, splits.get(step.outs[0]))
             tensors[tensor.name] = replace(tensor, tiled=filled)
@@ -113,7 +113,7 @@ class _Deal:
         if settled:
             return settled[0]
         if isinstance(step, Product) and step.streamed:
-            return self.of_stream(step, step.streamed.tensor)
+            return self.of_stream(step, step.streamed)
         among = self.candidates(step)
         if among:
             return max(among, key=lambda s: (among[s], used(s)))
@@ -141,7 +141,7 @@ class _Deal:
     def of_stream(self, step: Product, tensor: str) -> Split:
         """The split of a streamed product's results; products of one tensor have one."""
         products = [s for s in self.program.steps if isinstance(s, Product)]
-        same = [s for s in products if s.streamed and s.streamed.tensor == tensor]
+        same = [s for s in products if s.streamed and s.streamed == tensor]
         for name in (name for s in same for name in s.outs):
             split = self.splits.get(name)
             if split is not None:

@@ -68,7 +68,7 @@ def setting_of(program: Program) -> Setting:
     names: dict[str, str] = {}
     for name in program.arrays:
         names[name] = identifier(name, {*taken, *names.values()})
-    reader = dict.fromkeys(s.streamed.tensor for s in products(program) if s.streamed)
+    reader = dict.fromkeys(s.streamed for s in products(program) if s.streamed)
     moved = dict.fromkeys(s.tensor for s in program.steps if isinstance(s, Fetch | Write))
     vectors = [t.name for t in program.tensors.values() if t.kind == "vectors"]
     return Setting(

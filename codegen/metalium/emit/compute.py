@@ -49,7 +49,7 @@ def reader_step(setting: Setting, step: Step) -> list[str]:
     """The lines of a step; none unless it streams."""
     if not isinstance(step, Product) or step.streamed is None:
         return []
-    tiled, tensor = tiled_of(setting, step), setting.program.tensors[step.streamed.tensor]
+    tiled, tensor = tiled_of(setting, step), setting.program.tensors[step.streamed]
     each = tiled.sizes(tensor.shape).own_pages * tiled.planes
     if not tiled.lead:
         count = f"{share_name(tiled.split)}.count > 0 ? {each} : 0"

@@ -199,7 +199,7 @@ def page_bytes(tensor: Tensor) -> int:
 
 def _streams(program: Program, whole: bool = True) -> set[Split | None]:
     """The splits of the program's streamed products; those of which every core has all too, if `whole`."""
-    tensors = [program.tensors[s.streamed.tensor].tiled for s in products(program) if s.streamed]
+    tensors = [program.tensors[s.streamed].tiled for s in products(program) if s.streamed]
     return {t.split for t in tensors if t is not None and (whole or not t.lead or t.split.each != t.split.lead)}
 
 

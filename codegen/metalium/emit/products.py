@@ -43,7 +43,7 @@ ELEMENTS = TILE * TILE
 def tiled_of(setting: Setting, step: Product) -> Tiled:
     """The order of a streamed product's matrix."""
     assert step.streamed is not None
-    found = setting.program.tensors[step.streamed.tensor].tiled
+    found = setting.program.tensors[step.streamed].tiled
     assert found is not None
     return found
 

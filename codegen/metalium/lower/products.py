@@ -17,7 +17,7 @@ import numpy as np
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.nodes import Axis, Index, Node, Ref
-from cdrmix.ir.steps import Load, Product, Streamed
+from cdrmix.ir.steps import Load, Product
 from cdrmix.ir.walk import size, sizes
 
 from .. import plan
@@ -110,9 +110,7 @@ def _by_matrix(
     outs = tuple(draft.array(f"{name}_{p}" if len(planes) > 1 else name, sizes(indices)) for p in range(len(planes)))
     for out in outs:
         draft.note(out, indices, here)
-    draft.add(Product(
-        outs, lead, (), columns, k, planes, Streamed(tensor.name, instance)
-    ))  # fmt: skip
+    draft.add(Product(outs, lead, (), columns, k, planes, streamed=tensor.name, instance=instance))
     return reduce(build.add, [read_array(out, indices) for out in outs])
 
 
