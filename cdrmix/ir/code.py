@@ -1,14 +1,15 @@
 """Python code as a tree: what printers of Python make, and the one place that knows precedence and long lines.
 
-Input: expressions (`Code`) and statements (`Assign`, `If`, `For`, …) made by a printer.
+Input: expressions (`Code`) and statements (`Assign`, `Comment`, `Block`) made by a printer.
 Output: `written`: lines of at most `WIDTH` characters where there is a place to break at, before operators or inside
 brackets; `called`, `named`: what the code calls and names, so that a module imports just that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 WIDTH = 116
 
@@ -17,175 +18,99 @@ CHOICE, OR, AND, NOT, COMPARE, BITOR, BITAND, ADD, MUL, NEG, POW, NUMBER, ATOM =
 
 
 @dataclass(frozen=True, slots=True)
-class Atom:
-    """A name, a literal, or a look-up of fixed text; a number is no receiver, a negative one binds like `NEG`."""
+class Code:
+    """Texts and pieces of code in a row; an operand that binds too loosely is in brackets already.
 
-    text: str
+    `level` is how tightly it binds.  Where it is too long for a line it `breaks` within its first piece, before each of
+    its operators, or between the items of its brackets.  `notes` are an argument's comments: above it, the last behind.
+    """
+
+    parts: tuple[str | Code, ...]
     level: int = ATOM
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """`of.name`."""
-
-    of: Code
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """`function(args…)`; keyword arguments are `Keyword`s."""
-
-    function: Code
-    args: tuple[Code, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Keyword:
-    """`name=value`, or with the name `*` a value spread out."""
-
-    name: str
-    value: Code
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """`of[at…]`."""
-
-    of: Code
-    at: tuple[Code, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Infix:
-    """`left sign right`."""
-
-    sign: str
-    level: int
-    left: Code
-    right: Code
-
-
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """`sign of`."""
-
-    sign: str
-    level: int
-    of: Code
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """`then if cond else other`."""
-
-    then: Code
-    cond: Code
-    other: Code
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A list `[…]`, a tuple `(…)` or without brackets, or with one item and `bare` an expression in brackets."""
-
-    open: str
-    items: tuple[Code, ...]
-    bare: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """An argument on a line of its own, comments above it and one behind it."""
-
-    of: Code
-    above: tuple[str, ...]
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Mapped:
-    """`{key: value, …}`."""
-
-    pairs: tuple[tuple[Code, Code], ...]
-
-
-Code = Atom | Member | Call | Keyword | Item | Infix | Prefix | Choice | Listed | Noted | Mapped
+    breaks: Literal["within", "operators", "items", "nowhere"] = "within"
+    notes: tuple[str, ...] = ()
 
 
 # --- making it -----------------------------------------------------------------------------------------------------
 def name(text: str) -> Code:
-    """A name, or a dotted one."""
-    return Atom(text)
+    """A name, a dotted one, a literal, or a look-up of fixed text."""
+    return Code((text,))
 
 
 def number(value: float, infinity: str = "math.inf", nan: str = "math.nan") -> Code:
-    """A literal; Python has none for what is not finite."""
+    """A literal, which is no receiver; Python has none for what is not finite."""
     if value != value:
-        return Atom(nan)
+        return name(nan)
     if value in (float("inf"), float("-inf")):
-        return Atom(infinity) if value > 0 else Prefix("-", NEG, Atom(infinity))
+        return name(infinity) if value > 0 else prefix("-", NEG, name(infinity))
     code = repr(value)
-    return Atom(code, NEG if code.startswith("-") else NUMBER)
-
-
-def call(function: str | Code, *args: Code | str | int, **keywords: Code) -> Code:
-    """A call of a function by name or of a member."""
-    given = [*map(code, args), *(Keyword(k, v) for k, v in keywords.items())]
-    return Call(code(function), tuple(given))
-
-
-def method(of: Code, member: str, *args: Code | str | int, **keywords: Code) -> Code:
-    """`of.member(args…)`."""
-    return call(Member(of, member), *args, **keywords)
-
-
-def item(of: Code, *at: Code | str | int) -> Code:
-    """`of[at…]`."""
-    return Item(of, tuple(map(code, at)))
-
-
-def listed(*items: Code | str | int, open: str = "(") -> Code:
-    """A tuple, or a list with `open="["`."""
-    return Listed(open, tuple(map(code, items)))
+    return Code((code,), NEG if code.startswith("-") else NUMBER)
 
 
 def code(what: Code | str | int) -> Code:
     """A name or a whole number as code; code stays what it is."""
-    return Atom(what) if isinstance(what, str) else number(what) if isinstance(what, int) else what
+    return name(what) if isinstance(what, str) else number(what) if isinstance(what, int) else what
+
+
+def member(of: Code, name: str) -> Code:
+    """`of.name`."""
+    return Code((_grouped(of, ATOM), f".{name}"))
+
+
+def call(function: str | Code, *args: Code | str | int, **keywords: Code) -> Code:
+    """A call of a function by name or of a member."""
+    given = [*args, *(prefix(f"{k}=", CHOICE, v) for k, v in keywords.items())]
+    return Code((code(function), "(", *_separated(given), ")"), breaks="items")
+
+
+def method(of: Code, name: str, *args: Code | str | int, **keywords: Code) -> Code:
+    """`of.name(args…)`."""
+    return call(member(of, name), *args, **keywords)
+
+
+def item(of: Code, *at: Code | str | int) -> Code:
+    """`of[at…]`."""
+    return Code((_grouped(of, ATOM), "[", *_separated(at), "]"))
+
+
+def listed(*items: Code | str | int, open: str = "(") -> Code:
+    """A tuple, with `open=""` one without brackets, or with `open="["` a list."""
+    close = {"(": ",)" if len(items) == 1 else ")", "[": "]", "": ""}[open]
+    return Code((open, *_separated(items), close), breaks="items")
+
+
+def mapped(pairs: Mapping[str, Code]) -> Code:
+    """`{key: value, …}`; a key is the text of one."""
+    return Code(("{", *_separated(prefix(f"{k}: ", CHOICE, v) for k, v in pairs.items()), "}"), breaks="items")
+
+
+def prefix(sign: str, level: int, of: Code) -> Code:
+    """`sign of`; also an argument by its name, and at level `ATOM` one that is spread out."""
+    return Code((sign, _grouped(of, level)), level)
 
 
 def infix(sign: str, level: int, left: Code, right: Code) -> Code:
-    """An operator between two operands."""
-    return Infix(sign, level, left, right)
+    """`left sign right`: all but powers and comparisons group to the left."""
+    if level == POW:
+        return Code((_grouped(left, NUMBER), f" {sign} ", _grouped(right, NEG)), level, "nowhere")
+    if level == COMPARE:
+        return Code((_grouped(left, level + 1), f" {sign} ", _grouped(right, level + 1)), level, "nowhere")
+    before = left.parts if left.level == level else (_grouped(left, level),)
+    return Code((*before, f" {sign} ", _grouped(right, level + 1)), level, "operators")
 
 
-# --- reading it ----------------------------------------------------------------------------------------------------
-def inside(c: Code) -> Iterator[Code]:
-    """`c` and every piece of it."""
-    yield c
-    for part in _parts(c):
-        yield from inside(part)
+def choice(then: Code, cond: Code, other: Code) -> Code:
+    """`then if cond else other`."""
+    return Code((_grouped(then, OR), " if ", _grouped(cond, OR), " else ", other), CHOICE, "operators")
 
 
-def _parts(c: Code) -> tuple[Code, ...]:
-    match c:
-        case Member(of=of) | Prefix(of=of) | Noted(of=of):
-            return (of,)
-        case Call(function=function, args=args):
-            return (function, *args)
-        case Keyword(value=value):
-            return (value,)
-        case Item(of=of, at=at):
-            return (of, *at)
-        case Infix(left=left, right=right):
-            return (left, right)
-        case Choice(then=then, cond=cond, other=other):
-            return (then, cond, other)
-        case Listed(items=items):
-            return items
-        case Mapped(pairs=pairs):
-            return tuple(part for pair in pairs for part in pair)
-    return ()
+def _grouped(c: Code, least: int) -> Code:
+    """The code, in brackets if it binds looser than `least`."""
+    return c if c.level >= least else Code(("(", c, ")"), breaks="items")
+
+
+def _separated(items: Iterable[Code | str | int]) -> list[str | Code]:
+    return [part for x in items for part in (", ", code(x))][1:]
 
 
 # --- statements ----------------------------------------------------------------------------------------------------
@@ -207,51 +132,58 @@ class Comment:
 
 
 @dataclass(frozen=True, slots=True)
-class If:
+class Block:
+    """`head:` and what stands below it."""
+
+    head: Code
+    body: tuple[Statement, ...]
+
+
+Statement = Assign | Comment | Block
+
+
+def when(test: Code, *body: Statement) -> Block:
     """`if test:`."""
-
-    test: Code
-    body: tuple[Statement, ...]
+    return Block(prefix("if ", CHOICE, test), body)
 
 
-@dataclass(frozen=True, slots=True)
-class For:
-    """`for target in over:`."""
-
-    target: Code
-    over: Code
-    body: tuple[Statement, ...]
-
-
-Statement = Assign | Comment | If | For
-
-
-def codes(body: Iterable[Statement]) -> Iterator[Code]:
-    """Every piece of code of the statements."""
-    for stmt in body:
-        match stmt:
-            case Assign():
-                for c in (*stmt.targets, stmt.value):
-                    yield from inside(c)
-            case If():
-                yield from inside(stmt.test)
-                yield from codes(stmt.body)
-            case For():
-                for c in (stmt.target, stmt.over):
-                    yield from inside(c)
-                yield from codes(stmt.body)
-
-
+# --- reading it ----------------------------------------------------------------------------------------------------
 def called(body: Iterable[Statement]) -> set[str]:
     """The plain names that are called."""
-    return {c.function.text for c in codes(body) if isinstance(c, Call) and isinstance(c.function, Atom)}
+    found = set()
+    for c in _codes(body):
+        match c.parts:
+            case (Code(parts=(str(function),)), "(", *_):
+                found.add(function)
+    return found
 
 
 def named(body: Iterable[Statement]) -> set[str]:
     """The plain names that occur."""
-    return {c.text for c in codes(body) if isinstance(c, Atom)}
+    return {c.parts[0] for c in _codes(body) if len(c.parts) == 1 and isinstance(c.parts[0], str)}
 
 
+def _codes(body: Iterable[Statement]) -> Iterator[Code]:
+    """Every piece of code of the statements."""
+    for stmt in body:
+        match stmt:
+            case Assign(targets, value):
+                for c in (*targets, value):
+                    yield from _inside(c)
+            case Block(head, inner):
+                yield from _inside(head)
+                yield from _codes(inner)
+
+
+def _inside(c: Code) -> Iterator[Code]:
+    """`c` and every piece of it."""
+    yield c
+    for part in c.parts:
+        if isinstance(part, Code):
+            yield from _inside(part)
+
+
+# --- printing it ---------------------------------------------------------------------------------------------------
 def written(body: Iterable[Statement], indent: int = 0) -> list[str]:
     """The lines; those of the outermost block begin at the margin, `indent` is how far they will be moved."""
     found: list[str] = []
@@ -259,11 +191,8 @@ def written(body: Iterable[Statement], indent: int = 0) -> list[str]:
         match stmt:
             case Comment(text):
                 found.append(f"# {text}")
-            case If(test, inner):
-                found += [f"if {flat(test)}:", *(f"    {line}" for line in written(inner, indent + 4))]
-            case For(target, over, inner):
-                head = f"for {flat(target)} in {flat(over)}:"
-                found += [head, *(f"    {line}" for line in written(inner, indent + 4))]
+            case Block(head, inner):
+                found += [f"{flat(head)}:", *(f"    {line}" for line in written(inner, indent + 4))]
             case Assign(targets, value, note, returns):
                 front = "return " if returns else f"{', '.join(map(flat, targets))} = " if targets else ""
                 lines = _laid(value, 0, WIDTH - indent, front)
@@ -274,124 +203,51 @@ def written(body: Iterable[Statement], indent: int = 0) -> list[str]:
     return found
 
 
-# --- printing it ---------------------------------------------------------------------------------------------------
-def level(c: Code) -> int:
-    """How tightly the code binds."""
-    match c:
-        case Atom(level=found) | Infix(level=found) | Prefix(level=found):
-            return found
-        case Choice():
-            return CHOICE
-    return ATOM
-
-
 def flat(c: Code) -> str:
     """The code in one line."""
-    match c:
-        case Atom(text):
-            return text
-        case Member(of, member):
-            return f"{_at_least(of, ATOM)}.{member}"
-        case Call(function, args):
-            return f"{flat(function)}({', '.join(map(flat, args))})"
-        case Keyword(key, value):
-            return f"*{_at_least(value, ATOM)}" if key == "*" else f"{key}={flat(value)}"
-        case Item(of, at):
-            return f"{_at_least(of, ATOM)}[{', '.join(map(flat, at))}]"
-        case Infix(sign):
-            left, right = _sides(c)
-            return f"{flat(left)} {sign} {flat(right)}"
-        case Prefix(sign, binds, of):
-            return f"{sign}{_at_least(of, binds)}"
-        case Choice(then, cond, other):
-            return f"{_at_least(then, OR)} if {_at_least(cond, OR)} else {_at_least(other, CHOICE)}"
-        case Listed(open, items, bare):
-            comma = "," * (open == "(" and len(items) == 1 and not bare)
-            return f"{open}{', '.join(map(flat, items))}{comma}{_CLOSE[open]}"
-        case Noted(of):
-            return flat(of)
-        case Mapped(pairs):
-            return f"{{{', '.join(f'{flat(k)}: {flat(v)}' for k, v in pairs)}}}"
-
-
-_CLOSE = {"(": ")", "[": "]", "": ""}
-
-
-def _at_least(c: Code, least: int) -> str:
-    return flat(_grouped(c, least))
-
-
-def _grouped(c: Code, least: int) -> Code:
-    """The code, in brackets if it binds looser than `least`."""
-    return c if level(c) >= least else Listed("(", (c,), bare=True)
-
-
-def _sides(c: Infix) -> tuple[Code, Code]:
-    """The operands, in brackets where they need them: all but powers and comparisons group to the left."""
-    if c.sign == "**":
-        return _grouped(c.left, NUMBER), _grouped(c.right, NEG)
-    return _grouped(c.left, c.level + (c.level == COMPARE)), _grouped(c.right, c.level + 1)
+    return "".join(part if isinstance(part, str) else flat(part) for part in c.parts)
 
 
 def _laid(c: Code, indent: int, width: int, before: str = "", after: str = "", bracketed: bool = False) -> list[str]:
     """The lines of `before` + `c` + `after`; in brackets an operator may begin a line."""
-    one = " " * indent + before + flat(c) + after
-    if len(one) <= width and not any(isinstance(a, Noted) for a in _parts(c)):
-        return [one]
     margin = " " * indent
-    match c:
-        case Infix(level=binds) if binds not in (COMPARE, POW):
-            inner, at = list[str](), indent if bracketed else indent + 4
-            for sign, piece in _chain(c, binds):
-                first, *more = _laid(piece, at, width - 4, sign, bracketed=True)
-                inner += [first, *(f"    {line}" if isinstance(piece, Infix) else line for line in more)]
-            if not bracketed:
-                return [f"{margin}{before}(", *inner, f"{margin}){after}"]
-            return [f"{margin}{before}{inner[0].lstrip()}", *inner[1:-1], inner[-1] + after]
-        case Call(Member(of, member), args) if len(flat(of)) > sum(len(flat(a)) for a in args):
-            rest = f".{member}({', '.join(map(flat, args))})"
-            return _laid(_grouped(of, ATOM), indent, width, before, rest + after, bracketed)
-        case Call(function, args) if args:
-            return _in_brackets(f"{before}{flat(function)}(", args, f"){after}", indent, width)
-        case Listed(open, items, bare) if items:
-            return _in_brackets(before + open, items, _CLOSE[open] + after, indent, width, open == "(" and not bare)
-        case Choice(then, cond, other):
-            at, inner = indent if bracketed else indent + 4, list[str]()
-            for word, piece in (("", _grouped(then, OR)), ("if ", _grouped(cond, OR)), ("else ", other)):
-                inner += _laid(piece, at, width, word, bracketed=True)
-            if not bracketed:
-                return [f"{margin}{before}(", *inner, f"{margin}){after}"]
-            return [f"{margin}{before}{inner[0].lstrip()}", *inner[1:-1], inner[-1] + after]
-        case Mapped(pairs) if pairs:
-            inner = [x for k, v in pairs for x in _laid(v, indent + 4, width, f"{flat(k)}: ", ",", bracketed=True)]
-            return [f"{margin}{before}{{", *inner, f"{margin}}}{after}"]
-        case Item(of, at):
-            rest = f"[{', '.join(map(flat, at))}]"
-            return _laid(_grouped(of, ATOM), indent, width, before, rest + after, bracketed)
-        case Prefix(sign, binds, of):
-            return _laid(_grouped(of, binds), indent, width, before + sign, after, bracketed)
-        case Keyword(key, value):
-            front = "*" if key == "*" else f"{key}="
-            return _laid(_grouped(value, ATOM) if key == "*" else value, indent, width, before + front, after)
-    return [one]
-
-
-def _in_brackets(
-    head: str, items: Sequence[Code], tail: str, indent: int, width: int, tuple_of_one: bool = False
-) -> list[str]:
-    comma = "," if len(items) > 1 or tuple_of_one else ""
-    inner: list[str] = []
+    one = margin + before + flat(c) + after
+    pieces = [part for part in c.parts if isinstance(part, Code)]
+    if not pieces or c.breaks == "nowhere" or (len(one) <= width and not any(p.notes for p in pieces)):
+        return [one]
+    if c.breaks == "operators":
+        inner = _before_operators(c, indent if bracketed else indent + 4, width)
+        if not bracketed:
+            return [f"{margin}{before}(", *inner, f"{margin}){after}"]
+        return [f"{margin}{before}{inner[0].lstrip()}", *inner[1:-1], inner[-1] + after]
+    called = c.parts[0] is pieces[0]
+    items = pieces[1:] if called else pieces
+    if c.breaks == "within" or not items or (called and _receives(pieces[0], items)):
+        at = c.parts.index(pieces[0])
+        front, rest = flat(Code(c.parts[:at])), flat(Code(c.parts[at + 1 :]))
+        return _laid(pieces[0], indent, width, before + front, rest + after, bracketed)
+    front, close = flat(Code(c.parts[: 1 + called])), str(c.parts[-1])
+    comma = "," * (len(items) > 1 or close in (",)", "}"))
+    inner = []
     for x in items:
-        if isinstance(x, Noted):
-            inner += [f"{' ' * (indent + 4)}# {c}" for c in x.above]
-            inner += _laid(x.of, indent + 4, width, "", f",  # {x.note}", bracketed=True)
+        inner += [f"{margin}    # {note}" for note in x.notes[:-1]]
+        inner += _laid(x, indent + 4, width, "", f",  # {x.notes[-1]}" if x.notes else comma, bracketed=True)
+    return [f"{margin}{before}{front}", *inner, f"{margin}{close.lstrip(',')}{after}"]
+
+
+def _before_operators(c: Code, indent: int, width: int) -> list[str]:
+    """The operands a line each, the operator before it."""
+    found, sign = list[str](), ""
+    for part in c.parts:
+        if isinstance(part, str):
+            sign = part.lstrip()
         else:
-            inner += _laid(x, indent + 4, width, "", comma, bracketed=True)
-    return [f"{' ' * indent}{head}", *inner, f"{' ' * indent}{tail}"]
+            first, *more = _laid(part, indent, width if c.level == CHOICE else width - 4, sign, bracketed=True)
+            found += [first, *(f"    {line}" if part.breaks == "operators" else line for line in more)]
+    return found
 
 
-def _chain(c: Code, binds: int) -> list[tuple[str, Code]]:
-    """The operands of operators that bind alike, each with what stands before it."""
-    if not isinstance(c, Infix) or c.level != binds:
-        return [("", _grouped(c, binds))]
-    return [*_chain(c.left, binds), (f"{c.sign} ", _grouped(c.right, binds + 1))]
+def _receives(function: Code, args: list[Code]) -> bool:
+    """Whether a call's function is a member of something longer than the arguments."""
+    of = function.parts[0]
+    return isinstance(of, Code) and len(flat(of)) > sum(len(flat(a)) for a in args)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial, reduce
+from math import prod
 from typing import ClassVar
 
-from cdrmix.ir.arrays import Array, Local
+from cdrmix.ir.arrays import Array, Local, union
 from cdrmix.ir.code import (
     ADD,
     AND,
@@ -24,16 +26,16 @@ from cdrmix.ir.code import (
     NOT,
     OR,
     POW,
-    Choice,
     Code,
-    Infix,
-    Prefix,
     call,
+    choice,
+    infix,
     item,
     listed,
     method,
     name,
     number,
+    prefix,
 )
 from cdrmix.ir.nodes import Index
 from cdrmix.ir.ops import OPS
@@ -46,7 +48,6 @@ INFIX = {
 }  # fmt: skip
 OF_NUMBERS = {f: f"math.{f}" for f in ("exp", "log", "sqrt", "sin", "cos", "tanh")} | {"abs": "abs"}
 """Functions of Python's own numbers."""
-REDUCTIONS = {"sum": "sum", "mean": "mean", "max_over": "max", "min_over": "min"}
 LEAVES = ("const", "index", "context", "read")
 
 
@@ -58,6 +59,7 @@ class Spelling:
     given: dict[Local, str] = field(default_factory=dict)
 
     functions: ClassVar[Mapping[str, str]] = {}
+    reductions: ClassVar[Mapping[str, str]] = {"sum": "sum", "mean": "mean", "max_over": "max", "min_over": "min"}
     leading: ClassVar[bool] = False
     """Whether every tensor has the leading axes, one long where it does not vary."""
     infinity: ClassVar[str] = "math.inf"
@@ -69,8 +71,10 @@ class Spelling:
 
     def of(self, x: Array) -> Code:
         """The code of an array."""
-        rule: Callable[[Array], Code] | None = getattr(self, f"{x.op}_", None)
-        return rule(x) if rule is not None else self.elementwise(x)
+        if x.type == "number" and x.args and x.op in OPS:
+            return self._of_numbers(x)
+        rule: Callable[[Array], Code] = getattr(self, f"{x.op}_", self.elementwise)
+        return rule(x)
 
     def enter_loop(self) -> Code:
         """Turn to one token at a time; how many there are."""
@@ -89,8 +93,7 @@ class Spelling:
     def rename_(self, x: Array) -> Code:
         return self.of(x.args[0])
 
-    def turn_(self, x: Array) -> Code:
-        return self.of(x.args[0])
+    turn_ = rename_
 
     def whole_(self, x: Array) -> Code:
         return call("int", self.of(x.args[0]))
@@ -98,8 +101,6 @@ class Spelling:
     # --- elementwise -----------------------------------------------------------------------------------------------
     def elementwise(self, x: Array) -> Code:
         """An operator, or a function of the table."""
-        if x.type == "number":
-            return self._of_numbers(x)
         args = [self.fit(a, x.dims) for a in x.args]
         if x.op in INFIX:
             return self.operator(x, args)
@@ -107,32 +108,30 @@ class Spelling:
 
     def operator(self, x: Array, args: Sequence[Code]) -> Code:
         """An operator between two operands."""
-        sign, binds = INFIX[x.op]
-        return Infix(sign, binds, args[0], args[1])
+        return infix(*INFIX[x.op], *args)
 
     def _of_numbers(self, x: Array) -> Code:
         args = [self.of(a) for a in x.args]
         match x.op:
             case "and" | "or":
-                return Infix(x.op, AND if x.op == "and" else OR, args[0], args[1])
-            case "not":
-                return Prefix("not ", NOT, args[0])
+                return infix(x.op, AND if x.op == "and" else OR, args[0], args[1])
+            case "neg" | "not":
+                return prefix("-", NEG, args[0]) if x.op == "neg" else prefix("not ", NOT, args[0])
             case "select":
-                return Choice(args[1], args[0], args[2])
+                return choice(args[1], args[0], args[2])
             case "max" | "min":
                 return call(x.op, *args)
-        return self.operator(x, args) if x.op in INFIX else call(OF_NUMBERS[x.op], *args)
+        return infix(*INFIX[x.op], *args) if x.op in INFIX else call(OF_NUMBERS[x.op], *args)
 
     def neg_(self, x: Array) -> Code:
-        return Prefix("-", NEG, self.fit(x.args[0], x.dims))
+        return prefix("-", NEG, self.fit(x.args[0], x.dims))
 
     # --- axes ------------------------------------------------------------------------------------------------------
     def fit(self, x: Array, dims: Sequence[Index]) -> Code:
         """The array brought to broadcast over `dims`: its axes in that order, length one where it lacks some."""
         if x.type == "number":
             return self.of(x)
-        wanted = tuple(d for d in dims if d in x.dims)
-        code = self.of(x) if x.dims == wanted else self.permuted(x, wanted)
+        code = self.in_order(x, tuple(d for d in dims if d in x.dims))
         pattern = [":" if d in x.dims else "None" for d in dims]
         if not x.lead and not self.leading:
             while pattern and pattern[0] == "None":
@@ -146,9 +145,44 @@ class Spelling:
     def permute_(self, x: Array) -> Code:
         return self.permuted(x.args[0], x.dims)
 
+    def in_order(self, x: Array, dims: tuple[Index, ...]) -> Code:
+        """The array with its axes in this order."""
+        return self.of(x) if x.dims == dims else self.permuted(x, dims)
+
     def permuted(self, x: Array, dims: tuple[Index, ...]) -> Code:
         """The array with its axes in another order."""
         raise NotImplementedError
+
+    def ordered(self, code: Code, old: Sequence[Index], new: Sequence[Index]) -> Code:
+        """A tensor [B, T, *old] with its axes in the order of `new`."""
+        return code if [*old] == [*new] else method(code, "permute", 0, 1, *(2 + old.index(d) for d in new))
+
+    def reshaped(self, code: Code, old: Sequence[int], new: Sequence[int]) -> Code:
+        """The last axes `old` seen as `new`, row-major."""
+        raise NotImplementedError
+
+    def view_(self, x: Array) -> Code:
+        return self.reshaped(self.of(x.args[0]), *x.arg)
+
+    def flattened(self, x: Array) -> tuple[Code, Code, list[Index], tuple[Index, ...]]:
+        """Of computed places: the array, the axes they stand at made its last one; the places there; the other axes of
+        the array, and those of the places.
+        """
+        of, *places = x.args
+        at, sizes = x.arg[:2]
+        rest = [d for p, d in enumerate(of.dims) if p not in at]
+        code = self.in_order(of, (*rest, *(of.dims[p] for p in at)))
+        found = union(places, x.dims)
+        terms = []
+        for k, place in enumerate(places):
+            stride, term = prod(sizes[p] for p in at[k + 1 :]), self.place(place, found)
+            terms.append(infix("*", MUL, term, number(stride)) if stride > 1 else term)
+        flat = reduce(partial(infix, "+", ADD), terms)
+        return method(code, "flatten", -len(at)) if len(at) > 1 else code, flat, rest, found
+
+    def place(self, x: Array, found: Sequence[Index]) -> Code:
+        """Places on an axis, as whole numbers over `found`."""
+        return self.fit(x, found)
 
     def at_(self, x: Array) -> Code:
         (of,), places = x.args, dict(x.arg)
@@ -170,9 +204,6 @@ class Spelling:
     def flip_(self, x: Array) -> Code:
         return method(self.of(x.args[0]), "flip", x.arg - len(x.dims))
 
-    def stored_(self, x: Array) -> Code:
-        raise NotImplementedError
-
     # --- along axes ------------------------------------------------------------------------------------------------
     def axes(self, x: Array, indices: Sequence[Index]) -> Code:
         """Where axes are, as an argument."""
@@ -180,7 +211,7 @@ class Spelling:
         return number(found[0]) if len(found) == 1 else listed(*found)
 
     def sum_(self, x: Array) -> Code:
-        return method(self.of(x.args[0]), REDUCTIONS[x.op], self.axes(x.args[0], x.arg))
+        return method(self.of(x.args[0]), self.reductions[x.op], self.axes(x.args[0], x.arg))
 
     mean_ = max_over_ = min_over_ = sum_
 

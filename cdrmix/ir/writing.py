@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 from cdrmix.diagnose import NOWHERE, Span
 from cdrmix.ir import array_statements as form
 from cdrmix.ir.array_statements import Function
-from cdrmix.ir.arrays import Array
-from cdrmix.ir.code import Assign, Code, Comment, For, Listed, Statement, call, item, method, name
+from cdrmix.ir.arrays import Array, Local
+from cdrmix.ir.code import Assign, Block, Code, Comment, Statement, call, item, listed, method, name
 from cdrmix.ir.nodes import Index
 from cdrmix.ir.python import comment, equation
 
@@ -63,6 +63,12 @@ class Writer:
         note = axes_of(dims) if self.axes and dims is not None else ""
         self.lines.append(Assign(tuple(targets) if isinstance(targets, list) else (targets,), value, note))
 
+    def define(self, what: Local | str, value: Code, dims: Sequence[Index] | None = None) -> Code:
+        """`what = value`, of a local or of a new name near a text; its name."""
+        found: Code = self.spell.fresh(what) if isinstance(what, Local) else name(self.spell.names.fresh(what))
+        self.assign(found, value, dims)
+        return found
+
     def do(self, code: Code) -> None:
         """A call for what it does."""
         self.lines.append(Assign((), code))
@@ -75,10 +81,27 @@ class Writer:
         found = equation(span, self.sources)
         return [found] if found else []
 
-    def ordered(self, code: Code, found: Sequence[Index], dims: Sequence[Index]) -> Code:
-        """A tensor [B, T, *found] with its axes in the order of `dims`."""
-        order = [[*found].index(i) for i in dims]
-        return code if order == sorted(order) else method(code, "permute", 0, 1, *(p + 2 for p in order))
+    def list_of(self, found: Iterable[Array]) -> Code:
+        """A list of arrays."""
+        return listed(*map(self.of, found), open="[")
+
+    def beside(self, x: form.Beside, layout: form.Matrix) -> Code:
+        """The operand at its state's place on the key axis of coupled states, zero at the others'."""
+        code, width = self.of(x.x), layout.key.axis.size
+        return code if x.count == 1 else self.padded(code, x.place * width, (x.count - 1 - x.place) * width)
+
+    def side(self, side: form.Side, code: Code) -> Code:
+        """Entries as [B, T, groups, features]; a key a head unless heads share them."""
+        code = self.spell.reshaped(code, side.declared, side.view)
+        if [*side.order] != sorted(side.order):
+            code = method(code, "permute", 0, 1, *(p + 2 for p in side.order))
+        code = self.spell.reshaped(code, [side.view[p] for p in side.order], side.flat)
+        return code if side.table is None else self.heads(code, listed(*side.table, open="["))
+
+    def answered(self, stmt: form.Answer | form.Attention, code: Code, old: Sequence[int], new: Sequence[int]) -> None:
+        """A tensor [B, T, *old], seen as `new`, is what a statement defines, with its axes in order."""
+        code = self.spell.reshaped(code, old, new)
+        self.define(stmt.name, self.spell.ordered(code, stmt.found, stmt.dims), stmt.dims)
 
     # --- what every library writes alike ---------------------------------------------------------------------------
     def say(self, stmt: form.Say) -> None:
@@ -87,7 +110,7 @@ class Writer:
     def let(self, stmt: form.Let) -> None:
         value = self.of(stmt.value)
         known = stmt.value.op in ("view", "turn", "places", "spread")  # what is named only because it is used twice
-        self.assign(self.spell.fresh(stmt.name), value, None if known else stmt.value.dims)
+        self.define(stmt.name, value, None if known else stmt.value.dims)
 
     def top(self, stmt: form.TopK) -> None:
         source = self.of(stmt.source)
@@ -101,7 +124,7 @@ class Writer:
         for state, code in zip(stmt.states, now, strict=True):
             self.assign(code, self.before(state))
         for code in seen:
-            self.assign(code, Listed("[", ()))
+            self.assign(code, listed(open="["))
         t = self.spell.fresh(stmt.token)
         tokens = self.spell.enter_loop()
         body = [*self.restarts(stmt, t, now), *self.inner(stmt.body)]
@@ -109,11 +132,11 @@ class Writer:
             body.append(Assign((), method(every, "append", self.of(after))))
         body += [Assign((code,), item(every, -1)) for code, every in zip(now, seen, strict=True)]
         self.spell.leave_loop()
-        self.lines.append(For(t, call("range", tokens), tuple(body)))
+        self.lines.append(Block(Code(("for ", t, " in ", call("range", tokens))), tuple(body)))
         for local, every, dims in zip(stmt.all, seen, stmt.dims, strict=True):
-            self.assign(self.spell.fresh(local), self.stacked(every), dims)
+            self.define(local, self.stacked(every), dims)
 
-    # --- what a library says of a loop -----------------------------------------------------------------------------
+    # --- what a library says of a loop, and of what is shared ------------------------------------------------------
     def before(self, state: str) -> Code:
         """A state before the loop's first token."""
         raise NotImplementedError
@@ -124,6 +147,14 @@ class Writer:
 
     def stacked(self, every: Code) -> Code:
         """The sequence of what a loop has seen."""
+        raise NotImplementedError
+
+    def padded(self, code: Code, before: int, behind: int) -> Code:
+        """Zeros on both sides along the last axis."""
+        raise NotImplementedError
+
+    def heads(self, code: Code, table: Code) -> Code:
+        """Entries by head, from those by group: the group of each."""
         raise NotImplementedError
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cdrmix.ir import python as escape
 from cdrmix.ir.array_statements import CellArrays
-from cdrmix.ir.code import Assign, Atom, Statement, call, flat, item, name, named, written
+from cdrmix.ir.code import Assign, Statement, call, flat, item, name, named, written
 
 from .spelling import Tinygrad, quoted
 from .statements import Function
@@ -44,7 +44,7 @@ def emit_cell(
     body.append(Assign((), spell.of(function.result), returns=True))
     if {"b", "t"} & named(body):
         first = flat(inputs[0]) if inputs else "here.pos"
-        body.insert(0, Assign((name("b"), name("t")), item(Atom(f"{first}.shape"), ":2")))
+        body.insert(0, Assign((name("b"), name("t")), item(name(f"{first}.shape"), ":2")))
     arguments = ", ".join(["here: Frame", *(f"{flat(n)}: Tensor" for n in inputs)])
     doc = tuple(escape.doc(f"op {cell.op} ({cell.span})\n\n{cell.doc}".strip()))
     return Written(f"def {functions[cell.name]}({arguments}) -> Tensor:", doc, tuple(body))

@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from cdrmix.ir import python as escape
 from cdrmix.ir.array_statements import Traits
-from cdrmix.ir.code import Assign, Atom, Code, Mapped, call, called, written
+from cdrmix.ir.code import Assign, Code, call, called, mapped, name, written
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model
 
@@ -27,7 +27,7 @@ TRAITS = Traits(frozenset({"sequence"}), fuses=True, by_weight=True, moments=Tru
 FOLDER = "cdrmix_tinygrad"
 IMPORTED = frozenset(
     {
-        *FUNCTIONS.values(), "attend", "beside", "chunk_scan", "constant", "coupled_scan", "delay", "floor_divide",
+        *FUNCTIONS, "attend", "beside", "chunk_scan", "constant", "coupled_scan", "delay", "floor_divide",
         "heads", "joined", "last", "linear_scan", "max_plus_scan", "mean", "mean_square", "mix", "moments", "places",
         "remainder", "remember", "shift", "take", "there", "tokens", "top", "view", "windows", "whole_power",
         "within_a_turn",
@@ -118,11 +118,11 @@ def _shapes(found: dict[str, tuple[int, ...]]) -> str:
 
 
 def _texts(found: dict[str, str]) -> Code:
-    return Mapped(tuple((Atom(escape.text(a)), Atom(escape.text(b))) for a, b in found.items()))
+    return mapped({escape.text(a): name(escape.text(b)) for a, b in found.items()})
 
 
 def _call(c: CallText) -> Code:
-    last = {"last_only": Atom("True")} if c.last_only else {}
+    last = {"last_only": name("True")} if c.last_only else {}
     return call("Call", escape.text(c.unit), escape.text(c.path), _texts(c.weights), _texts(c.states), **last)
 
 

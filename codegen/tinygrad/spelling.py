@@ -11,37 +11,25 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-from cdrmix.ir.arrays import Array, union
-from cdrmix.ir.code import ADD, MUL, Atom, Code, call, infix, item, listed, method, name, number
+from cdrmix.ir.arrays import Array
+from cdrmix.ir.code import MUL, Code, call, infix, item, listed, method, name, number
 from cdrmix.ir.nodes import Index
 from cdrmix.ir.python import text
 from cdrmix.ir.spelling import Spelling, rules_of
 
-FUNCTIONS = {
-    f: f
-    for f in (
-        "exp", "sigmoid", "silu", "tanh", "softplus", "logaddexp", "sin", "cos", "softmax", "logsumexp",
-        "log1p", "expm1", "erf", "round", "atan2",
-    )
-}  # fmt: skip
+FUNCTIONS = (
+    "exp", "sigmoid", "silu", "tanh", "softplus", "logaddexp", "sin", "cos", "softmax", "logsumexp", "log1p", "expm1",
+    "erf", "round", "atan2",
+)  # fmt: skip
 """Functions of the runtime, exact to f32."""
 
-METHODS = {
-    "log": "log",
-    "sqrt": "sqrt",
-    "abs": "abs",
-    "sign": "sign",
-    "relu": "relu",
-    "floor": "floor",
-    "max": "maximum",
-    "min": "minimum",
-}
+METHODS = {m: m for m in ("log", "sqrt", "abs", "sign", "relu", "floor")} | {"max": "maximum", "min": "minimum"}
 TYPES = {"float": "float", "exact": "double", "int": "int"}
 
 
 def quoted(of: str) -> Code:
     """A text."""
-    return Atom(text(of))
+    return name(text(of))
 
 
 def slot(state: str) -> Code:
@@ -60,7 +48,7 @@ class Tinygrad(Spelling):
 
     sizes: tuple[str, str] = ("b", "t")
 
-    functions: ClassVar[dict[str, str]] = FUNCTIONS | METHODS
+    functions: ClassVar[dict[str, str]] = {f: f for f in FUNCTIONS} | METHODS
     leading: ClassVar[bool] = True
 
     def enter_loop(self) -> Code:
@@ -73,7 +61,7 @@ class Tinygrad(Spelling):
     # --- leaves ----------------------------------------------------------------------------------------------------
     def number_(self, x: Array) -> Code:
         value = int(x.arg) if isinstance(x.arg, bool) else x.arg
-        return Atom(f'float("{value}")') if abs(value) == float("inf") or value != value else number(value)
+        return name(f'float("{value}")') if abs(value) == float("inf") or value != value else number(value)
 
     def constant(self, x: Array, axes: int = 0) -> Code:
         """A number as a tensor, one long along every axis."""
@@ -127,7 +115,7 @@ class Tinygrad(Spelling):
 
     # --- elementwise -----------------------------------------------------------------------------------------------
     def elementwise(self, x: Array) -> Code:
-        if x.op in METHODS and x.type != "number":
+        if x.op in METHODS:
             first, *rest = sorted(x.args, key=lambda a: a.type == "number") if len(x.args) > 1 else x.args
             return method(self.fit(first, x.dims), METHODS[x.op], *(self.fit(a, x.dims) for a in rest))
         return Spelling.elementwise(self, x)
@@ -136,7 +124,7 @@ class Tinygrad(Spelling):
         match x.op:
             case "pow" if x.type == "int":
                 return call("whole_power", *args)
-            case "floordiv" | "mod" if x.type not in ("int", "number"):
+            case "floordiv" | "mod" if x.type != "int":
                 return call("floor_divide" if x.op == "floordiv" else "remainder", *args)
             case "eq" | "ne" | "lt" | "le" | "gt" | "ge" if x.args[0].type == "number":
                 first = x.args[0]  # Python would compare it the other way round
@@ -159,54 +147,32 @@ class Tinygrad(Spelling):
 
     def masked_(self, x: Array) -> Code:
         there, given = x.args
-        fill = Atom(f'float("{x.arg}")')
+        fill = name(f'float("{x.arg}")')
         return method(self.fit(there, x.dims), "where", self.fit(given, x.dims), fill)
 
     def count_(self, x: Array) -> Code:
         return method(method(self.of(x.args[0]), "float"), "sum", -1)
 
     # --- axes ------------------------------------------------------------------------------------------------------
-    def view_(self, x: Array) -> Code:
-        return viewed(self.of(x.args[0]), *x.arg)
+    def reshaped(self, code: Code, old: Sequence[int], new: Sequence[int]) -> Code:
+        return viewed(code, old, new)
 
     def permuted(self, x: Array, dims: tuple[Index, ...]) -> Code:
         return self.ordered(self.of(x), x.dims, dims)
 
-    def ordered(self, code: Code, old: Sequence[Index], new: Sequence[Index]) -> Code:
-        """A tensor [B, T, *old] with its axes in another order."""
-        return code if [*old] == [*new] else method(code, "permute", 0, 1, *(2 + [*old].index(d) for d in new))
-
     def rows_(self, x: Array) -> Code:
         of, *places = x.args
-        if x.arg[2]:
-            return call("here.row", quoted(of.arg.name), self.of(places[0]))
-        return self._taken(x)
+        return call("here.row", quoted(of.arg.name), self.of(places[0])) if x.arg[2] else self.index_(x)
 
     def index_(self, x: Array) -> Code:
-        return self._taken(x)
+        code, flat, rest, found = self.flattened(x)
+        return self.ordered(call("take", code, flat), [*rest, *found], x.dims)
 
     pick_ = index_
 
-    def _taken(self, x: Array) -> Code:
-        """The axes that places stand at made the last one, and read there at flat places: [*rest, *places]."""
-        of, *places = x.args
-        at, sizes = x.arg[:2]
-        rest = [d for p, d in enumerate(of.dims) if p not in at]
-        order = [*rest, *(of.dims[p] for p in at)]
-        extents = [sizes[p] for p in at]
-        code = self.permuted(of, tuple(order)) if order != [*of.dims] else self.of(of)
-        code = method(code, "flatten", -len(at)) if len(at) > 1 else code
-        found = union(places, x.dims)
-        flat: Code | None = None
-        for k, p in enumerate(places):
-            term = call("constant", self.of(p)) if p.type == "number" else self._place(p, found)
-            stride = prod(extents[k + 1 :])
-            term = infix("*", MUL, term, Atom(str(stride))) if stride > 1 else term
-            flat = term if flat is None else infix("+", ADD, flat, term)
-        assert flat is not None
-        return self.ordered(call("take", code, flat), [*rest, *found], x.dims)
-
-    def _place(self, x: Array, found: Sequence[Index]) -> Code:
+    def place(self, x: Array, found: Sequence[Index]) -> Code:
+        if x.type == "number":
+            return call("constant", self.of(x))
         code = self.fit(x, found)
         return method(code, "int") if x.type == "bool" else code
 

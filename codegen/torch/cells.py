@@ -13,7 +13,7 @@ from cdrmix.ir import python as escape
 from cdrmix.ir.array_statements import CellArrays, Function
 from cdrmix.ir.array_statements import arrays as arrays_of
 from cdrmix.ir.arrays import Array, nodes
-from cdrmix.ir.code import Assign, Code, Listed, Mapped, Statement, called, flat, listed, method, name, named, written
+from cdrmix.ir.code import Assign, Code, Statement, called, flat, listed, mapped, method, name, named, written
 from cdrmix.ir.nodes import Cell, DType, Index
 from cdrmix.ir.types import NARROW
 
@@ -128,7 +128,7 @@ def _call(head: str, function: Function, sources: Mapping[str, str], mixed: bool
 
 
 def _returned(*values: Code) -> Statement:
-    return Assign((), values[0] if len(values) == 1 else Listed("", values), returns=True)
+    return Assign((), values[0] if len(values) == 1 else listed(*values, open=""), returns=True)
 
 
 def _init(function: Function, sources: Mapping[str, str]) -> Written:
@@ -145,15 +145,15 @@ def _start(function: Function, sources: Mapping[str, str], mixed: bool) -> Writt
     spell = Torch(names, data="like", first="like", shape="batch, *self.banks", mixed=mixed)
     body = Method(function, spell, sources).body()
     cell, banks = function.cell, ("batch", "*self.banks")
-    found: list[tuple[Code, Code]] = []
+    found: dict[str, Code] = {}
     for (path, value), s in zip(function.values, cell.states, strict=True):
-        found.append((key(path), _first(spell, value, s.indices, s.dtype)))
+        found[flat(key(path))] = _first(spell, value, s.indices, s.dtype)
     for h in cell.histories:
         shape: list[str | int] = [*banks, h.window.size - 1, *(a.size for a in h.axes)]
-        found.append((key(h.name), method(name("like"), "new_zeros", *shape, **_narrow(h.dtype))))
+        found[flat(key(h.name))] = method(name("like"), "new_zeros", *shape, **_narrow(h.dtype))
         count = method(name("like"), "new_zeros", listed(*banks), dtype=name("torch.int64"))
-        found.append((key(f"{h.name}.count"), count))
-    return Written("def start(self, batch: int, like: Tensor) -> State:", (*body, _returned(Mapped(tuple(found)))))
+        found[flat(key(f"{h.name}.count"))] = count
+    return Written("def start(self, batch: int, like: Tensor) -> State:", (*body, _returned(mapped(found))))
 
 
 def _first(spell: Torch, x: Array, indices: Sequence[Index], dtype: DType) -> Code:
@@ -187,6 +187,6 @@ def _total(kind: str, function: Function, sources: Mapping[str, str]) -> Written
             move = "fill_" if x.type == "number" else "copy_"
             moves.append(Assign((), method(spell.parameter(path), move, spell.of(x))))
         return Written("def after_step(self, sums: Sums) -> None:", (*body, *moves))
-    pairs = tuple((key(path), spell.of(x)) for path, x in function.values)
+    pairs = {flat(key(path)): spell.of(x) for path, x in function.values}
     made = {"aux": "aux", "metric": "metrics"}[kind]
-    return Written(f"def {made}(self, sums: Sums) -> dict[str, Tensor]:", (*body, _returned(Mapped(pairs))))
+    return Written(f"def {made}(self, sums: Sums) -> dict[str, Tensor]:", (*body, _returned(mapped(pairs))))

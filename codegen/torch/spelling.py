@@ -6,28 +6,11 @@ Input: an `Array` of a method being written.  Output: code over the tensors of a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from cdrmix.ir.arrays import Array, union
-from cdrmix.ir.code import (
-    ADD,
-    MUL,
-    NEG,
-    Atom,
-    Code,
-    Member,
-    Prefix,
-    call,
-    flat,
-    infix,
-    item,
-    listed,
-    method,
-    name,
-    number,
-)
+from cdrmix.ir.code import ADD, NEG, Code, call, flat, infix, item, listed, member, method, name, number, prefix
 from cdrmix.ir.nodes import Index
 from cdrmix.ir.python import text
 from cdrmix.ir.spelling import Spelling, rules_of
@@ -35,30 +18,17 @@ from cdrmix.ir.types import NARROW
 
 from .names import attribute
 
+OWN = (
+    "exp", "log", "sqrt", "abs", "sign", "sin", "cos", "tanh", "sigmoid", "relu", "logaddexp", "log1p", "expm1", "erf",
+    "floor", "round", "atan2", "einsum", "softmax", "logsumexp",
+)  # fmt: skip
+"""Functions that torch calls as we do."""
+
 FUNCTIONS = {
-    "exp": "torch.exp",
-    "log": "torch.log",
-    "sqrt": "torch.sqrt",
-    "abs": "torch.abs",
-    "sign": "torch.sign",
-    "sin": "torch.sin",
-    "cos": "torch.cos",
-    "tanh": "torch.tanh",
-    "sigmoid": "torch.sigmoid",
+    **{f: f"torch.{f}" for f in OWN},
     "silu": "F.silu",
-    "relu": "torch.relu",
     "softplus": "F.softplus",
-    "logaddexp": "torch.logaddexp",
-    "log1p": "torch.log1p",
-    "expm1": "torch.expm1",
-    "erf": "torch.erf",
-    "floor": "torch.floor",
-    "round": "torch.round",
-    "atan2": "torch.atan2",
     "select": "torch.where",
-    "einsum": "torch.einsum",
-    "softmax": "torch.softmax",
-    "logsumexp": "torch.logsumexp",
     "max": "torch.maximum",
     "min": "torch.minimum",
 }
@@ -66,7 +36,7 @@ FUNCTIONS = {
 
 def key(path: str) -> Code:
     """The path of a slot, below the cell."""
-    return infix("+", ADD, Atom("self.at"), Atom(text(path)))
+    return infix("+", ADD, name("self.at"), name(text(path)))
 
 
 def dtype_of(dtype: str) -> Code:
@@ -96,6 +66,7 @@ class Torch(Spelling):
     mixed: bool = False
 
     functions: ClassVar[dict[str, str]] = FUNCTIONS
+    reductions: ClassVar[dict[str, str]] = {"sum": "sum", "mean": "mean", "max_over": "amax", "min_over": "amin"}
 
     def enter_loop(self) -> Code:
         self._around, self.shape = self.shape, f"{self.first}.shape[:1]"
@@ -112,7 +83,7 @@ class Torch(Spelling):
     def stored_(self, x: Array) -> Code:
         code = self.parameter(x.arg.name)
         code = item(code, "rows.expert") if self.rows else code
-        return code if x.arg.sizes is None else reshaped(code, x.arg.shape, x.arg.sizes)
+        return code if x.arg.sizes is None else self.reshaped(code, x.arg.shape, x.arg.sizes)
 
     def old_(self, x: Array) -> Code:
         return old(x.arg)
@@ -178,11 +149,7 @@ class Torch(Spelling):
 
     # --- elementwise -----------------------------------------------------------------------------------------------
     def max_(self, x: Array) -> Code:
-        a, b = x.args
-        if x.type == "number":
-            return self.elementwise(x)
-        if a.type == "number":
-            a, b = b, a
+        a, b = sorted(x.args, key=lambda a: a.type == "number")
         if b.type == "number":
             bound = {"max": "min", "min": "max"}[x.op]
             return method(self.fit(a, x.dims), "clamp", **{bound: self.of(b)})
@@ -194,28 +161,41 @@ class Torch(Spelling):
         if x.type != "float":
             return self.elementwise(x)
         args = [self.fit(a, x.dims) for a in x.args]  # torch has no gradient of `//`, not even zero
-        return call("torch.div", *args, rounding_mode=Atom('"floor"'))
+        return call("torch.div", *args, rounding_mode=name(text("floor")))
 
     def not_(self, x: Array) -> Code:
-        if x.type == "number":
-            return self.elementwise(x)
-        return Prefix("~", NEG, self.fit(x.args[0], x.dims))
+        return prefix("~", NEG, self.fit(x.args[0], x.dims))
 
     def masked_(self, x: Array) -> Code:
         there, given = x.args
         if not given.lead:
             return Spelling.masked_(self, x)
-        return method(self.of(given), "masked_fill", Prefix("~", NEG, self.fit(there, x.dims)), number(x.arg))
+        return method(self.of(given), "masked_fill", prefix("~", NEG, self.fit(there, x.dims)), number(x.arg))
 
     # --- axes ------------------------------------------------------------------------------------------------------
-    def view_(self, x: Array) -> Code:
-        return reshaped(self.of(x.args[0]), *x.arg)
+    def reshaped(self, code: Code, old: Sequence[int], new: Sequence[int]) -> Code:
+        old, new, after = list(old), list(new), 0
+        while old and new and old[-1] == new[-1]:
+            old.pop()
+            new.pop()
+            after += 1
+        while old and new and old[0] == new[0]:
+            old.pop(0)
+            new.pop(0)
+        if not old and new:
+            return item(code, "...", *["None"] * len(new), *[":"] * after)
+        if old and not new:
+            return method(code, "squeeze", listed(*(-p - after for p in range(len(old), 0, -1))))
+        if len(old) > 1:
+            ends = [-len(old) - after, -1 - after] if after else [-len(old)]
+            code = method(code, "flatten", *ends)
+        return method(code, "unflatten", -1 - after, listed(*new)) if len(new) > 1 else code
 
     def permuted(self, x: Array, dims: tuple[Index, ...]) -> Code:
         n, code = len(dims), self.of(x)
         moved = [x.dims.index(d) for d in dims]
         if n == 2:
-            return Member(code, "mT")
+            return member(code, "mT")
         if x.lead:
             return method(code, "movedim", listed(*(p - n for p in moved)), listed(*(p - n for p in range(n))))
         return method(code, "permute", *moved)
@@ -226,47 +206,29 @@ class Torch(Spelling):
         ends = {i: f":{flat(self.of(m))}.shape[-1]" for i, m in zip(x.arg, masks, strict=True)}
         return item(self.of(given), "...", *(ends.get(i, ":") for i in x.dims[first:]))
 
-    def _places(self, x: Array, found: Sequence[Index]) -> Code:
-        """Places on an axis, as whole numbers over `found`."""
-        code = self.fit(x, found)
-        return code if x.type == "int" else method(code, "long")
+    def _places(self, x: Array, order: Sequence[Index]) -> list[Code]:
+        """Places on axes, as whole numbers over all the axes that any of them has."""
+        places = x.args[1:]
+        found = union(places, order)
+        codes = [self.fit(p, found) for p in places]
+        return [c if p.type == "int" else method(c, "long") for c, p in zip(codes, places, strict=True)]
 
     def index_(self, x: Array) -> Code:
-        of, *places = x.args
-        first, at = min(x.arg[0]), [*x.arg[0]]
-        order = [*range(first), *at, *(p for p in range(first, len(of.dims)) if p not in at)]
-        given = self.permuted(of, tuple(of.dims[p] for p in order)) if order != sorted(order) else self.of(of)
-        found = union(places, x.dims)
-        rest = len(of.dims) - first - len(at)
-        return item(given, "...", *(self._places(p, found) for p in places), *[":"] * rest)
+        of, at = x.args[0], x.arg[0]
+        first, moved = min(at), tuple(of.dims[p] for p in at)
+        behind = [d for d in of.dims[first:] if d not in moved]
+        given = self.in_order(of, (*of.dims[:first], *moved, *behind))
+        return item(given, "...", *self._places(x, x.dims), *[":"] * len(behind))
 
     def rows_(self, x: Array) -> Code:
-        of, *places = x.args
-        at = x.arg[0]
-        rest = [p for p in range(len(of.dims)) if p not in at]
-        order = [*at, *rest]
-        table = self.permuted(of, tuple(of.dims[p] for p in order)) if order != sorted(order) else self.of(of)
-        found = union(places, x.dims)
-        codes = [self._places(p, found) for p in places]
-        if len(codes) == 1 and len(rest) == 1:
-            return call("F.embedding", codes[0], table)
-        return item(table, *codes)
+        of, at = x.args[0], x.arg[0]
+        rest = [d for p, d in enumerate(of.dims) if p not in at]
+        table = self.in_order(of, (*(of.dims[p] for p in at), *rest))
+        codes = self._places(x, x.dims)
+        return call("F.embedding", *codes, table) if len(codes) == len(rest) == 1 else item(table, *codes)
 
     def pick_(self, x: Array) -> Code:
-        of, *places = x.args
-        at, sizes = x.arg
-        rest = [p for p in range(len(of.dims)) if p not in at]
-        order = [*rest, *at]
-        code = self.permuted(of, tuple(of.dims[p] for p in order)) if order != sorted(order) else self.of(of)
-        found = union(places, x.dims)
-        extents = [sizes[p] for p in at]
-        flat: Code | None = None
-        for k, p in enumerate(places):
-            stride, term = prod(extents[k + 1 :]), self.fit(p, found)
-            term = infix("*", MUL, term, Atom(str(stride))) if stride > 1 else term
-            flat = term if flat is None else infix("+", ADD, flat, term)
-        assert flat is not None
-        code = method(code, "flatten", -len(at)) if len(at) > 1 else code
+        code, flat, rest, found = self.flattened(x)
         if len(found) != 1:
             flat = method(flat, "flatten", -len(found)) if found else method(flat, "unsqueeze", -1)
         if rest:
@@ -280,11 +242,8 @@ class Torch(Spelling):
     def sum_(self, x: Array) -> Code:
         (given,) = x.args
         if x.op == "sum" and given.op == "cast" and given.args[0].type == "bool" and x.type == "int":
-            given = given.args[0]  # torch counts truth values by itself
-        function = {"sum": "sum", "mean": "mean", "max_over": "amax", "min_over": "amin"}[x.op]
-        return method(self.of(given), function, self.axes(given, x.arg))
-
-    mean_ = max_over_ = min_over_ = sum_
+            x = replace(x, args=given.args)  # torch counts truth values by itself
+        return Spelling.sum_(self, x)
 
     def norm_(self, x: Array) -> Code:
         (given,) = x.args
@@ -296,36 +255,16 @@ class Torch(Spelling):
             return Spelling.contract_(self, x)
         matrix, given = self._matrix(x.args[0]), self.of(x.args[1])
         if self.rows:
-            matrix = Member(matrix, "mT") if how.transposed else matrix
+            matrix = member(matrix, "mT") if how.transposed else matrix
             code = call("grouped_linear", given, matrix, "rows")
         else:
-            code = call("F.linear", given, Member(matrix, "T") if how.transposed else matrix)
+            code = call("F.linear", given, member(matrix, "T") if how.transposed else matrix)
         sizes = [i.axis.size for i in how.outs]
         return method(code, "unflatten", -1, listed(*sizes)) if len(sizes) > 1 else code
 
     def _matrix(self, x: Array) -> Code:
         """A parameter as it is stored, or a copy of it."""
         return self._cast(x, self._matrix(x.args[0])) if x.op == "cast" else self.parameter(x.arg.name)
-
-
-def reshaped(code: Code, old: Sequence[int], new: Sequence[int]) -> Code:
-    """The last axes `old` of `code` seen as `new`, row-major."""
-    old, new, after = list(old), list(new), 0
-    while old and new and old[-1] == new[-1]:
-        old.pop()
-        new.pop()
-        after += 1
-    while old and new and old[0] == new[0]:
-        old.pop(0)
-        new.pop(0)
-    if not old and new:
-        return item(code, "...", *["None"] * len(new), *[":"] * after)
-    if old and not new:
-        return method(code, "squeeze", listed(*(-p - after for p in range(len(old), 0, -1))))
-    if len(old) > 1:
-        ends = [-len(old) - after, -1 - after] if after else [-len(old)]
-        code = method(code, "flatten", *ends)
-    return method(code, "unflatten", -1 - after, listed(*new)) if len(new) > 1 else code
 
 
 OPS = rules_of(Torch)

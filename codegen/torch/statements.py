@@ -5,43 +5,42 @@ Input: a `Function` of `ir/arrays.py` and the spec's texts.  Output: the stateme
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
 from cdrmix.ir import array_statements as form
 from cdrmix.ir.arrays import Array
 from cdrmix.ir.code import (
+    ATOM,
     COMPARE,
     Assign,
-    Atom,
-    Choice,
     Code,
-    If,
-    Infix,
-    Keyword,
-    Listed,
-    Member,
     Statement,
     call,
+    choice,
+    infix,
     item,
     listed,
+    member,
     method,
     name,
     number,
+    prefix,
+    when,
 )
 from cdrmix.ir.python import text
 from cdrmix.ir.writing import Writer
 
 from .names import attribute
-from .spelling import Torch, key, old, reshaped
+from .spelling import Torch, key, old
 
 RESET = name("stream.reset")
 
 
 def there(what: Code) -> Code:
     """`what is not None`."""
-    return Infix("is not", COMPARE, what, name("None"))
+    return infix("is not", COMPARE, what, name("None"))
 
 
 def new(state: str) -> Code:
@@ -63,8 +62,12 @@ class Method(Writer):
         """Zeros over the leading axes and these."""
         return self.spell.new("zeros", f"*{self.spell.shape}", *sizes)
 
+    def measured(self, *body: Statement) -> None:
+        """What is done only where the caller measures."""
+        self.lines.append(when(there(name("stream.sums")), *body))
+
     def measure(self, stmt: form.Measure) -> None:
-        self.lines.append(If(there(name("stream.sums")), self.inner(stmt.body)))
+        self.measured(*self.inner(stmt.body))
 
     def sum(self, stmt: form.Sum) -> None:
         value = self.of(stmt.value)
@@ -75,11 +78,10 @@ class Method(Writer):
         target = self.spell.parameter(stmt.name)
         if stmt.value is None:
             rank = [len(stmt.dims)] if stmt.rule == "orthogonal" else []
-            code = call(stmt.rule, target, *map(self.of, stmt.args), *rank, "generator")
+            self.do(call(stmt.rule, target, *map(self.of, stmt.args), *rank, "generator"))
         else:
             move = "fill_" if stmt.value.type == "number" else "copy_"
-            code = method(target, move, self.spell.fit(stmt.value, stmt.dims))
-        self.do(code)
+            self.do(method(target, move, self.spell.fit(stmt.value, stmt.dims)))
 
     def keep(self, stmt: form.Keep) -> None:
         after = self.of(stmt.after)
@@ -91,38 +93,27 @@ class Method(Writer):
         self.assign([self.spell.fresh(stmt.before), new(stmt.state)], scan)
 
     def shift(self, stmt: form.Shift) -> None:
-        value = call("shift", self.of(stmt.after), old(stmt.state), *self._restart(stmt.begin))
-        self.assign(self.spell.fresh(stmt.before), value)
+        self.define(stmt.before, call("shift", self.of(stmt.after), old(stmt.state), *self._restart(stmt.begin)))
 
     def scan(self, stmt: form.Scan) -> None:
         given = [self.of(stmt.decay), self.of(stmt.addend), old(stmt.state)]
-        restart = self._restart(stmt.begin)
-        if stmt.combine is None:
-            scan = call("linear_scan", *given, *restart)
-        else:
-            scan = call("maxplus_scan", *given, Atom(text(stmt.combine)), *restart)
-        after = self.spell.fresh(stmt.after)
-        self.assign(after, scan)
-        self.assign(new(stmt.state), item(after, ":", -1))
+        combine = [] if stmt.combine is None else [name(text(stmt.combine))]
+        scan = call("maxplus_scan" if combine else "linear_scan", *given, *combine, *self._restart(stmt.begin))
+        self.assign(new(stmt.state), item(self.define(stmt.after, scan), ":", -1))
 
     def mix(self, stmt: form.Mix) -> None:
-        zero = name(self.spell.names.fresh("zero"))
-        self.assign(zero, self.zeros(*(i.axis.size for i in stmt.indices)))
+        sizes = [i.axis.size for i in stmt.indices]
+        zero = self.define("zero", self.zeros(*sizes))
         rows = [stacked([zero if d is None else self.of(d) for d in row], 2) for row in stmt.decay]
-        decay = name(self.spell.names.fresh("decay"))
-        self.assign(decay, stacked(rows, 2))
+        decay = self.define("decay", stacked(rows, 2))
         addends, before = stacked(map(self.of, stmt.addend), 2), stacked(map(old, stmt.states), 1)
         restart = [RESET]
         if any(b is not None for b in stmt.begin):
-            sizes = [i.axis.size for i in stmt.indices]
-            begin = name(self.spell.names.fresh("begin"))
-            self.assign(begin, call("torch.stack", Listed("[", tuple(self._beginnings(stmt.begin, sizes)))))
-            restart.append(begin)
-        mixed = name(self.spell.names.fresh("mixed"))
-        self.assign(mixed, call("coupled_scan", decay, addends, before, *restart))
+            begin = call("torch.stack", listed(*self._beginnings(stmt.begin, sizes), open="["))
+            restart.append(self.define("begin", begin))
+        mixed = self.define("mixed", call("coupled_scan", decay, addends, before, *restart))
         for place, (state, after) in enumerate(zip(stmt.states, stmt.after, strict=True)):
-            one = self.spell.fresh(after)
-            self.assign(one, item(mixed, ":", ":", place))
+            one = self.define(after, item(mixed, ":", ":", place))
             self.assign(new(state), item(one, ":", -1))
 
     def _beginnings(self, begin: Sequence[Array | None], sizes: Sequence[int]) -> list[Code]:
@@ -130,43 +121,39 @@ class Method(Writer):
         return [zeros if b is None else self.of(b) for b in begin]
 
     def chunk(self, stmt: form.ChunkScan) -> None:
-        width = stmt.layout.key.axis.size
-        heads, rows = (prod(i.axis.size for i in axes) for axes in (stmt.layout.batch, stmt.layout.value))
+        layout, width = stmt.layout, stmt.layout.key.axis.size
+        heads, rows = (prod(i.axis.size for i in axes) for axes in (layout.batch, layout.value))
         wide = width * len(stmt.states)
         asked: list[Code] = []
         for q in stmt.asked:
-            code = self._beside(q.q, width)
-            asked.append(Keyword("*", method(code, "unbind", 3)) if q.lead else code)
+            code = self.beside(q.q, layout)
+            asked.append(prefix("*", ATOM, method(code, "unbind", 3)) if q.lead else code)
         after = [str(q.after) for q in stmt.asked for _ in range(q.lead or 1)]
-        v = [self.of(x) for x in stmt.v]
         given = {
-            "after": Listed("[", tuple(map(Atom, after or ["False"]))),
+            "after": listed(*after or ["False"], open="["),
             "w": self._decay(stmt, heads, width),
-            "k": self._end_to_end(stmt.k, width) if stmt.k else self.zeros(heads, 1, wide),
-            "v": _cat(v, 3) if v else self.zeros(heads, 1, rows),
-            "S0": _cat([self._matrix(stmt.layout, old(s), 1, heads, rows) for s in stmt.states], -1),
+            "k": self._end_to_end(stmt.k, layout) if stmt.k else self.zeros(heads, 1, wide),
+            "v": _cat(map(self.of, stmt.v), 3) if stmt.v else self.zeros(heads, 1, rows),
+            "S0": _cat([self._matrix(layout, old(s), 1, heads, rows) for s in stmt.states], -1),
         }
         if stmt.a:
-            given |= {"a": self._end_to_end(stmt.a, width), "b": self._end_to_end(stmt.b, width)}
+            given |= {"a": self._end_to_end(stmt.a, layout), "b": self._end_to_end(stmt.b, layout)}
         if stmt.value_decay is not None:
             given["wv"] = self.of(stmt.value_decay)
         given["reset"] = RESET
         if any(b is not None for b in stmt.begin):
-            begin = self._beginnings(stmt.begin, [i.axis.size for i in stmt.layout.order])
-            given["initial"] = _cat([self._matrix(stmt.layout, code, 0, heads, rows) for code in begin], -1)
-        vectors = Listed("[", tuple(asked or [self.zeros(heads, wide)]))
+            begin = self._beginnings(stmt.begin, [i.axis.size for i in layout.order])
+            given["initial"] = _cat([self._matrix(layout, code, 0, heads, rows) for code in begin], -1)
+        vectors = listed(*asked or [self.zeros(heads, wide)], open="[")
         answers, last = self.spell.fresh(stmt.answers), self.spell.fresh(stmt.last)
         self.assign([answers, last], call("chunk_reads", vectors, **given))
         self._last(stmt, last, heads, rows, width)
 
-    def _beside(self, x: form.Beside, width: int) -> Code:
-        """The operand at its state's place on the key axis of coupled states, zero at the others'."""
-        code, before = self.of(x.x), x.place * width
-        behind = (x.count - 1 - x.place) * width
-        return code if x.count == 1 else call("F.pad", code, listed(before, behind))
+    def padded(self, code: Code, before: int, behind: int) -> Code:
+        return call("F.pad", code, listed(before, behind))
 
-    def _end_to_end(self, parts: Sequence[form.Beside], width: int) -> Code:
-        return _cat([self._beside(x, width) for x in parts], 3)
+    def _end_to_end(self, parts: Sequence[form.Beside], layout: form.Matrix) -> Code:
+        return _cat([self.beside(x, layout) for x in parts], 3)
 
     def _decay(self, stmt: form.ChunkScan, heads: int, width: int) -> Code:
         if stmt.decay is None:
@@ -181,7 +168,7 @@ class Method(Writer):
         order = [layout.order.index(i) for i in layout.inner]
         if order != sorted(order):
             code = method(code, "permute", *range(lead), *(p + lead for p in order))
-        return reshaped(code, [i.axis.size for i in layout.inner], [heads, rows, layout.key.axis.size])
+        return self.spell.reshaped(code, [i.axis.size for i in layout.inner], [heads, rows, layout.key.axis.size])
 
     def _last(self, stmt: form.ChunkScan, last: Code, heads: int, rows: int, width: int) -> None:
         """The states after the last token, each in its own order."""
@@ -192,7 +179,7 @@ class Method(Writer):
         inner = stmt.layout.inner
         back = [inner.index(i) for i in stmt.layout.order]
         for s, code in zip(stmt.states, cuts, strict=True):
-            code = reshaped(code, [heads, rows, width], [i.axis.size for i in inner])
+            code = self.spell.reshaped(code, [heads, rows, width], [i.axis.size for i in inner])
             if back != sorted(back):
                 code = method(code, "permute", 0, *(p + 1 for p in back))
             self.assign(new(s), code)
@@ -200,12 +187,8 @@ class Method(Writer):
     def answer(self, stmt: form.Answer) -> None:
         answers, asked = self.of(stmt.answers), stmt.asked[stmt.place]
         first = sum(q.lead or 1 for q in stmt.asked[: stmt.place])
-        if asked.lead:
-            code = call("torch.stack", item(answers, f"{first}:{first + asked.lead}"), 3)
-        else:
-            code = item(answers, first)
-        code = reshaped(code, stmt.flat, asked.shape)
-        self.assign(self.spell.fresh(stmt.name), self.ordered(code, stmt.found, stmt.dims))
+        code = item(answers, f"{first}:{first + asked.lead}" if asked.lead else first)
+        self.answered(stmt, call("torch.stack", code, 3) if asked.lead else code, stmt.flat, asked.shape)
 
     def before(self, state: str) -> Code:
         return old(state)
@@ -215,7 +198,7 @@ class Method(Writer):
         for code, begin, dims in zip(now, stmt.begin, stmt.dims, strict=True):
             reset = item(RESET, ":", t, *["None"] * len(dims))
             chosen = call("torch.where", reset, number(0.0) if begin is None else self.of(begin), code)
-            found.append(If(there(RESET), (Assign((code,), chosen),)))
+            found.append(when(there(RESET), Assign((code,), chosen)))
         return found
 
     def stacked(self, every: Code) -> Code:
@@ -223,18 +206,15 @@ class Method(Writer):
 
     # --- histories -------------------------------------------------------------------------------------------------
     def entry(self, stmt: form.Entry) -> None:
-        value = self.of(stmt.value)
-        entry = self.spell.fresh(stmt.entry)
-        self.assign(entry, value)
-        kept = [new(stmt.history), new(f"{stmt.history}.count")]
+        entry = self.define(stmt.entry, self.of(stmt.value))
+        paths = (stmt.history, f"{stmt.history}.count")
+        kept = [new(path) for path in paths]
         if stmt.past is None:
             windows = [self.spell.fresh(x) for x in (stmt.window, stmt.there) if x is not None]
-            self.assign([*windows, *kept], call("enter", entry, old(stmt.history), old(f"{stmt.history}.count")))
+            self.assign([*windows, *kept], call("enter", entry, *map(old, paths)))
             return
-        past = self.spell.fresh(stmt.past)
-        before = [method(name("stream.old"), "get", key(path)) for path in (stmt.history, f"{stmt.history}.count")]
-        self.assign(past, Listed("", (*before, RESET)))
-        spread = Keyword("*", past)
+        before = [method(name("stream.old"), "get", key(path)) for path in paths]
+        spread = prefix("*", ATOM, self.define(stmt.past, listed(*before, RESET, open="")))
         self.assign(kept, call("advance", entry, stmt.size, spread))
         if stmt.window is not None and stmt.there is not None:
             windows = [self.spell.fresh(stmt.window), self.spell.fresh(stmt.there)]
@@ -245,41 +225,36 @@ class Method(Writer):
         new_v, old_v = self._entries([stmt.values])
         past = stmt.values.past
         assert past is not None
-        given = [_cat([self.of(q) for q in stmt.queries], -1), new_k, new_v, number(stmt.window), number(stmt.scale)]
-        given += [old_k, old_v, Keyword("*", item(self.of(past), "1:"))]
+        given = [_cat(map(self.of, stmt.queries), -1), new_k, new_v, number(stmt.window), number(stmt.scale)]
+        given += [old_k, old_v, prefix("*", ATOM, item(self.of(past), "1:"))]
         bias = {} if stmt.bias is None else {"bias": self.of(stmt.bias)}
-        code = reshaped(call("attend", *given, **bias), stmt.flat, stmt.shape)
-        self.assign(self.spell.fresh(stmt.name), self.ordered(code, stmt.found, stmt.dims))
+        self.answered(stmt, call("attend", *given, **bias), stmt.flat, stmt.shape)
 
     def _entries(self, sides: Sequence[form.Side]) -> tuple[Code, Code]:
         """This call's entries and the older ones, which may be None, their features end to end."""
-        found = [(self._side(s, self.of(s.entry)), self._side(s, self._past(s))) for s in sides]
-        news, olds = _cat([a for a, _ in found], -1), _cat([b for _, b in found], -1)
+        news, olds = (_cat([self.side(s, of(s)) for s in sides], -1) for of in (self._now, self._past))
         before = self._past(sides[0])
         if olds == before:
             return news, olds
-        return news, Choice(before, Infix("is", COMPARE, before, name("None")), olds)
+        return news, choice(before, infix("is", COMPARE, before, name("None")), olds)
+
+    def _now(self, side: form.Side) -> Code:
+        return self.of(side.entry)
 
     def _past(self, side: form.Side) -> Code:
         assert side.past is not None
         return item(self.of(side.past), 0)
 
-    def _side(self, side: form.Side, code: Code) -> Code:
-        """Entries as [B, T, groups, features]; a key a head unless heads share them."""
-        code = reshaped(code, side.declared, side.view)
-        if [*side.order] != sorted(side.order):
-            code = method(code, "permute", 0, 1, *(p + 2 for p in side.order))
-        code = reshaped(code, [side.view[p] for p in side.order], side.flat)
-        return code if side.table is None else item(code, ":", ":", Listed("[", tuple(map(number, side.table))))
+    def heads(self, code: Code, table: Code) -> Code:
+        return item(code, ":", ":", table)
 
     # --- parts and banks -------------------------------------------------------------------------------------------
     def part(self, stmt: form.CallPart) -> None:
         mode = self.function.mode
         part: Code = name(f"self.{attribute(stmt.part.name)}")
-        part = part if mode == "sequence" else Member(part, "routed" if mode == "rows" else "step")
+        part = part if mode == "sequence" else member(part, "routed" if mode == "rows" else "step")
         context = "rows" if mode == "rows" else "stream"
-        code = call(part, *(self.of(g.value) for g in stmt.inputs), context)
-        self.assign(self.spell.fresh(stmt.name), code)
+        self.define(stmt.name, call(part, *(self.of(g.value) for g in stmt.inputs), context))
 
     def bank(self, stmt: form.CallBank) -> None:
         bank, path = name(f"self.{attribute(stmt.part.name)}"), key(f"{stmt.part.name}.")
@@ -287,10 +262,9 @@ class Method(Writer):
         if stmt.pick is not None and stmt.rows:
             self._rows(stmt, bank, self.of(stmt.pick), stmt.part.bank.axis.size)
             return
-        given = Listed("[", tuple(listed(self.of(g.value), str(g.front > 0)) for g in stmt.inputs))
+        given = listed(*(listed(self.of(g.value), str(g.front > 0)) for g in stmt.inputs), open="[")
         if stmt.pick is None:
-            code = call("run_every", bank, path, given, "stream")
-            self.assign(self.spell.fresh(stmt.name), code)
+            self.define(stmt.name, call("run_every", bank, path, given, "stream"))
             return
         code = call("run_chosen", bank, path, self.of(stmt.pick), given, "stream", *self._capacity(stmt))
         found = self.spell.fresh(stmt.name)
@@ -301,29 +275,29 @@ class Method(Writer):
 
     def _rows(self, stmt: form.CallBank, bank: Code, pick: Code, experts: int) -> None:
         found = self.spell.fresh(stmt.name)
-        routes = name(self.spell.names.fresh("routes"))
-        self.assign(routes, call("route", pick, experts, *self._capacity(stmt)))
+        routes = self.define("routes", call("route", pick, experts, *self._capacity(stmt)))
         inputs = [method(routes, "rows", self.of(g.value), len(g.axes)) for g in stmt.inputs]
         self.assign(found, method(routes, "back", method(bank, "routed", *inputs, routes)))
-        self._dropped(stmt, Member(routes, "dropped"))
+        self._dropped(stmt, member(routes, "dropped"))
 
     def _capacity(self, stmt: form.CallBank) -> list[Code]:
         if stmt.part.capacity <= 0 or self.function.mode != "sequence":
             return []
-        return [Choice(number(stmt.part.capacity), name("self.training"), number(0.0))]
+        return [choice(number(stmt.part.capacity), name("self.training"), number(0.0))]
 
     def _dropped(self, stmt: form.CallBank, count: Code) -> None:
         """What found no room is a metric of its own, beside the bank's path."""
         if stmt.part.capacity > 0 and self.function.mode == "sequence":
             kept = self.spell.new("tensor", call("float", count))
             target = item(name("stream.sums"), key(f"{stmt.part.name}.dropped"))
-            self.lines.append(If(there(name("stream.sums")), (Assign((target,), kept),)))
+            self.measured(Assign((target,), kept))
 
 
-def stacked(parts: object, dim: int) -> Code:
+def stacked(parts: Iterable[Code], dim: int) -> Code:
     """Tensors along a new axis."""
-    return call("torch.stack", Listed("[", tuple(parts)), dim)  # type: ignore[arg-type]
+    return call("torch.stack", listed(*parts, open="["), dim)
 
 
-def _cat(parts: Sequence[Code], dim: int) -> Code:
-    return parts[0] if len(parts) == 1 else call("torch.cat", Listed("[", tuple(parts)), dim)
+def _cat(parts: Iterable[Code], dim: int) -> Code:
+    first, *more = parts
+    return call("torch.cat", listed(first, *more, open="["), dim) if more else first

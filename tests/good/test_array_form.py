@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -21,22 +22,21 @@ from cdrmix.ir.code import (
     POW,
     WIDTH,
     Assign,
-    Choice,
     Code,
     Comment,
-    Infix,
-    Mapped,
-    Noted,
-    Prefix,
     call,
     called,
+    choice,
     flat,
+    infix,
     item,
     listed,
+    mapped,
     method,
     name,
     named,
     number,
+    prefix,
     written,
 )
 from cdrmix.ir.nodes import Axis, Index
@@ -68,68 +68,43 @@ def test_products_that_need_nothing_of_each_other_stand_side_by_side() -> None:
                      product(u, "U", r)]  # fmt: skip
 
 
-def drawn(chance: random.Random, depth: int) -> Code:
-    """A random expression."""
+def drawn(chance: random.Random, depth: int) -> tuple[Code, str]:
+    """A random expression, and the same with every operand in brackets, as Python's parser sees it."""
     if depth == 0:
-        return chance.choice([name("a"), name("b.c"), number(2), number(-1.5), number(3)])
+        leaf = chance.choice([name("a"), name("b.c"), number(2), number(-1.5), number(3)])
+        return leaf, flat(leaf)
 
-    def inner() -> Code:
+    def inner() -> tuple[Code, str]:
         return drawn(chance, depth - 1)
 
     signs = [("+", ADD), ("-", ADD), ("*", MUL), ("/", MUL), ("//", MUL), ("%", MUL), ("**", POW), ("&", BITAND),
              ("|", BITOR), ("<", COMPARE), ("==", COMPARE)]  # fmt: skip
-    match chance.randrange(9):
+    kind = chance.randrange(9)
+    (a, as_a), (b, as_b), (c, as_c) = inner(), inner(), inner()
+    match kind:
         case 0:
-            return call("f", inner(), inner(), k=inner())
+            return call("f", a, b, k=c), f"f({as_a}, {as_b}, k={as_c})"
         case 1:
-            return method(inner(), "m", inner())
+            return method(a, "m", b), f"({as_a}).m({as_b})"
         case 2:
-            return item(inner(), "...", inner())
+            return item(a, "...", b), f"({as_a})[..., {as_b}]"
         case 3:
-            return chance.choice([Prefix("-", NEG, inner()), Prefix("~", NEG, inner()), Prefix("not ", NOT, inner())])
+            sign, level = chance.choice([("-", NEG), ("~", NEG), ("not ", NOT)])
+            return prefix(sign, level, a), f"({sign}({as_a}))"
         case 4:
-            return Choice(inner(), inner(), inner())
+            return choice(a, b, c), f"(({as_a}) if ({as_b}) else ({as_c}))"
         case 5:
-            return chance.choice([listed(inner()), listed(inner(), inner(), open="[")])
+            return chance.choice([(listed(a), f"({as_a},)"), (listed(a, b, open="["), f"[{as_a}, {as_b}]")])
         case _:
             sign, level = chance.choice(signs)
-            return Infix(sign, level, inner(), inner())
-
-
-def as_python(c: Code) -> str:
-    """The same tree with every operand in brackets, as Python's parser sees it."""
-    match c:
-        case Infix(sign, _, left, right):
-            return f"(({as_python(left)}) {sign} ({as_python(right)}))"
-        case Prefix(sign, _, of):
-            return f"({sign}({as_python(of)}))"
-        case Choice(then, cond, other):
-            return f"(({as_python(then)}) if ({as_python(cond)}) else ({as_python(other)}))"
-    parts = {"Call": "args", "Listed": "items", "Item": "at"}
-    if type(c).__name__ not in parts:
-        return flat(c)
-    if type(c).__name__ == "Listed":
-        inside = ", ".join(as_python(x) for x in c.items)  # type: ignore[union-attr]
-        return f"[{inside}]" if c.open == "[" else f"({inside},)"  # type: ignore[union-attr]
-    if type(c).__name__ == "Item":
-        return f"({as_python(c.of)})[{', '.join(as_python(x) for x in c.at)}]"  # type: ignore[union-attr]
-    return called_as_python(c)
-
-
-def called_as_python(c: Code) -> str:
-    args = []
-    for x in c.args:  # type: ignore[union-attr]
-        args.append(f"{x.name}={as_python(x.value)}" if type(x).__name__ == "Keyword" else as_python(x))
-    function = c.function  # type: ignore[union-attr]
-    front = f"({as_python(function.of)}).{function.name}" if type(function).__name__ == "Member" else flat(function)
-    return f"{front}({', '.join(args)})"
+            return infix(sign, level, a, b), f"(({as_a}) {sign} ({as_b}))"
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_code_keeps_its_tree_in_one_line_and_in_many(seed: int) -> None:
     chance = random.Random(seed)
-    made = drawn(chance, 2 + seed % 4)
-    wanted = ast.dump(ast.parse(f"y = {as_python(made)}"))
+    made, as_python = drawn(chance, 2 + seed % 4)
+    wanted = ast.dump(ast.parse(f"y = {as_python}"))
     assert ast.dump(ast.parse(f"y = {flat(made)}")) == wanted
     lines = written([Assign((name("y"),), made)])
     assert ast.dump(ast.parse("\n".join(lines))) == wanted
@@ -143,7 +118,8 @@ def test_long_lines_are_broken_where_python_allows() -> None:
 
 
 def test_an_argument_keeps_its_comments() -> None:
-    made = call("f", Noted(listed("W", "x"), ("r = W @ x",), "[B, T, M]"), Noted(listed("V", "x"), (), "[B, T, N]"))
+    first = replace(listed("W", "x"), notes=("r = W @ x", "[B, T, M]"))
+    made = call("f", first, replace(listed("V", "x"), notes=("[B, T, N]",)))
     assert written([Comment("both"), Assign((name("r"), name("q")), made)]) == [
         "# both",
         "r, q = f(",
@@ -155,5 +131,5 @@ def test_an_argument_keeps_its_comments() -> None:
 
 
 def test_what_code_calls_and_names() -> None:
-    body = [Assign((name("y"),), Mapped(((name("k"), call("f", method(name("x"), "g", call("h")))),)))]
-    assert called(body) == {"f", "h"} and named(body) == {"y", "k", "f", "x", "h"}
+    body = [Assign((name("y"),), mapped({"k": call("f", method(name("x"), "g", call("h")))}))]
+    assert called(body) == {"f", "h"} and named(body) == {"y", "f", "x", "h"}

@@ -66,7 +66,7 @@ INPUT = {
         "codegen/torch/names.py": "<module>",
     },
     "the lines that it lays out": {
-        "cdrmix/ir/code.py": "_laid",
+        "cdrmix/ir/code.py": "_laid _before_operators",
     },
 }
 
