@@ -69,15 +69,14 @@ def rows(plan: ModelPlan, device: Device) -> list[Row]:
 def table(plan: ModelPlan, device: Device) -> list[str]:
     """The table's lines."""
     cells = [COLUMNS, *(_cells(row) for row in rows(plan, device))]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(COLUMNS))]
-    return [_aligned(row, widths) for row in cells]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in cells)
+    return ["  ".join(line).rstrip() for line in lines]
 
 
 def total(plan: ModelPlan, device: Device) -> list[str]:
     """The whole model's figures."""
-    found = Cost()
-    for row in rows(plan, device):
-        found += row.cost * row.lines
+    found = sum((row.cost * row.lines for row in rows(plan, device)), Cost())
     seconds = sum(row.cost.seconds * row.lines for row in rows(plan, device))
     least = found.dram_bytes / device.dram_bandwidth
     held = max(own_bytes(p) + buffer_bytes(p) for p in plan.programs.values())
@@ -103,8 +102,3 @@ def _cells(row: Row) -> Sequence[str]:
     times = (c.stream, c.matrix, c.compute, c.writer, c.gathers, c.seconds, c.seconds * row.lines)
     kilo = (f"{n / 1000:.1f}" if n < 100_000 else f"{n / 1000:.0f}" for n in memories)
     return (p.title, str(row.lines), str(p.cores), *kilo, *(f"{t * 1e6:.0f}" for t in times))
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-    return "  ".join([first.strip().ljust(widths[0]), *others]).rstrip()

@@ -48,57 +48,39 @@ def tensor_bytes(tensor: Tensor) -> int:
 def misfits(plan: ModelPlan, device: Device, model: Model) -> list[Diagnostic]:
     """What of the plan does not fit the device: L1 first, then DRAM."""
     spans = {line.path: line.span for line in model.lines}
-    states, found = state_bytes(plan), list[Diagnostic]()
+    states, weights, found = state_bytes(plan), weight_bytes(plan), list[Diagnostic]()
     by = plan.programs
     largest = max(plan.calls, key=lambda c: own_bytes(by[c.program]))
     kept = max(plan.calls, key=lambda c: by[c.program].state_bytes)
     own = own_bytes(by[largest.program])
-    most = largest if own >= by[kept.program].state_bytes else kept
-    needed = states + own
-    if needed > device.array_bytes:
-        program = by[most.program]
+    # where most weights are in two planes; a router's are in any case
+    wide = {call.tensors[t.name]: tensor_bytes(t) for call, t in _tensors(plan) if t.tiled and t.tiled.planes > 1}
+    cheaper = ["store the weights as bf16 (`--quant bf16`)"] * (2 * sum(wide.values()) > weights)
+    if states + own > device.array_bytes:
+        most = largest if own >= by[kept.program].state_bytes else kept
+        more = ["give it more cores"] * (max(program.cores for program in by.values()) < device.cores)
         found.append(
             Diagnostic(
                 "E0909",
                 spans[most.path],
-                f"{size(needed)} of a core's memory are needed, and {device.title} has {size(device.array_bytes)}: "
-                f"{size(states)} for the states of all lines, of which `{most.path}` has {size(program.state_bytes)}, "
-                f"and {size(own)} for the values of `{largest.path}`",
-                ", or ".join([*_cheaper(plan), SMALLER, *_more_cores(plan, device)]),
+                f"{size(states + own)} of a core's memory are needed, and {device.title} has "
+                f"{size(device.array_bytes)}: {size(states)} for the states of all lines, of which `{most.path}` has "
+                f"{size(by[most.program].state_bytes)}, and {size(own)} for the values of `{largest.path}`",
+                ", or ".join([*cheaper, SMALLER, *more]),
             )
         )
-    weights = weight_bytes(plan)
     if weights > device.dram_bytes:
+        larger = [other.name for other in DEVICES.values() if other.dram_bytes > device.dram_bytes]
+        cards = [f"take a card with more memory (`--device {name}`)" for name in larger]
         found.append(
             Diagnostic(
                 "E0909",
                 model.span,
                 f"the weights take {size(weights)} of DRAM, and {device.title} has {size(device.dram_bytes)}",
-                ", or ".join([*_cheaper(plan), *_larger(device)]) or "give the model fewer or smaller layers",
+                ", or ".join([*cheaper, *cards]) or "give the model fewer or smaller layers",
             )
         )
     return found
-
-
-def _cheaper(plan: ModelPlan) -> Iterator[str]:
-    """The remedy where most weights are in two planes; a router's are in any case."""
-    tensors = {call.tensors[t.name]: t for call, t in _tensors(plan)}.values()
-    wide = sum(tensor_bytes(t) for t in tensors if t.tiled is not None and t.tiled.planes > 1)
-    if 2 * wide > weight_bytes(plan):
-        yield "store the weights as bf16 (`--quant bf16`)"
-
-
-def _more_cores(plan: ModelPlan, device: Device) -> Iterator[str]:
-    """The remedy where no line uses all cores."""
-    if max(program.cores for program in plan.programs.values()) < device.cores:
-        yield "give it more cores"
-
-
-def _larger(device: Device) -> Iterator[str]:
-    """The remedy where there is a card with more DRAM."""
-    for other in DEVICES.values():
-        if other.dram_bytes > device.dram_bytes:
-            yield f"take a card with more memory (`--device {other.name}`)"
 
 
 def size(count: int) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from functools import singledispatch
 from math import prod
 
 from cdrmix.ir.nodes import Index, Node
@@ -22,7 +21,7 @@ from cdrmix.ir.walk import size
 
 from ..deal.locality import own
 from ..deal.streams import tile_bytes
-from ..plan import TILE, Array, Fetch, Gather, Program, Write
+from ..plan import TILE, Array, Fetch, Gather, Program, Tensor, Write
 from .devices import Device
 from .memory import ELEMENT_BYTES
 
@@ -104,38 +103,67 @@ def cost(program: Program, device: Device) -> Cost:
     return total + _moved(vectors * TILE_ELEMENTS * ELEMENT_BYTES["f32"] * program.cores, device)
 
 
-@singledispatch
 def of_step(step: Step, program: Program, device: Device) -> Cost:
     """What one step costs."""
+    arrays = program.arrays
+    match step:
+        case Product() if step.streamed:
+            return _streamed(step, program.tensors[step.streamed], device)
+        case Product():
+            return _product(step, program, device)
+        case Map():
+            return _map(step, arrays[step.out], device)
+        case Copy() | Whole() | Extreme() | TopK():
+            elements = _own_elements(arrays[step.parts.outs[0]], size(step.parts.space))
+            moves: float = elements * RATES.scattered * size(step.parts.inner)
+            if isinstance(step, Copy):
+                moves = moving(step.load, step.indices, elements, device)
+            return Cost(writer=(RATES.step + moves) / device.clock)
+        case Gather():
+            moved = prod(arrays[step.source].shape) * ELEMENT_BYTES["f32"]
+            seconds = 2 * RATES.meeting_seconds + moved / (device.link_bytes * device.clock)
+            return Cost(noc_bytes=moved * (program.cores - 1), gathers=seconds)
+        case Fetch():
+            array = arrays[step.out]
+            times = 1 if array.split else program.cores
+            return _moved(prod(array.shape) * ELEMENT_BYTES[array.dtype] * times, device)
+        case Write():
+            return _moved(prod(arrays[step.source].shape) * ELEMENT_BYTES["f32"], device)
     raise TypeError(type(step).__name__)
 
 
-@of_step.register
-def _(step: Product, program: Program, device: Device) -> Cost:
-    array = program.arrays[step.outs[0]]
+def _streamed(step: Product, tensor: Tensor, device: Device) -> Cost:
+    assert tensor.tiled is not None, tensor.name
     k = size(step.k)
     ks = -(-k // TILE)
-    if step.streamed:
-        tensor = program.tensors[step.streamed]
-        assert tensor.tiled is not None, tensor.name
-        mine = tensor.tiled.sizes(tensor.shape).own_pages
-        streamed = mine * tensor.tiled.cores * tile_bytes(tensor)
-        port = mine * tile_bytes(tensor) / (device.link_bytes * device.clock)
-        across = max(1, mine // ks)
-        blocks = -(-across // tensor.tiled.block)
-        moved = RATES.row * (blocks * k * len(step.left) + across * TILE * len(step.outs))
-        return Cost(
-            dram_bytes=streamed,
-            stream=max(streamed / device.dram_bandwidth, port),
-            matrix=mine * tensor.tiled.planes * RATES.product / device.clock,
-            writer=(RATES.step + RATES.push * (blocks * ks + across) + RATES.result * blocks + moved) / device.clock,
-        )
-    lead, rows, columns = _parts(step, array)
+    mine = tensor.tiled.sizes(tensor.shape).own_pages
+    streamed = mine * tensor.tiled.cores * tile_bytes(tensor)
+    port = mine * tile_bytes(tensor) / (device.link_bytes * device.clock)
+    across = max(1, mine // ks)
+    blocks = -(-across // tensor.tiled.block)
+    moved = RATES.row * (blocks * k * len(step.left) + across * TILE * len(step.outs))
+    return Cost(
+        dram_bytes=streamed,
+        stream=max(streamed / device.dram_bandwidth, port),
+        matrix=mine * tensor.tiled.planes * RATES.product / device.clock,
+        writer=(RATES.step + RATES.push * (blocks * ks + across) + RATES.result * blocks + moved) / device.clock,
+    )
+
+
+def _product(step: Product, program: Program, device: Device) -> Cost:
+    # of lead, rows and columns the first that is not one is dealt out
+    sizes = [size(step.lead), size(step.rows), size(step.columns)]
+    dealt = next((place for place, count in enumerate(sizes) if count > 1), 0)
+    sizes[dealt] = _own_elements(program.arrays[step.outs[0]], sizes[dealt])
+    (lead, rows, columns), k = sizes, size(step.k)
+    ks = -(-k // TILE)
     high, wide, deep = min(rows, TILE), min(columns, TILE), min(k, TILE)
     products = lead * -(-rows // TILE) * -(-columns // TILE) * ks
-    tiles = [_tile(program, load, high * deep, device) for load in step.left]
-    tiles += [_tile(program, load, wide * deep, device) for load in step.factors]
-    each = 2 * RATES.push + sum(tiles)
+    factors = [*((load, high * deep) for load in step.left), *((load, wide * deep) for load in step.factors)]
+    each: float = 2 * RATES.push
+    for load, elements in factors:
+        in_tiles = program.arrays[load.array].layout == "tiles"
+        each += _copy(TILE_ELEMENTS, device) if in_tiles else elements * RATES.row
     results = products // ks * RATES.result + lead * rows * columns * RATES.element
     return Cost(
         compute=products * len(step.left) * len(step.factors) * RATES.product / device.clock,
@@ -143,59 +171,21 @@ def _(step: Product, program: Program, device: Device) -> Cost:
     )
 
 
-@of_step.register
-def _(step: Map, program: Program, device: Device) -> Cost:
-    out = program.arrays[step.out]
+def _map(step: Map, out: Array, device: Device) -> Cost:
     elements = _own_elements(out, size(step.indices))
     if out.layout == "tiles":
         rows, columns = out.shape[-2:]
         tiles = elements // (rows * columns) * -(-rows // TILE) * -(-columns // TILE)
-        moves = tiles * sum(_filling(load, step.indices, device) for load in step.loads)
-        moves += tiles * _copy(TILE_ELEMENTS, device)
+        whole = _copy(TILE_ELEMENTS, device)
+        moves = tiles * whole
+        for load in step.loads:  # all of a tile, or a row or a column of it
+            moves += tiles * (whole if {*step.indices[-2:]} <= load.free else TILE * RATES.row)
     else:
         tiles = -(-elements // TILE_ELEMENTS)
         moves = sum(moving(load, step.indices, elements, device) for load in step.loads)
         moves += elements * RATES.scattered if step.place else tiles * _copy(min(elements, TILE_ELEMENTS), device)
     work = tiles * (len(step.loads) * RATES.unpack + calls(step.value))
     return Cost(compute=work / device.clock, writer=(RATES.step + tiles * RATES.result + moves) / device.clock)
-
-
-@of_step.register(Copy)
-@of_step.register(Whole)
-@of_step.register(Extreme)
-@of_step.register(TopK)
-def _(step: Copy | Whole | Extreme | TopK, program: Program, device: Device) -> Cost:
-    out = program.arrays[step.parts.outs[0]]
-    elements = _own_elements(out, size(step.parts.space))
-    match step:
-        case Copy():
-            moves = moving(step.load, step.indices, elements, device)
-            return Cost(writer=(RATES.step + moves) / device.clock)
-        case Extreme():
-            each = RATES.scattered * size(step.bound)
-        case TopK():
-            each = RATES.scattered * step.over.axis.size
-        case _:
-            each = RATES.scattered
-    return Cost(writer=(RATES.step + elements * each) / device.clock)
-
-
-@of_step.register
-def _(step: Gather, program: Program, device: Device) -> Cost:
-    moved = prod(program.arrays[step.source].shape) * ELEMENT_BYTES["f32"]
-    seconds = 2 * RATES.meeting_seconds + moved / (device.link_bytes * device.clock)
-    return Cost(noc_bytes=moved * (program.cores - 1), gathers=seconds)
-
-
-@of_step.register
-def _(step: Fetch, program: Program, device: Device) -> Cost:
-    array = program.arrays[step.out]
-    return _moved(_everywhere(array, program.cores), device)
-
-
-@of_step.register
-def _(step: Write, program: Program, device: Device) -> Cost:
-    return _moved(prod(program.arrays[step.source].shape) * ELEMENT_BYTES["f32"], device)
 
 
 def calls(value: Node) -> int:
@@ -210,24 +200,9 @@ def _moved(count: int, device: Device) -> Cost:
     return Cost(dram_bytes=count, writer=RATES.meeting_seconds + count / device.dram_bandwidth)
 
 
-def _everywhere(array: Array, cores: int) -> int:
-    """Bytes that all cores together fetch of an array."""
-    return prod(array.shape) * ELEMENT_BYTES[array.dtype] * (1 if array.split else cores)
-
-
 def _own_elements(array: Array, total: int) -> int:
     """How many of so many elements the first core has, which has most."""
     return total if array.split is None else total // array.split.lead * len(own(array.split, 0))
-
-
-def _parts(step: Product, array: Array) -> tuple[int, int, int]:
-    """Lead, rows and columns of a product that the first core has: the first of them that is not one is dealt out."""
-    sizes = [size(step.lead), size(step.rows), size(step.columns)]
-    for place, count in enumerate(sizes):
-        if count > 1:
-            sizes[place] = _own_elements(array, count)
-            break
-    return sizes[0], sizes[1], sizes[2]
 
 
 def moving(load: Load, space: Sequence[Index], elements: int, device: Device) -> float:
@@ -254,18 +229,3 @@ def _copy(run: int, device: Device) -> float:
     if run >= LONG_RUN:
         return RATES.noc_copy + run * ELEMENT_BYTES["f32"] / device.link_bytes
     return run * RATES.element
-
-
-def _filling(load: Load, space: Sequence[Index], device: Device) -> float:
-    """Cycles to fill an operand's tile of a matrix: all of it, or a row or column of it."""
-    free = {i for n in load.at for i in n.free}
-    if set(space[-2:]) <= free:
-        return _copy(TILE_ELEMENTS, device)
-    return TILE * RATES.row
-
-
-def _tile(program: Program, load: Load, elements: int, device: Device) -> float:
-    """Cycles to form a factor's tile: as it lies where the array is in tiles, else element by element."""
-    if program.arrays[load.array].layout == "tiles":
-        return _copy(TILE_ELEMENTS, device)
-    return elements * RATES.row

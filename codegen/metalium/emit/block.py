@@ -8,17 +8,18 @@ once, the rest goes one by one.  Whole numbers are int32_t; division rounds down
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 from cdrmix.ir import walk
 from cdrmix.ir.nodes import Index, Node
-from cdrmix.ir.places import bounds, regular, strides, terms_of
+from cdrmix.ir.places import bounds
 from cdrmix.ir.steps import Load
 
 from .amounts import ZERO, Amount
 from .buffers import Setting
 from .names import index_name
-from .places import Rule, groups_of, load_rule, step_of
+from .places import Rule, groups_of, load_rule, rule_of, singly, step_of
 from .registers import bits
 
 SHORT = 4
@@ -45,11 +46,16 @@ HEADERS: Mapping[str, str] = {
 """Headers of the library that data-movement kernels include, by what they are included for."""
 _HEADER_OF = {name: header for header, names in HEADERS.items() for name in names.split()}
 
-_INFIX = {"add": "+", "sub": "-", "mul": "*", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
-          "and": "&&", "or": "||"}  # fmt: skip
-_CALLS = {"max": "larger_whole", "min": "smaller_whole", "floordiv": "floor_div", "mod": "floor_mod",
-          "pow": "whole_power"}  # fmt: skip
-_PLAIN = {"floordiv": "/", "mod": "%"}
+_OPERATIONS = {
+    "add": "({} + {})", "sub": "({} - {})", "mul": "({} * {})", "eq": "({} == {})", "ne": "({} != {})",
+    "lt": "({} < {})", "le": "({} <= {})", "gt": "({} > {})", "ge": "({} >= {})", "and": "({} && {})",
+    "or": "({} || {})", "neg": "(-{})", "not": "(!{})", "sign": "(({0} > 0) - ({0} < 0))", "select": "({} ? {} : {})",
+}  # fmt: skip
+_FROM_LIBRARY = {
+    "max": "larger_whole({}, {})", "min": "smaller_whole({}, {})", "abs": "larger_whole({0}, -{0})",
+    "floordiv": "floor_div({}, {})", "mod": "floor_mod({}, {})", "pow": "whole_power({}, {})",
+}  # fmt: skip
+_OF_POSITIVE = {"floordiv": "({} / {})", "mod": "({} % {})"}
 
 
 class Block:
@@ -85,23 +91,27 @@ class Block:
             self.headers.add(_HEADER_OF[name])
         return name
 
-    def open(self, head: str) -> None:
-        """Begin a loop or a condition."""
-        self.put(f"{head} {{" if head else "{")
+    @contextmanager
+    def nested(self, head: str | None, *functions: str, end: str = "}") -> Iterator[None]:
+        """Inside a loop or a condition; without text in plain braces, with None in none."""
+        if head is None:
+            yield
+            return
+        self.broken(head, *functions, end=" {" if head else "{")
         self.depth += 1
+        yield
+        self.depth -= 1
+        self.put(end)
 
-    def open_each(self, groups: Groups, first: Amount, count: Amount) -> None:
-        """Begin a function of each element; its end takes `");"` behind the brace."""
+    def scope(self, head: str | None) -> AbstractContextManager[None]:
+        """The same, in braces in any case: the step's own, or these."""
+        return self.nested("" if head is None and not self.depth else head)
+
+    def each(self, groups: Groups, first: Amount, count: Amount) -> AbstractContextManager[None]:
+        """Inside a function of each element."""
         names = ", ".join(f"int32_t {group_name(g)}" if g else "int32_t" for g in groups)
         head = f"{self.use('each_element')}<{box(groups)}>({first}, {count}"
-        self.broken(head, f"[&]({names})", end=" {")
-        self.depth += 1
-
-    def close(self, times: int = 1, end: str = "}") -> None:
-        """End as many."""
-        for left in range(times, 0, -1):
-            self.depth -= 1
-            self.put("}" if left > 1 else end)
+        return self.nested(head, f"[&]({names})", end="});")
 
     def text(self) -> list[str]:
         """All lines; in braces where something was named."""
@@ -133,37 +143,27 @@ class Block:
     def operation(self, n: Node) -> str:
         """An operation; division is plain where no operand can be negative."""
         args = [self.whole(a) for a in n.args]
-        if n.op in _INFIX:
-            return f"({args[0]} {_INFIX[n.op]} {args[1]})"
-        if n.op in _PLAIN and n.args[1].op == "const" and n.args[1].arg > 0 and bounds(n.args[0])[0] >= 0:
-            return f"({args[0]} {_PLAIN[n.op]} {args[1]})"
-        if n.op in _CALLS:
-            return f"{self.use(_CALLS[n.op])}({args[0]}, {args[1]})"
-        match n.op:
-            case "neg":
-                return f"(-{args[0]})"
-            case "not":
-                return f"(!{args[0]})"
-            case "abs":
-                return f"{self.use('larger_whole')}({args[0]}, -{args[0]})"
-            case "sign":
-                return f"(({args[0]} > 0) - ({args[0]} < 0))"
-            case "select":
-                return f"({args[0]} ? {args[1]} : {args[2]})"
+        if n.op in _OF_POSITIVE and n.args[1].op == "const" and n.args[1].arg > 0 and bounds(n.args[0])[0] >= 0:
+            return _OF_POSITIVE[n.op].format(*args)
+        if n.op in _FROM_LIBRARY:
+            self.headers.add("integers.h")
+            return _FROM_LIBRARY[n.op].format(*args)
+        if n.op in _OPERATIONS:
+            return _OPERATIONS[n.op].format(*args)
         raise ValueError(f"`{n.op}` is no operation of whole numbers")
 
     def read(self, n: Node) -> str:
         """An element of an array of whole numbers."""
-        base, steps, terms = regular(terms_of(n.args, strides([a.size for a in n.arg.view])))
-        parts = [scaled(index_name(i), s) for i, s in steps.items() if s and i.axis.size > 1]
-        return f"{self.array(n.arg.ref.name)}.whole({joined([*parts, *map(self.whole, terms)], base)})"
+        array = self.setting.program.arrays[n.arg.ref.name]
+        rule = rule_of(array, [a.size for a in n.arg.view], n.args)
+        return self.array_element(rule, singly(rule.steps))
 
     # --- elements --------------------------------------------------------------------------------------------------
     def element(self, rule: Rule, groups: Groups, counter: Amount | None = None) -> str:
         """The element of a rule in terms of groups' names; `counter` stands for the only group."""
         parts = []
         for group in groups:
-            step = rule.steps.get(group[-1], 0) if group else 0
+            step = rule.step(group[-1]) if group else 0
             if step and counter != ZERO:
                 parts.append(scaled(group_name(group) if counter is None else str(counter), step))
         parts += map(self.whole, rule.terms)
@@ -172,88 +172,98 @@ class Block:
             parts.append(f"{self.use('matrix_word')}({self.whole(row)}, {self.whole(column)}, {across})")
         return joined(parts, rule.base)
 
+    def array_element(self, rule: Rule, groups: Groups) -> str:
+        """The word in the array."""
+        return f"{self.array(rule.array)}.whole({self.element(rule, groups)})"
+
+    def address(self, rule: Rule, groups: Groups, first: Amount) -> str:
+        """The address of the element."""
+        return f"{self.array(rule.array)}.at({self.element(rule, groups, first)})"
+
     def place(self, rule: Rule, groups: Groups) -> str:
         """The element as a function of the groups."""
         return function(groups, self.element(rule, groups), rule.indices())
 
-    def word(self, load: Load, rule: Rule, groups: Groups) -> str:
+    def word(self, rule: Rule, groups: Groups) -> str:
         """The word that a load gives, its condition included."""
-        found = f"{self.array(load.array)}.whole({self.element(rule, groups)})"
-        if load.when is None:
+        found = self.array_element(rule, groups)
+        if rule.when is None:
             return found
-        return f"{self.whole(load.when)} ? {found} : static_cast<int32_t>({bits(load.fill)})"
+        return f"{self.whole(rule.when)} ? {found} : static_cast<int32_t>({bits(rule.fill)})"
 
-    def value(self, load: Load, rule: Rule, groups: Groups) -> str:
+    def value(self, rule: Rule, groups: Groups) -> str:
         """The word as a function of the groups."""
-        return function(groups, self.word(load, rule, groups), {*rule.indices(), *condition(load)})
+        return function(groups, self.word(rule, groups), rule.indices())
 
     # --- whole pages -----------------------------------------------------------------------------------------------
+    def rule(self, load: Load) -> Rule:
+        """The rule of a load."""
+        return load_rule(self.setting.program.arrays[load.array], load)
+
     def take(self, page: str, load: Load, indices: Sequence[Index], first: Amount, count: Amount) -> None:
         """Elements first ... of a load, in the order of `indices`, into a page."""
-        rule = load_rule(self.setting.program.arrays[load.array], load)
-        name = self.array(load.array)
-        groups = groups_of(indices, [rule], condition(load))
-        step = step_of(rule, groups[-1])
-        if load.when is not None:
-            self.call("take_values", page, first, count, functions=[self.value(load, rule, groups)], over=groups)
-        elif alone(groups, rule):
-            self.call("copy_words", page, f"{name}.at({self.element(rule, groups, first)})", count)
-        elif len(groups) == 1 and step == 0:
-            self.call("fill_words", page, f"{name}.whole({self.element(rule, groups)})", count)
-        else:
-            long = walk.size(groups[-1]) >= SHORT
-            way = "runs" if step == 1 and long else "repeats" if step == 0 and long else "elements"
-            self.call(f"take_{way}", page, name, first, count, functions=[self.place(rule, groups)], over=groups)
+        rule = self.rule(load)
+        groups = groups_of(indices, [rule])
+        match way_of(groups, rule):
+            case "values":
+                self.call("take_values", page, first, count, functions=[self.value(rule, groups)], over=groups)
+            case "words":
+                self.call("copy_words", page, self.address(rule, groups, first), count)
+            case "repeats" if len(groups) == 1:
+                self.call("fill_words", page, self.word(rule, groups), count)
+            case way:
+                given = (page, self.array(load.array), first, count)
+                self.call(f"take_{way}", *given, functions=[self.place(rule, groups)], over=groups)
 
     def give(self, rule: Rule, page: str, indices: Sequence[Index], first: Amount, count: Amount) -> None:
         """A page into an array."""
-        name, groups = self.array(rule.array), groups_of(indices, [rule])
-        if alone(groups, rule):
-            self.call("copy_words", f"{name}.at({self.element(rule, groups, first)})", page, count)
-            return
-        way = "runs" if step_of(rule, groups[-1]) == 1 and walk.size(groups[-1]) >= SHORT else "elements"
-        self.call(f"give_{way}", name, page, first, count, functions=[self.place(rule, groups)], over=groups)
+        groups = groups_of(indices, [rule])
+        way = way_of(groups, rule)
+        if way == "words":
+            self.call("copy_words", self.address(rule, groups, first), page, count)
+        else:
+            given = (self.array(rule.array), page, first, count)
+            self.call(f"give_{way}", *given, functions=[self.place(rule, groups)], over=groups)
 
     def copy(self, target: Rule, load: Load, indices: Sequence[Index], first: Amount, count: Amount) -> None:
         """One array into another."""
-        rule = load_rule(self.setting.program.arrays[load.array], load)
-        to, origin = self.array(target.array), self.array(load.array)
-        groups = groups_of(indices, [target, rule], condition(load))
-        if load.when is None and alone(groups, target) and alone(groups, rule):
-            there, here = self.element(target, groups, first), self.element(rule, groups, first)
-            self.call("copy_words", f"{to}.at({there})", f"{origin}.at({here})", count)
-            return
-        there = self.place(target, groups)
-        runs = {step_of(target, groups[-1]), step_of(rule, groups[-1])} == {1} and walk.size(groups[-1]) >= SHORT
-        if load.when is None and runs:
-            here = self.place(rule, groups)
-            self.call("copy_runs", to, origin, first, count, functions=[there, here], over=groups)
-        else:
-            given = [there, self.value(load, rule, groups)]
-            self.call("set_elements", to, first, count, functions=given, over=groups)
+        rule, to = self.rule(load), self.array(target.array)
+        groups = groups_of(indices, [target, rule])
+        match way_of(groups, target, rule):
+            case "words":
+                there = self.address(target, groups, first)
+                self.call("copy_words", there, self.address(rule, groups, first), count)
+            case "runs":
+                given = [self.place(target, groups), self.place(rule, groups)]
+                self.call("copy_runs", to, self.array(load.array), first, count, functions=given, over=groups)
+            case _:
+                given = [self.place(target, groups), self.value(rule, groups)]
+                self.call("set_elements", to, first, count, functions=given, over=groups)
 
     def set(self, target: Rule, indices: Sequence[Index], first: Amount, count: Amount, n: Node, word: str) -> None:
         """A whole number at each index into an array, worked out one by one; `word` makes its word."""
-        groups = groups_of(indices, [target], indices)
+        groups = singly(indices) or [()]
         given = [self.place(target, groups), function(groups, f"{self.use(word)}({self.whole(n)})", n.free)]
         self.call("set_elements", self.array(target.array), first, count, functions=given, over=groups)
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
-def condition(load: Load) -> tuple[Index, ...]:
-    """The indices that say whether an element is there."""
-    return load.when.free if load.when is not None else ()
-
-
 def function(groups: Groups, body: str, used: Collection[Index]) -> str:
     """A place or a value as a lambda over the groups' indices, those that it uses by name."""
     names = (f"int32_t {group_name(g)}" if set(g) & set(used) else "int32_t" for g in groups)
     return f"[&]({', '.join(names)}) {{ return {body}; }}"
 
 
-def alone(groups: Groups, rule: Rule) -> bool:
-    """Whether all elements lie side by side in the order in which they are counted."""
-    return len(groups) == 1 and (walk.size(groups[0]) == 1 or step_of(rule, groups[0]) == 1)
+def way_of(groups: Groups, *rules: Rule) -> str:
+    """How elements are moved: all as they lie, neighbours at once, one by one, or each with its condition."""
+    if any(rule.when is not None for rule in rules):
+        return "values"
+    size, steps = walk.size(groups[-1]), {step_of(rule, groups[-1]) for rule in rules}
+    if len(groups) == 1 and (size == 1 or steps == {1}):
+        return "words"
+    if steps == {0} and (len(groups) == 1 or size >= SHORT):
+        return "repeats"
+    return "runs" if steps == {1} and size >= SHORT else "elements"
 
 
 def box(groups: Groups) -> str:

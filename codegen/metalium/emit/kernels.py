@@ -45,18 +45,9 @@ _FLOW = {
 _BUFFERS = {
     "reader": ("cb_weights", "cb_picks"),
     "compute": ("cb_weights", "cb_rows", "cb_in", "cb_left", "cb_right", "cb_out"),
-    "writer": (
-        "cb_rows",
-        "cb_in",
-        "cb_left",
-        "cb_right",
-        "cb_picks",
-        "cb_out",
-        "cb_bounce",
-        "cb_scratch",
-        "cb_vectors",
-    ),
-}
+    "writer": ("cb_rows", "cb_in", "cb_left", "cb_right", "cb_picks", "cb_out", "cb_bounce", "cb_scratch",
+               "cb_vectors"),
+}  # fmt: skip
 """The circular buffers that a kernel names where the program has them."""
 _NUMBERS = {
     "reader": ("weights_pages", "weights_page_bytes", "weights_batch"),
@@ -70,24 +61,29 @@ def kernel_file(program: str, role: str) -> str:
     return f"kernels/{program}_{role}.cpp"
 
 
+Written = tuple[set[str], list[str], list[tuple[Step, list[str]]]]
+"""A kernel's headers, what stands in front of its steps, and the lines of each step."""
+
+
 def emit_kernels(plan: ModelPlan) -> dict[str, str]:
     """See the module."""
+    environment = Environment(
+        loader=PackageLoader(__package__, "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    template = environment.get_template("kernel.cpp.j2")
     found: dict[str, str] = {}
     for name, program in plan.programs.items():
         setting = setting_of(program)
         for role, write in zip(ROLES, (reader, compute, writer), strict=True):
-            found[kernel_file(name, role)] = write(setting)
+            found[kernel_file(name, role)] = template.render(frame(role, setting, *write(setting)))
     return found
 
 
-def writer(setting: Setting) -> str:
-    """The writer's source."""
+def writer(setting: Setting) -> Written:
+    """The writer's parts."""
     program, headers = setting.program, set[str]()
-    steps = [
-        {"comment": comment(step), "lines": lines}
-        for number, step in enumerate(program.steps)
-        if (lines := writer_step(setting, number, headers))
-    ]
+    steps = [(step, writer_step(setting, number, headers)) for number, step in enumerate(program.steps)]
     touched = {name for step in program.steps for name in (*step.parts.reads, *step.parts.outs)}
     splits = {a.split for name, a in program.arrays.items() if name in touched} | _streams(program)
     start = [_THIS_CORE, *_shares(program, splits)]
@@ -113,11 +109,11 @@ def writer(setting: Setting) -> str:
     for name, slots in zeroed.items():
         if setting.has(f"cb_{name}"):
             start.append(f"zero_words(get_write_ptr(cb_{name}), {slots} * TILE_ELEMENTS);")
-    return _render("writer", setting, headers or {"l1_memory.h"}, start, steps)
+    return headers or {"l1_memory.h"}, start, [(step, lines) for step, lines in steps if lines]
 
 
-def compute(setting: Setting) -> str:
-    """The compute kernel's source."""
+def compute(setting: Setting) -> Written:
+    """The compute kernel's parts."""
     program = setting.program
     steps, current = [], None
     for step in program.steps:
@@ -128,7 +124,7 @@ def compute(setting: Setting) -> str:
         if wanted and wanted != current:
             body = [wanted, *body]
         current = wanted or (None if isinstance(step, Product) else current)
-        steps.append({"comment": comment(step), "lines": body})
+        steps.append((step, body))
     computing = [s for s in program.steps if isinstance(s, Map | Product)]
     splits = {program.arrays[s.parts.outs[0]].split for s in computing} | _streams(program)
     start = list(_shares(program, splits))
@@ -146,18 +142,18 @@ def compute(setting: Setting) -> str:
         headers.add("add_rows.h")
     if any(isinstance(s, Map) and s.value.op != "operand" for s in program.steps):
         headers.add("elementwise.h")
-    return _render("compute", setting, headers, start, steps)
+    return headers, start, steps
 
 
-def reader(setting: Setting) -> str:
-    """The reader's source."""
+def reader(setting: Setting) -> Written:
+    """The reader's parts."""
     program = setting.program
-    steps = [{"comment": comment(s), "lines": lines} for s in program.steps if (lines := reader_step(setting, s))]
+    steps = [(step, lines) for step in program.steps if (lines := reader_step(setting, step))]
     start = [*([_THIS_CORE] if steps else []), *_shares(program, _streams(program, whole=False))]
     start += _accessors(setting.reader)
     if setting.has("cb_weights"):
         start.append("WeightStream weights(cb_weights, weights_pages, weights_page_bytes, weights_batch);")
-    return _render("reader", setting, {"weights.h" if steps else "l1_memory.h"}, start, steps)
+    return {"weights.h" if steps else "l1_memory.h"}, start, steps
 
 
 # --- the frame -----------------------------------------------------------------------------------------------------
@@ -212,29 +208,20 @@ def _shares(program: Program, used: set[Split | None]) -> Iterator[str]:
             yield f"const Share {share_name(split)} = share_of(core, {split.lead}, {split.each});"
 
 
-def _render(
-    role: str, setting: Setting, headers: set[str], prologue: Sequence[str], steps: Sequence[Mapping[str, Any]]
-) -> str:
-    loader = PackageLoader(__package__, ".")
-    environment = Environment(
-        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    return environment.get_template("kernel.cpp.j2").render(frame(role, setting, headers, prologue, steps))
-
-
 def frame(
-    role: str, setting: Setting, headers: set[str], prologue: Sequence[str], steps: Sequence[Mapping[str, Any]]
+    role: str, setting: Setting, headers: set[str], prologue: Sequence[str], steps: Sequence[tuple[Step, list[str]]]
 ) -> Mapping[str, Any]:
     """What the template is given: the headers and names that the lines need, and the lines."""
-    constants = {b.name: f"tt::CBIndex::c_{b.index}" for b in setting.buffers if b.name in _BUFFERS[role]}
-    constants |= {name: str(value) for name, value in _numbers(setting).items() if name in _NUMBERS[role]}
+    buffers, numbers = _BUFFERS[role], _NUMBERS[role]
+    constants = {b.name: f"tt::CBIndex::c_{b.index}" for b in setting.buffers if b.name in buffers}
+    constants |= {name: str(value) for name, value in _numbers(setting).items() if name in numbers}
     return {
         "title": _wrapped(f"{setting.program.title}: {_ABOUT[role]}"),
         "flow": _FLOW[role],
         "headers": sorted(headers),
         "constants": [f"constexpr uint32_t {name} = {value};" for name, value in constants.items()],
         "prologue": prologue,
-        "steps": steps,
+        "steps": [{"comment": comment(step), "lines": lines} for step, lines in steps],
     }
 
 

@@ -11,6 +11,8 @@ tile holds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 from cdrmix.ir import walk
 from cdrmix.ir.nodes import Index
@@ -24,9 +26,8 @@ from .buffers import Setting, by_rows, is_spread
 from .matrices import (
     Side,
     copy_tile,
+    each,
     lead_of,
-    open_lead,
-    open_side,
     page,
     row_start,
     side_of,
@@ -54,64 +55,73 @@ def across(step: Product, tiled: Tiled) -> int:
     return tiles_of(columns) if tiled.lead else column_tiles(columns, tiled.split)
 
 
-def group_tiles(block: int) -> int:
-    """Column tiles of a streamed product's group: whole blocks of them."""
-    return TILE // block * block
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """How a streamed matrix is gone through: a core's column tiles, in groups of `many` and in blocks where there are
+    several.  `first` and `end` are of a group's tiles, or of all."""
+
+    tiled: Tiled
+    tiles: int
+    many: int
+    first: str
+    end: str
+    group: str | None
+    block: str | None
+
+
+def streaming(setting: Setting, step: Product) -> Streaming:
+    """How a streamed product's matrix is gone through.  A group is of whole blocks."""
+    tiled, spread = tiled_of(setting, step), is_spread(setting.program, step)
+    tiles, many = across(step, tiled), TILE // tiled.block * tiled.block
+    groups = spread and tiles > many
+    first, end = ("group", f"smaller(group + {many}, {tiles})") if groups else ("0", str(tiles))
+    group = f"for (uint32_t group = 0; group < {tiles}; group += {many})"
+    block = f"for (uint32_t block = {first}; block < {end}; block += {tiled.block})"
+    return Streaming(tiled, tiles, many, first, end, group if groups else None, block if tiles > tiled.block else None)
 
 
 # --- a streamed matrix -----------------------------------------------------------------------------------------------
 def streamed_product(step: Product, block: Block) -> None:
     """[k] x a streamed matrix, block by block of its columns."""
-    tiled, spread = tiled_of(block.setting, step), is_spread(block.setting.program, step)
-    tiles, k, columns = across(step, tiled), side_of(step.k, "k"), walk.size(step.columns)
-    if tiled.lead:
-        opened = open_lead(block, step.lead, portion(walk.size(step.lead), tiled.split))
-        first, own = lead_of(step.lead, columns), Amount(columns)
-    else:
-        first, own = portion(columns, tiled.split)
-        block.open(f"if ({share_name(tiled.split)}.count > 0)")
-        opened = 1
-    group = group_tiles(tiled.block)
-    groups, blocks = spread and tiles > group, tiles > tiled.block
-    begin, end = ("group", f"smaller(group + {group}, {tiles})") if groups else ("0", str(tiles))
-    if spread:
-        if groups or not opened:
-            block.open(f"for (uint32_t group = 0; group < {tiles}; group += {group})" if groups else "")
-            opened += 1
-        block.put("const uint32_t parts = reserve_pages(cb_in, operand_slots);")
-    if blocks:
-        block.open(f"for (uint32_t block = {begin}; block < {end}; block += {tiled.block})")
+    by, spread = streaming(block.setting, step), is_spread(block.setting.program, step)
+    tiled, tiles, k, columns = by.tiled, by.tiles, side_of(step.k, "k"), walk.size(step.columns)
+    begin, end, groups = by.first, by.end, by.group is not None
+    if by.block is not None:
         even = not spread and tiles % tiled.block == 0
         begin, end = "block", f"block + {tiled.block}" if even else f"smaller(block + {tiled.block}, {tiles})"
-    open_side(block, k, plain=True)
-    _left_rows(step, block, spread)
-    block.close()
-    block.open(f"for (uint32_t tile = {begin}; tile < {end}; ++tile)" if tiles > 1 else "")
+    if tiled.lead:
+        units = each("unit", *portion(walk.size(step.lead), tiled.split))
+        first, own = lead_of(step.lead, columns), Amount(columns)
+    else:
+        units = f"if ({share_name(tiled.split)}.count > 0)"
+        first, own = portion(columns, tiled.split)
     column = Amount(None, "tile * TILE_SIDE") if tiles > 1 else ZERO
     count = f"in_tile({own}, {column})" if tiles > 1 else own
-    block.put("const uint32_t result = wait_page(cb_out);")
-    if spread:
-        block.call(
-            "collect_rows", "parts", "(tile - group) * TILE_SIDE" if groups else column, "result", "LANES", count
-        )
     row = f"{block.array(step.outs[-1])}.at({total(first, column)})"
-    block.call("give_row", row, "result", "LOST_ROW" if spread else "PLAIN_ROW", count)
-    block.put("pop_page(cb_out);")
-    block.close(1 + blocks)
-    if spread:
-        many = f"from_on({own}, group * TILE_SIDE, {group * TILE})" if groups else own
-        place = total(first, Amount(None, "group * TILE_SIDE") if groups else ZERO)
-        _sum(block, f"{block.array(step.outs[0])}.at({place})", many)
-    block.close(opened)
+    with block.nested(units), block.scope(by.group) if spread else nullcontext():
+        if spread:
+            block.put("const uint32_t parts = reserve_pages(cb_in, operand_slots);")
+        with block.nested(by.block):
+            with block.nested(k.loop or ""):
+                _left_rows(step, block, k, spread)
+            with block.nested(f"for (uint32_t tile = {begin}; tile < {end}; ++tile)" if tiles > 1 else ""):
+                block.put("const uint32_t result = wait_page(cb_out);")
+                if spread:
+                    place = "(tile - group) * TILE_SIDE" if groups else column
+                    block.call("collect_rows", "parts", place, "result", "LANES", count)
+                block.call("give_row", row, "result", "LOST_ROW" if spread else "PLAIN_ROW", count)
+                block.put("pop_page(cb_out);")
+        if spread:
+            many = f"from_on({own}, group * TILE_SIDE, {by.many * TILE})" if groups else own
+            place = total(first, Amount(None, "group * TILE_SIDE") if groups else ZERO)
+            _sum(block, f"{block.array(step.outs[0])}.at({place})", many)
 
 
-def _left_rows(step: Product, block: Block, spread: bool) -> None:
+def _left_rows(step: Product, block: Block, k: Side, spread: bool) -> None:
     """A k tile of the left factor: its plane, or both."""
-    k = side_of(step.k, "k")
     block.put("const uint32_t rows = reserve_pages(cb_rows, 1);")
     for load, row in zip(step.left, ("PLAIN_ROW", "LOST_ROW")[: 1 + spread], strict=spread):
-        first = total(lead_of(step.lead, k.size), k.start)
-        take_row(block, "rows", block.use(row), load, (step.lead, k, None), first, k.inside)
+        take_row(block, "rows", block.use(row), load, step.lead, k)
     if spread:
         block.call("spread_row", "rows")
     block.put("push_pages(cb_rows, 1);")
@@ -150,30 +160,26 @@ def product_of_arrays(step: Product, block: Block) -> None:
     """Tile by tile of the result, the planes of both factors k tile by k tile."""
     out = block.setting.program.arrays[step.outs[0]]
     parts, k = Parts(step, out.split), side_of(step.k, "k")
-    opened = open_lead(block, step.lead, parts.lead)
-    rows, height, more = part_of(block, step.rows, "row", parts.rows)
-    columns, width, last = part_of(block, step.columns, "column", parts.columns, plain=not opened + more)
-    open_side(block, k, plain=True)
-    block.put("const uint32_t left = reserve_pages(cb_left, plane_slots);")
-    block.put("const uint32_t right = reserve_pages(cb_right, plane_slots);")
-    for plane, load in enumerate(step.left):
-        tile_of(block, page(block, plane, "left"), load, step.lead, (rows, height), (k, k.inside), parts.even)
-    right_tiles(step, block, (columns, width), k, parts.even)
-    block.put("push_pages(cb_left, plane_slots);", "push_pages(cb_right, plane_slots);")
-    block.close()
-    block.put("const uint32_t result = wait_page(cb_out);")
-    name, single = block.array(out.name), rows.size == 1
-    if out.layout == "tiles":
-        block.call("give_tile", f"{name}.at({tile_place(step.lead, rows, columns)})", "result", height, width)
-    else:
-        if not single:
-            block.open(f"for (uint32_t r = 0; r < {height}; ++r)")
-        down = ZERO if single else row_start(rows, columns)
-        place = total(lead_of(step.lead, rows.size * columns.size), down, columns.start)
-        block.call("give_row", f"{name}.at({place})", "result", "0" if single else "r", width)
-        block.close(int(not single))
-    block.put("pop_page(cb_out);")
-    block.close(opened + more + last)
+    rows, columns = side_of(step.rows, "row", parts.rows), side_of(step.columns, "column", parts.columns)
+    with block.nested(each("unit", *parts.lead)), block.nested(rows.loop), block.scope(columns.loop):
+        with block.nested(k.loop or ""):
+            block.put("const uint32_t left = reserve_pages(cb_left, plane_slots);")
+            block.put("const uint32_t right = reserve_pages(cb_right, plane_slots);")
+            for plane, load in enumerate(step.left):
+                tile_of(block, page(block, plane, "left"), load, step.lead, rows, k, parts.even)
+            right_tiles(step, block, columns, k, parts.even)
+            block.put("push_pages(cb_left, plane_slots);", "push_pages(cb_right, plane_slots);")
+        block.put("const uint32_t result = wait_page(cb_out);")
+        name = block.array(out.name)
+        if out.layout == "tiles":
+            place = tile_place(step.lead, rows, columns)
+            block.call("give_tile", f"{name}.at({place})", "result", rows.inside, columns.inside)
+        else:
+            row, down = ("r", row_start(rows, columns)) if rows.size > 1 else ("0", ZERO)
+            place = total(lead_of(step.lead, rows.size * columns.size), down, columns.start)
+            with block.nested(each("r", ZERO, rows.inside) if rows.size > 1 else None):
+                block.call("give_row", f"{name}.at({place})", "result", row, columns.inside)
+        block.put("pop_page(cb_out);")
 
 
 def rows_by_array(step: Product, block: Block) -> None:
@@ -181,84 +187,54 @@ def rows_by_array(step: Product, block: Block) -> None:
     step = by_rows(step)
     out = block.setting.program.arrays[step.outs[0]]
     parts, k, name = Parts(step, out.split), side_of(step.k, "k"), block.array(out.name)
-    width = walk.size(step.columns)
+    columns, width = side_of(step.columns, "column", parts.columns), walk.size(step.columns)
     many, (first, count), (start, end) = ELEMENTS // width, parts.lead, parts.columns
     groups, dealt = count.known is None or count.known > many, start != ZERO
+    group, units = f"if ({end} > 0)" if dealt else "", each("unit", first, count)
     if groups:
-        block.open(f"for (uint32_t group = {first}, last = group + {count}; group < last; group += {many})")
-    else:
-        block.open(f"if ({end} > 0)" if dealt else "")
-    block.put("const uint32_t parts = reserve_pages(cb_in, operand_slots);")
-    opened = 0
-    if groups and walk.size(step.lead) > 1:
-        block.open(f"for (uint32_t unit = group; unit < smaller(group + {many}, last); ++unit)")
-        opened = 1
-    elif not groups:
-        opened = open_lead(block, step.lead, parts.lead)
-    columns, inside, more = part_of(block, step.columns, "column", parts.columns)
-    open_side(block, k, plain=True)
-    _left_rows(step, block, True)
-    block.put("const uint32_t right = reserve_pages(cb_right, plane_slots);")
-    right_tiles(step, block, (columns, inside), k, parts.even)
-    block.put("push_pages(cb_right, plane_slots);")
-    block.close()
-    unit = lead_of(step.lead, width, "(unit - group)" if groups else "unit")
-    opened += more
-    if not opened:
-        block.open("")
-        opened = 1
-    block.put("const uint32_t result = wait_page(cb_out);")
-    place = total(unit, Amount(None, f"column - {start}") if dealt else columns.start)
-    block.call("collect_rows", "parts", place, "result", "LOST_ROW + 1", inside)
-    block.put("pop_page(cb_out);")
-    block.close(opened)
-    if groups:
-        own = Amount(None, f"(smaller(group + {many}, last) - group)").times(width)
-        _sum(block, f"{name}.at({Amount(None, 'group').times(width)})", own)
-    else:
-        _sum(block, f"{name}.at({start})", end if dealt else count.times(width))
-    block.close()
+        group = f"for (uint32_t group = {first}, last = group + {count}; group < last; group += {many})"
+        units = f"for (uint32_t unit = group; unit < smaller(group + {many}, last); ++unit)"
+        units = units if walk.size(step.lead) > 1 else None
+    with block.nested(group):
+        block.put("const uint32_t parts = reserve_pages(cb_in, operand_slots);")
+        with block.nested(units), block.nested(columns.loop):
+            with block.nested(k.loop or ""):
+                _left_rows(step, block, k, True)
+                block.put("const uint32_t right = reserve_pages(cb_right, plane_slots);")
+                right_tiles(step, block, columns, k, parts.even)
+                block.put("push_pages(cb_right, plane_slots);")
+            unit = lead_of(step.lead, width, "(unit - group)" if groups else "unit")
+            place = total(unit, Amount(None, f"column - {start}") if dealt else columns.start)
+            with block.nested("" if units is columns.loop is None else None):
+                block.put("const uint32_t result = wait_page(cb_out);")
+                block.call("collect_rows", "parts", place, "result", "LOST_ROW + 1", columns.inside)
+                block.put("pop_page(cb_out);")
+        if groups:
+            own = Amount(None, f"(smaller(group + {many}, last) - group)").times(width)
+            _sum(block, f"{name}.at({Amount(None, 'group').times(width)})", own)
+        else:
+            _sum(block, f"{name}.at({start})", end if dealt else count.times(width))
 
 
-def part_of(
-    block: Block, indices: Sequence[Index], name: str, part: tuple[Amount, Amount], plain: bool = False
-) -> tuple[Side, Amount, int]:
-    """The rows or columns of a core, gone through tile by tile; how many lie in a tile; the braces opened."""
-    first, count = part
-    if first == ZERO:
-        side = side_of(indices, name)
-        return side, side.inside, open_side(block, side, plain)
-    block.open(
-        f"for (uint32_t {name} = {first}, end_{name} = {name} + {count}; {name} < end_{name}; {name} += TILE_SIDE)"
-    )
-    return Side(tuple(indices), Amount(None, name)), Amount(None, f"smaller(TILE_SIDE, end_{name} - {name})"), 1
-
-
-def right_tiles(step: Product, block: Block, columns: tuple[Side, Amount], k: Side, even: bool) -> None:
+def right_tiles(step: Product, block: Block, columns: Side, k: Side, even: bool) -> None:
     """A k tile of the right factor's planes."""
-    down, over = (columns, (k, k.inside)) if step.transposed else ((k, k.inside), columns)
+    down, over = (columns, k) if step.transposed else (k, columns)
     for plane, load in enumerate(step.factors):
         zeros = None if step.transposed else k.size % TILE != 0
         tile_of(block, page(block, plane, "right"), load, step.lead, down, over, even, zeros)
 
 
 def tile_of(
-    block: Block, tile: str, load: Load, lead: Sequence[Index], down: tuple[Side, Amount], over: tuple[Side, Amount],
-    even: bool, zeros: bool | None = None,
+    block: Block, tile: str, load: Load, lead: Sequence[Index], rows: Side, columns: Side, even: bool,
+    zeros: bool | None = None,
 ) -> None:  # fmt: skip
-    """A tile of a factor, [rows, columns], both with how many of them there are in this tile.
-
-    `zeros` is for a right factor: whether rows are left over, to be zero.
-    """
-    (rows, height), (columns, width) = down, over
+    """A tile of a factor.  `zeros` is for a right factor: whether rows are left over, to be zero."""
     if even and copy_tile(block, tile, load, lead, rows, columns):
         return
     if columns.size == 1 and zeros is not None:
-        first = total(lead_of(lead, rows.size), rows.start)
-        take_column(block, tile, load, (*lead, *rows.indices), first, height)
+        take_column(block, tile, load, lead, rows)
         return
-    take_rows(block, tile, load, lead, rows, columns, height, width)
+    take_rows(block, tile, load, lead, rows, columns)
     if zeros:
-        block.open(f"for (uint32_t r = {height}; r < TILE_SIDE; ++r)")
-        block.call("zero_row", tile, "r")
-        block.close()
+        with block.nested(f"for (uint32_t r = {rows.inside}; r < TILE_SIDE; ++r)"):
+            block.call("zero_row", tile, "r")

@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from cdrmix.ir.nodes import Index, Node
-from cdrmix.ir.steps import Load, Map
+from cdrmix.ir.nodes import Node
+from cdrmix.ir.steps import Map
 
 from ..plan import Program
 
@@ -24,56 +24,22 @@ Filling = Literal["whole", "row", "column", "number"]
 
 REGISTERS = 8
 """Tiles of f32 in DST under `dst_full_sync_en`."""
-_UNARY = {
-    "neg": "negate",
-    "exp": "exponential",
-    "log": "logarithm",
-    "sqrt": "square_root",
-    "abs": "absolute",
-    "sign": "sign",
-    "sin": "sine",
-    "cos": "cosine",
-    "tanh": "tangent_hyperbolic",
-    "sigmoid": "sigmoid",
-    "relu": "relu",
-    "log1p": "logarithm_plus_one",
-    "expm1": "exponential_minus_one",
-    "floor": "round_down",
-    "not": "is_zero",
-    "tf32": "keep_fpu_bits",
-}
-_BINARY = {
-    "add": "add",
-    "sub": "subtract",
-    "mul": "multiply",
-    "div": "divide",
-    "pow": "power",
-    "max": "maximum",
-    "min": "minimum",
-    "eq": "equal",
-    "ne": "not_equal",
-    "lt": "less",
-    "le": "less_equal",
-    "gt": "greater",
-    "ge": "greater_equal",
-    "or": "maximum",
-    "and": "multiply",
-    "floordiv": "divide",
-}
-_SPARE = {
-    "silu": ("silu", 1),
-    "softplus": ("softplus", 1),
-    "logaddexp": ("log_add_exp", 1),
-    "mod": ("modulo", 1),
-    "round": ("round_to_even", 3),
-    "erf": ("error_function", 3),
-    "atan2": ("angle", 4),
-}
-"""Functions that need registers besides their operands', and how many."""
-_BROADCAST = {"add": "add", "sub": "subtract", "mul": "multiply"}
+_CALLS = {
+    "neg": "negate", "exp": "exponential", "log": "logarithm", "sqrt": "square_root", "abs": "absolute", "sign": "sign",
+    "sin": "sine", "cos": "cosine", "tanh": "tangent_hyperbolic", "sigmoid": "sigmoid", "relu": "relu",
+    "log1p": "logarithm_plus_one", "expm1": "exponential_minus_one", "floor": "round_down", "not": "is_zero",
+    "tf32": "keep_fpu_bits", "add": "add", "sub": "subtract", "mul": "multiply", "div": "divide", "pow": "power",
+    "max": "maximum", "min": "minimum", "eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal",
+    "gt": "greater", "ge": "greater_equal", "or": "maximum", "and": "multiply", "floordiv": "divide",
+    "select": "choose", "silu": "silu", "softplus": "softplus", "logaddexp": "log_add_exp", "mod": "modulo",
+    "round": "round_to_even", "erf": "error_function", "atan2": "angle",
+}  # fmt: skip
+_SPARES = {"silu": 1, "softplus": 1, "logaddexp": 1, "mod": 1, "round": 3, "erf": 3, "atan2": 4}
+"""How many registers functions need besides their operands', the last of which else takes the result."""
+_BROADCAST = ("add", "sub", "mul")
 _POWERS = {2.0: ("square",), 0.5: ("square_root",), -0.5: ("reciprocal_root",), -1.0: ("reciprocal",), 1.0: ()}
 _TRUTH = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not"})
-ELEMENTWISE = frozenset({*_UNARY, *_BINARY, *_SPARE, "select", "const"})
+ELEMENTWISE = frozenset({*_CALLS, "const"})
 """The rows of `ir.ops` (and `tf32`) that compute kernels have."""
 
 
@@ -89,19 +55,18 @@ def evaluate(value: Node, fillings: Sequence[Filling]) -> tuple[list[str], int]:
     return work.lines, result
 
 
-def fillings(program: Program, step: Map) -> tuple[Filling, ...]:
-    """How the operands of a step fill their tiles: as vectors where a matrix in tiles meets one, else whole."""
-    if program.arrays[step.out].layout == "flat":
-        return tuple("whole" for _ in step.loads)
-    row, column = step.indices[-2:]
-    return tuple(filling(load, row, column) for load in step.loads)
-
-
-def filling(load: Load, row: Index, column: Index) -> Filling:
-    """A load without the row's index is a row that all rows share; without the column's, a column."""
-    if row not in load.free:
-        return "row"
-    return "whole" if column in load.free else "column"
+def fillings(program: Program, step: Map) -> list[Filling]:
+    """How the operands of a step fill their tiles.  Where a matrix in tiles meets a load without the row's index, it is
+    a row that all rows share; without the column's, a column."""
+    found: list[Filling] = ["whole" for _ in step.loads]
+    if program.arrays[step.out].layout == "tiles":
+        row, column = step.indices[-2:]
+        for n, load in enumerate(step.loads):
+            if row not in load.free:
+                found[n] = "row"
+            elif column not in load.free:
+                found[n] = "column"
+    return found
 
 
 class _Registers:
@@ -124,18 +89,15 @@ class _Registers:
 
     def need(self, e: Node) -> int:
         """Registers that an expression takes."""
-        if id(e) not in self.needs:
-            self.needs[id(e)] = self._need(e)
-        return self.needs[id(e)]
-
-    def _need(self, e: Node) -> int:
         if not e.args:
             return 1
-        own = self.filling(e)
-        mixed = any(self.filling(a) not in (own, "number") for a in e.args)
-        needs = sorted((self.need(a) for a in e.args), reverse=True)
-        most = max(n + held for held, n in enumerate(needs))
-        return max(most, len(e.args) + _SPARE.get(e.op, ("", 0))[1]) + mixed
+        if id(e) not in self.needs:
+            own = self.filling(e)
+            mixed = any(self.filling(a) not in (own, "number") for a in e.args)
+            needs = sorted((self.need(a) for a in e.args), reverse=True)
+            most = max(n + held for held, n in enumerate(needs))
+            self.needs[id(e)] = max(most, len(e.args) + _SPARES.get(e.op, 0)) + mixed
+        return self.needs[id(e)]
 
     # --- registers -------------------------------------------------------------------------------------------------
     def take(self) -> int:
@@ -153,17 +115,14 @@ class _Registers:
 
     # --- expressions -----------------------------------------------------------------------------------------------
     def whole(self, e: Node) -> int:
-        """The value as a whole tile."""
-        filling = self.filling(e)
-        register = self.value(e)
-        return register if filling in ("whole", "number") else self.broadcast(register, filling)
-
-    def broadcast(self, vector: int, filling: Filling) -> int:
-        """A vector on all rows or columns."""
+        """The value as a whole tile: a vector on all rows or columns."""
+        filling, register = self.filling(e), self.value(e)
+        if filling in ("whole", "number"):
+            return register
         out = self.take()
         self.call("fill", out, number=0.0)
-        self.call(f"add_{filling}", out, vector)
-        self.release(vector)
+        self.call(f"add_{filling}", out, register)
+        self.release(register)
         return out
 
     def value(self, e: Node) -> int:
@@ -172,53 +131,31 @@ class _Registers:
             out = self.take()
             self.lines.append(f"load_operand(cb_in, {e.arg}, {out});")
             return out
-        match e.op:
-            case "const":
-                out = self.take()
-                self.call("fill", out, number=e.arg)
-                return out
-            case "select":
-                return self.select(e)
-            case _ if len(e.args) == 1:
-                return self.unary(e)
-            case _:
-                return self.binary(e)
-
-    def unary(self, e: Node) -> int:
-        out = self.value(e.args[0])
-        if e.op in _SPARE:
-            self.with_spares(e.op, out)
-        else:
-            self.call(_UNARY[e.op], out)
-        return out
-
-    def with_spares(self, op: str, *operands: int) -> None:
-        name, count = _SPARE[op]
-        spares = [self.take() for _ in range(count)]
-        self.call(name, *operands, *spares)
-        self.release(*spares)
-
-    def binary(self, e: Node) -> int:
-        left, right = e.args
-        short = self.with_number(e.op, left, right)
+        if e.op == "const":
+            out = self.take()
+            self.call("fill", out, number=e.arg)
+            return out
+        short = _with_number(e.op, *e.args) if len(e.args) == 2 else None
         if short is not None:
-            return short
-        own, kinds = self.filling(e), (self.filling(left), self.filling(right))
-        if e.op in _BROADCAST and own == "whole" and "whole" in kinds and {*kinds} & {"row", "column"}:
+            operand, names, number = short
+            out = self.value(operand)
+            for name in names:
+                self.call(name, out, number=number)
+            return out
+        own, kinds = self.filling(e), {self.filling(a) for a in e.args}
+        if e.op in _BROADCAST and own == "whole" and "whole" in kinds and kinds & {"row", "column"}:
             return self.with_vector(e)
-        a, b = self.operands(e.args, own)
+        first, *others = self.operands(e.args, own)
         if e.op in ("and", "or"):
-            for register, operand in ((a, left), (b, right)):
+            for register, operand in zip((first, *others), e.args, strict=True):
                 if operand.op not in _TRUTH:
                     self.call("is_not_zero", register)
-        if e.op in _SPARE:
-            self.with_spares(e.op, a, b)
-        else:
-            self.call(_BINARY[e.op], a, b, a)
+        spares = [self.take() for _ in range(_SPARES.get(e.op, 0))]
+        self.call(_CALLS[e.op], first, *others, *(spares or [first] * bool(others)))
         if e.op == "floordiv":
-            self.call("round_down", a)
-        self.release(b)
-        return a
+            self.call("round_down", first)
+        self.release(*others, *spares)
+        return first
 
     def operands(self, args: Sequence[Node], own: Filling) -> list[int]:
         """The operands' registers in order, worked out in the order that takes fewest."""
@@ -227,57 +164,37 @@ class _Registers:
             found[place] = self.whole(args[place]) if own == "whole" else self.value(args[place])
         return [found[p] for p in range(len(args))]
 
-    def with_number(self, op: str, left: Node, right: Node) -> int | None:
-        """Operations with a literal that need no tile for it."""
-        if right.op == "const":
-            match op:
-                case "add" | "sub":
-                    return self.scalar("add_number", left, right.arg if op == "add" else -right.arg)
-                case "mul":
-                    return self.scalar("multiply_number", left, right.arg)
-                case "pow" if right.arg in _POWERS:
-                    out = self.value(left)
-                    for name in _POWERS[right.arg]:
-                        self.call(name, out)
-                    return out
-                case "max" if right.arg == 0:
-                    out = self.value(left)
-                    self.call("relu", out)
-                    return out
-        if left.op == "const":
-            match op:
-                case "add" | "mul":
-                    return self.with_number(op, right, left)
-                case "sub":
-                    return self.scalar("subtract_from_number", right, left.arg)
-                case "div" if left.arg == 1:
-                    out = self.value(right)
-                    self.call("reciprocal", out)
-                    return out
-        return None
-
-    def scalar(self, name: str, operand: Node, value: float) -> int:
-        out = self.value(operand)
-        self.call(name, out, number=value)
-        return out
-
     def with_vector(self, e: Node) -> int:
         """A whole tile and a vector: the SFPU broadcasts as it goes."""
-        left, right = e.args
-        turned = self.filling(left) != "whole"
-        tile, vector = (right, left) if turned else (left, right)
+        tile, vector = sorted(e.args, key=lambda a: self.filling(a) != "whole")
         filling = self.filling(vector)
-        order = sorted((tile, vector), key=lambda a: -self.need(a))
-        found = {id(a): self.value(a) for a in order}
-        out, v = found[id(tile)], found[id(vector)]
-        self.call(f"{_BROADCAST[e.op]}_{filling}", out, v)
-        if turned and e.op == "sub":
+        out, v = self.operands((tile, vector), filling)
+        self.call(f"{_CALLS[e.op]}_{filling}", out, v)
+        if tile is not e.args[0] and e.op == "sub":
             self.call("negate", out)
         self.release(v)
         return out
 
-    def select(self, e: Node) -> int:
-        condition, yes, no = self.operands(e.args, self.filling(e))
-        self.call("choose", condition, yes, no, condition)
-        self.release(yes, no)
-        return condition
+
+def _with_number(op: str, left: Node, right: Node) -> tuple[Node, tuple[str, ...], float | None] | None:
+    """An operation with a literal that needs no tile for it: the operand, the calls, and the number that they take."""
+    if right.op == "const":
+        value: float = right.arg
+        match op:
+            case "add" | "sub":
+                return left, ("add_number",), value if op == "add" else -value
+            case "mul":
+                return left, ("multiply_number",), value
+            case "pow" if value in _POWERS:
+                return left, _POWERS[value], None
+            case "max" if value == 0:
+                return left, ("relu",), None
+    if left.op == "const":
+        match op:
+            case "add" | "mul":
+                return _with_number(op, right, left)
+            case "sub":
+                return right, ("subtract_from_number",), left.arg
+            case "div" if left.arg == 1:
+                return right, ("reciprocal",), None
+    return None

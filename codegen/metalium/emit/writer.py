@@ -6,6 +6,7 @@ Output: C++ lines of each step: operands into pages, results out of them, what o
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import singledispatch
 
@@ -13,13 +14,13 @@ from cdrmix.ir import walk
 from cdrmix.ir.nodes import Index
 from cdrmix.ir.steps import Copy, Extreme, Map, Product, Step, TopK, Whole
 
-from ..plan import TILE, Array, Fetch, Gather, Write, by_owner
+from ..plan import TILE, Fetch, Gather, Write, by_owner
 from .amounts import ZERO, Amount, own_elements, portion
 from .block import Block
 from .buffers import Setting, is_spread
 from .matrices import page, tiled_map
 from .names import accessor, index_name
-from .places import groups_of, load_rule, place_rule
+from .places import place_rule, singly
 from .products import product_of_arrays, rows_by_array, streamed_product
 from .registers import fillings
 
@@ -51,35 +52,26 @@ def _(step: Map, block: Block) -> None:
     if out.layout == "tiles":
         tiled_map(step, block, fillings(program, step))
         return
-    first, count = open_tiles(block, *span(block, step.out, step.indices), most_elements(out, step.indices))
-    if step.loads:
-        block.put("const uint32_t operands = reserve_pages(cb_in, operand_slots);")
-        for number, load in enumerate(step.loads):
-            block.take(page(block, number), load, step.indices, first, count)
-        block.put("push_pages(cb_in, operand_slots);")
-    block.give(place_rule(out, step.indices, step.place), "wait_page(cb_out)", step.indices, first, count)
-    block.put("pop_page(cb_out);")
-    block.close()
-
-
-def most_elements(out: Array, indices: tuple[Index, ...]) -> int:
-    """The most elements that a core works on in a step."""
-    total = walk.size(indices)
-    return total if out.split is None else total // out.split.lead * out.split.each
-
-
-def open_tiles(block: Block, first: Amount, count: Amount, most: int) -> tuple[Amount, Amount]:
-    """A loop over tiles of consecutive elements; where one tile holds all, a plain block.  Gives what to call the first
-    element of a tile and how many it has."""
+    first, count = span(block, step.out, step.indices)
+    total = walk.size(step.indices)
+    most = total if out.split is None else total // out.split.lead * out.split.each
+    loop, own = "", count  # where one tile holds all, a plain block
     if most > TILE * TILE:
-        block.open(f"for (uint32_t e = {first}, end = e + {count}; e < end; e += TILE_ELEMENTS)")
-        block.put("const uint32_t count = smaller(TILE_ELEMENTS, end - e);")
-        return Amount(None, "e"), Amount(None, "count")
-    if count.known is not None:
-        block.open("")
-        return first, count
-    block.open(f"if (const uint32_t e = {first}, count = {count}; count > 0)")
-    return Amount(None, "e"), Amount(None, "count")
+        loop = f"for (uint32_t e = {first}, end = e + {count}; e < end; e += TILE_ELEMENTS)"
+    elif count.known is None:
+        loop = f"if (const uint32_t e = {first}, count = {count}; count > 0)"
+    if loop:
+        first, own = Amount(None, "e"), Amount(None, "count")
+    with block.nested(loop):
+        if most > TILE * TILE:
+            block.put("const uint32_t count = smaller(TILE_ELEMENTS, end - e);")
+        if step.loads:
+            block.put("const uint32_t operands = reserve_pages(cb_in, operand_slots);")
+            for number, load in enumerate(step.loads):
+                block.take(page(block, number), load, step.indices, first, own)
+            block.put("push_pages(cb_in, operand_slots);")
+        block.give(place_rule(out, step.indices, step.place), "wait_page(cb_out)", step.indices, first, own)
+        block.put("pop_page(cb_out);")
 
 
 @step_lines.register
@@ -87,15 +79,14 @@ def _(step: Copy, block: Block) -> None:
     arrays = block.setting.program.arrays
     out, source = arrays[step.out], arrays[step.load.array]
     target = place_rule(out, step.indices, step.place)
-    if out.layout == source.layout == "tiles" and replace(load_rule(source, step.load), array=out.name) == target:
+    if out.layout == source.layout == "tiles" and replace(block.rule(step.load), array=out.name) == target:
         first, count = own_elements(out)
         block.put(f"copy_words({block.array(step.out)}.at({first}), {block.array(source.name)}.at({first}), {count});")
     elif out.split is not None and step.place is not None and by_owner(step, out):
         first, count = portion(out.shape[0], out.split)
         at = block.whole(step.place[0])
-        block.open(f"if (const uint32_t at = {at}; at >= {first} && at < {first} + {count})")
-        block.copy(target, step.load, step.indices, ZERO, Amount(walk.size(step.indices)))
-        block.close()
+        with block.nested(f"if (const uint32_t at = {at}; at >= {first} && at < {first} + {count})"):
+            block.copy(target, step.load, step.indices, ZERO, Amount(walk.size(step.indices)))
     else:
         block.copy(target, step.load, step.indices, *span(block, step.out, step.indices))
 
@@ -110,45 +101,40 @@ def _(step: Whole, block: Block) -> None:
 
 @step_lines.register
 def _(step: Extreme, block: Block) -> None:
-    arrays = block.setting.program.arrays
-    rule, target = load_rule(arrays[step.load.array], step.load), place_rule(arrays[step.out], step.indices, None)
-    inner = [(i,) for i in step.bound if i.axis.size > 1]
-    outer = groups_of(step.indices, [rule, target], step.indices)
-    offered = block.word(step.load, rule, [*outer, *inner])
-    block.open_each(outer, *span(block, step.out, step.indices))
-    block.put(f"{block.use('Extreme')}<{'true' if step.kind == 'max' else 'false'}> best;")
-    for (i,) in inner:
-        name = index_name(i)
-        block.open(f"for (int32_t {name} = 0; {name} < {i.axis.size}; ++{name})")
-    block.put(f"best.offer({offered});")
-    block.close(len(inner))
-    block.put(f"words_at({block.array(step.out)}.at({block.element(target, outer)}))[0] = best.bits;")
-    block.close(end="});")
+    target = place_rule(block.setting.program.arrays[step.out], step.indices, None)
+    inner, outer = singly(step.bound), singly(step.indices) or [()]
+    offered = block.word(block.rule(step.load), [*outer, *inner])
+    with block.each(outer, *span(block, step.out, step.indices)):
+        block.put(f"{block.use('Extreme')}<{'true' if step.kind == 'max' else 'false'}> best;")
+        with ExitStack() as loops:
+            for (i,) in inner:
+                loops.enter_context(block.nested(values_of(i)))
+            block.put(f"best.offer({offered});")
+        block.put(f"words_at({block.array(step.out)}.at({block.element(target, outer)}))[0] = best.bits;")
 
 
 @step_lines.register
 def _(step: TopK, block: Block) -> None:
     arrays = block.setting.program.arrays
-    rule = load_rule(arrays[step.load.array], step.load)
-
-    def alone(*indices: Index) -> list[tuple[Index, ...]]:
-        return [(i,) for i in indices if i.axis.size > 1]
-
-    outer: list[tuple[Index, ...]] = alone(*step.lead) or [()]
+    outer: list[tuple[Index, ...]] = singly(step.lead) or [()]
     over, k = index_name(step.over), index_name(step.k)
     out = arrays[step.picks or step.values or ""]
-    block.open_each(outer, *portion(walk.size(step.lead), out.split))
-    block.put(f"{block.use('TopK')}<{step.k.axis.size}> best;")
-    block.open(f"for (int32_t {over} = 0; {over} < {step.over.axis.size}; ++{over})")
-    block.put(f"best.offer({block.word(step.load, rule, [*outer, *alone(step.over)])}, {over});")
-    block.close()
-    block.open(f"for (int32_t {k} = 0; {k} < {step.k.axis.size}; ++{k})")
-    for name, what in ((step.values, "bits"), (step.picks, "place")):
-        if name is not None:
-            target = place_rule(arrays[name], (*step.lead, step.k), None)
-            place = block.element(target, [*outer, *alone(step.k)])
-            block.put(f"words_at({block.array(name)}.at({place}))[0] = best.{what}[{k}];")
-    block.close(2, end="});")
+    with block.each(outer, *portion(walk.size(step.lead), out.split)):
+        block.put(f"{block.use('TopK')}<{step.k.axis.size}> best;")
+        with block.nested(values_of(step.over)):
+            block.put(f"best.offer({block.word(block.rule(step.load), [*outer, *singly([step.over])])}, {over});")
+        with block.nested(values_of(step.k)):
+            for name, what in ((step.values, "bits"), (step.picks, "place")):
+                if name is not None:
+                    place = block.element(
+                        place_rule(arrays[name], (*step.lead, step.k), None), [*outer, *singly([step.k])]
+                    )
+                    block.put(f"words_at({block.array(name)}.at({place}))[0] = best.{what}[{k}];")
+
+
+def values_of(i: Index) -> str:
+    """The head of a loop over an index."""
+    return f"for (int32_t {index_name(i)} = 0; {index_name(i)} < {i.axis.size}; ++{index_name(i)})"
 
 
 @step_lines.register
@@ -188,9 +174,6 @@ def _(step: Fetch, block: Block) -> None:
 def _(step: Write, block: Block) -> None:
     program = block.setting.program
     array, tensor = program.arrays[step.source], program.tensors[step.tensor]
-    once = array.split is None and program.cores > 1
-    if once:
-        block.open("if (core == 0)")
     own = own_elements(array)
-    block.call("write_words", accessor(tensor.name), tensor.shape[-1], block.array(array.name), *own, "bounce")
-    block.close(int(once))
+    with block.nested("if (core == 0)" if array.split is None and program.cores > 1 else None):
+        block.call("write_words", accessor(tensor.name), tensor.shape[-1], block.array(array.name), *own, "bounce")
