@@ -6,8 +6,8 @@ Output: text.  Indices are named once, in a cell's heading; a binder says its ax
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import singledispatch
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from cdrmix.ir import forms, walk
@@ -22,9 +22,7 @@ from cdrmix.ir.nodes import (
     DType,
     History,
     Index,
-    Init,
     Input,
-    Instance,
     Model,
     Node,
     Param,
@@ -34,20 +32,21 @@ from cdrmix.ir.nodes import (
     Top,
     Training,
 )
-from cdrmix.ir.text_nodes import Known, expression, over
-from cdrmix.ir.text_statements import statement
+from cdrmix.ir.text_nodes import Known, binder, expression, listed, name, over
 
 
 def to_text(thing: Model | Cell | forms.Program) -> str:
     """The whole text, ending in a newline."""
     match thing:
         case Model():
-            return "\n".join([*_model(thing), *(f"\n{to_text(c)}".rstrip("\n") for c in thing.cells.values())]) + "\n"
+            lines = [*_model(thing), *(line for cell in thing.cells.values() for line in ("", *_cell(cell)))]
         case Cell():
-            known = headings(thing)
-            return "\n".join([*_heading(thing, known), *_declarations(thing, known), *_body(thing, known)]) + "\n"
+            lines = [*_cell(thing)]
         case forms.Program():
-            return "\n".join(_program(thing)) + "\n"
+            lines = [*_model(thing.model)]
+            for key, cell in thing.model.cells.items():
+                lines += ["", *_forms(cell, thing.step.get(key), thing.sequence.get(key))]
+    return "\n".join(lines) + "\n"
 
 
 def headings(cell: Cell) -> Known:
@@ -59,150 +58,161 @@ def headings(cell: Cell) -> Known:
 
 
 def _indices(cell: Cell) -> Iterator[Index]:
-    for indices in (d.indices for group in (cell.params, cell.states, cell.buffers) for d in group):
-        yield from indices
-    for stmt in cell.body:
+    yield from (i for group in (cell.params, cell.states, cell.buffers) for d in group for i in d.indices)
+    for stmt in (*cell.body, *cell.training):
         match stmt:
-            case Def():
+            case Def() | Training():
                 yield from stmt.indices
             case Top():
                 yield from (*stmt.lead, stmt.k, stmt.over)
             case Apply():
                 yield from (*stmt.lead, *stmt.outs)
-        for root in walk.roots(stmt):
-            yield from (i for n in walk.nodes(root) for i in walk.bound(n))
-    for t in cell.training:
-        yield from (*t.indices, *(i for n in walk.nodes(t.value) for i in walk.bound(n)))
+        yield from (i for root in walk.roots(stmt) for n in walk.nodes(root) for i in walk.bound(n))
 
 
 # --- models and cells ----------------------------------------------------------------------------------------------
 def _model(model: Model) -> Iterator[str]:
     yield f"model {model.name}"
-    for key, value in model.settings.items():
-        yield f"  {key} = {value}"
+    yield from (f"  {key} = {value}" for key, value in model.settings.items())
     if model.work != "f32":
         yield f"work {model.work}"
     yield "stack"
     for line in model.lines:
-        chain = " >> ".join(_instance(i) for i in line.chain)
+        chain = " >> ".join(f"{i.cell} at {i.path}" for i in line.chain)
         yield f"  {line.path}: {'residual ' if line.residual else ''}{chain}"
-    for path, owner in model.ties.items():
-        yield f"  tie {path} = {owner}"
+    yield from (f"  tie {path} = {owner}" for path, owner in model.ties.items())
 
 
-def _instance(i: Instance) -> str:
-    return f"{i.cell} at {i.path}"
+def _cell(cell: Cell) -> Iterator[str]:
+    known = headings(cell)
+    yield from _heading(cell, known)
+    yield from (f"  {line}" for s in (*cell.body, *cell.training) for line in statement(s, known))
+
+
+def _forms(cell: Cell, step: forms.StepForm | None, sequence: forms.SequenceForm | None) -> Iterator[str]:
+    known = headings(cell)
+    yield from _heading(cell, known)
+    if step is not None:
+        yield f"  step (in place: {', '.join(sorted(step.in_place)) or 'none'})"
+        yield from (f"    {line}" for s in step.body for line in statement(s, known))
+    if sequence is not None:
+        yield "  sequence"
+        yield from (f"    {line}" for s in sequence.body for line in statement(s, known))
+        yield from (f"    note: {note}" for note in sequence.notes)
 
 
 def _heading(cell: Cell, known: Known) -> Iterator[str]:
-    formals = ", ".join(_input(i) for i in cell.inputs)
-    yield f"cell {cell.name}({formals}) -> {_axes(cell.out_axes)}"
+    """What stands before a cell's statements: its formals, axes, indices and declarations."""
+    formals = ", ".join(_line(i, known) for i in cell.inputs)
+    yield f"cell {cell.name}({formals}) -> {_typed('work', cell.out_axes)}"
     used = [*(a for i in cell.inputs for a in i.axes), *cell.out_axes, *known.values()]
-    used += [a for axes in ((h.window, *h.axes) for h in cell.histories) for a in axes]
-    used += [a for c in cell.carries for a in c.axes]
+    used += [a for h in cell.histories for a in (h.window, *h.axes)] + [a for c in cell.carries for a in c.axes]
     yield f"  axes {', '.join(f'{a.name} = {a.size}' for a in dict.fromkeys(used) if a != TOKENS)}"
     if known:
         yield f"  over {', '.join(f'{i} < {a.name}' for i, a in known.items())}"
+    for d in (*cell.params, *cell.states, *cell.histories, *cell.carries, *cell.buffers, *cell.parts):
+        yield f"  {_line(d, known)}"
 
 
-def _input(i: Input) -> str:
-    return f"{i.name}: index[{i.extent.name}]" if i.extent is not None else f"{i.name}: {_typed(i.dtype, i.axes)}"
+# --- declarations and statements -----------------------------------------------------------------------------------
+def statement(s: Any, known: Known) -> list[str]:
+    """The lines of one statement, of a cell's body or of any form."""
+    say = partial(expression, known=known)
+    match s:
+        case forms.Coupled():
+            lines = [f"coupled_scan over {listed(s.indices, known)}"]
+            for state, row, addend in zip(s.states, s.decay, s.addend, strict=True):
+                terms = [f"({say(d)})*{g}" for d, g in zip(row, s.states, strict=True) if d is not None]
+                lines.append(f"  {state}' = {' + '.join([*terms, say(addend)])}")
+            return lines
+        case forms.Chunk():
+            axes = f"batch {listed(s.batch, known)} value {listed(s.value, known)} key {binder(s.key, known)}"
+            lines = [f"chunk_scan {', '.join(s.states)} over {axes}"]
+            lines += [f"  {target}' += {source} * diag({say(d)})" for (target, source), d in sorted(s.decay.items())]
+            lines += [f"  value decay {say(s.value_decay)}"] if s.value_decay is not None else []
+            for low in s.low_rank:
+                lines.append(f"  {low.target}' += {low.source} ({say(low.a)}) ({say(low.b)})ᵀ{_over(low.rank, known)}")
+            lines += [f"  {o.target}' += ({say(o.v)}) ({say(o.k)})ᵀ{_over(o.rank, known)}" for o in s.outer]
+            for q in s.queries:
+                state = name(Ref("next" if q.after else "state", q.state))
+                lines.append(f"  {q.name} = {state} @ ({say(q.q)}){_over(q.lead, known)}")
+            return lines
+        case forms.Sequential():
+            lines = [f"token by token {', '.join(s.states)}: {s.why}"]
+            return lines + [f"  {line}" for d in s.body for line in statement(d, known)]
+        case _:
+            return [_line(s, known)]
 
 
-def _declarations(cell: Cell, known: Known) -> Iterator[str]:
-    for group in (cell.params, cell.states, cell.histories, cell.carries, cell.buffers, cell.parts):
-        for d in group:
-            yield f"  {declaration(d, known)}"
+def _line(s: Any, known: Known) -> str:
+    """A declaration or a statement that is one line."""
+    say = partial(expression, known=known)
+    match s:
+        case Input():
+            return f"{s.name}: {_typed(s.dtype, s.axes) if s.extent is None else f'index[{s.extent.name}]'}"
+        case Param():
+            drawn = ", ".join(say(a) for a in s.init.args)
+            rule = drawn if s.init.rule == "value" else f"{s.init.rule}({drawn})"
+            marks = f" !lr({s.lr:g})" if s.lr != 1 else ""
+            marks += f" !decay({s.decay:g})" if s.decay is not None else ""
+            marks += f" stored {s.stored}" if s.stored != "f32" else ""
+            return f"param {s.name}: {_typed(s.dtype, s.indices)} ~ {rule}{marks}"
+        case State() | Buffer():
+            word = "state" if isinstance(s, State) else "buffer"
+            return f"{word} {s.name}: {_typed(s.dtype, s.indices)} = {say(s.init)}"
+        case History():
+            return f"history {s.name}: {_typed(s.dtype, s.axes)} last {s.window.size} as {s.window.name}"
+        case Carry():
+            how = " and ".join(word for word, does in (("reads", s.reads), ("writes", s.writes)) if does)
+            return f"carry {s.name}: {_typed(s.dtype, s.axes)} {how}"
+        case Part():
+            if s.bank is None:
+                return f"part {s.name}: {s.cell}"
+            return f"bank {s.name}: {_typed('work', (s.bank,))} of {s.cell} !capacity({s.capacity:g})"
+        case Training():
+            word, ref = ("after step", Ref("next", s.name)) if s.kind == "after" else (s.kind, Ref("def", s.name))
+            return f"{word} {over(ref, s.indices, known)} = {say(s.value)}"
+        case Def():
+            word = f"{s.ref.kind} " if s.ref.kind in ("carry", "history") else ""
+            return f"{word}{over(s.ref, s.indices, known)}{_as(s.dtype)} = {say(s.value)}"
+        case Top():
+            left = ", ".join(over(Ref("def", n), (*s.lead, s.k), known) if n else "_" for n in (s.values, s.picks))
+            return f"{left} = top[{s.k.name} < {s.k.axis.size} of {binder(s.over, known)}]({say(s.source)})"
+        case Apply():
+            place = f"[{say(s.select)}]" if s.select is not None else ""
+            given = ", ".join(name(g.ref) + _plain(g.lead) for g in s.inputs)
+            left = over(Ref("def", s.name), (*s.lead, *s.outs), known)
+            return f"{left}{_as(s.dtype)} = {s.part}{place}({given}){_plain(s.outs)}"
+        case forms.Delay():
+            return f"{s.state} = delay({s.state}')"
+        case forms.Elementwise() | forms.MaxPlus():
+            scan = f"maxplus_scan({s.combine}, " if isinstance(s, forms.MaxPlus) else "scan("
+            left = over(Ref("next", s.state), s.indices, known)
+            return f"{left} = {scan}decay {say(s.decay)}, addend {say(s.addend)})"
+        case forms.Attend():
+            said = [f"query {say(p.query)} key {say(p.key)} over {listed(p.contract, known)}" for p in s.parts]
+            said += [f"value {say(s.value)}", f"scale {s.scale!r}"]
+            said += [f"bias {say(s.bias)}"] if s.bias is not None else []
+            left = over(Ref("def", s.name), s.indices, known)
+            return f"{left}{_as(s.dtype, 'f32')} = attend[{binder(s.t, known)}]({', '.join(said)})"
+    raise TypeError(type(s))
 
 
-def _body(cell: Cell, known: Known) -> Iterator[str]:
-    for stmt in cell.body:
-        yield from (f"  {t}" for t in statement(stmt, known))
-    for t in cell.training:
-        yield f"  {declaration(t, known)}"
+def _as(dtype: DType, usual: DType = "work") -> str:
+    return "" if dtype == usual else f": {dtype}"
 
 
-def _axes(axes: tuple[Axis, ...]) -> str:
-    return f"[{', '.join(a.name for a in axes)}]"
+def _over(indices: tuple[Index, ...], known: Known) -> str:
+    return f" over {listed(indices, known)}" if indices else ""
 
 
-def _typed(dtype: DType, axes: tuple[Axis, ...]) -> str:
-    return ("" if dtype == "work" else dtype) + _axes(axes)
+def _plain(indices: tuple[Index, ...]) -> str:
+    return f"[{','.join(i.name for i in indices)}]" if indices else ""
 
 
-def _shape(dtype: DType, indices: tuple[Index, ...]) -> str:
-    return ("" if dtype == "work" else dtype) + f"[{', '.join(f'{i.name} < {i.axis.name}' for i in indices)}]"
-
-
-@singledispatch
-def declaration(d: Any, known: Known) -> str:
-    """One declaration of a cell."""
-    raise TypeError(type(d))
-
-
-@declaration.register
-def _(d: Param, known: Known) -> str:
-    marks = f" !lr({d.lr:g})" if d.lr != 1 else ""
-    marks += f" !decay({d.decay:g})" if d.decay is not None else ""
-    marks += f" stored {d.stored}" if d.stored != "f32" else ""
-    return f"param {d.name}: {_shape(d.dtype, d.indices)} ~ {_init(d.init, known)}{marks}"
-
-
-def _init(init: Init, known: Known) -> str:
-    args = ", ".join(expression(a, known) for a in init.args)
-    return args if init.rule == "value" else f"{init.rule}({args})"
-
-
-@declaration.register
-def _(d: State, known: Known) -> str:
-    return f"state {d.name}: {_shape(d.dtype, d.indices)} = {expression(d.init, known)}"
-
-
-@declaration.register
-def _(d: Buffer, known: Known) -> str:
-    return f"buffer {d.name}: {_shape(d.dtype, d.indices)} = {expression(d.init, known)}"
-
-
-@declaration.register
-def _(d: History, known: Known) -> str:
-    return f"history {d.name}: {_typed(d.dtype, d.axes)} last {d.window.size} as {d.window.name}"
-
-
-@declaration.register
-def _(d: Carry, known: Known) -> str:
-    how = " and ".join(word for word, does in (("reads", d.reads), ("writes", d.writes)) if does)
-    return f"carry {d.name}: {_typed(d.dtype, d.axes)} {how}"
-
-
-@declaration.register
-def _(d: Part, known: Known) -> str:
-    if d.bank is None:
-        return f"part {d.name}: {d.cell}"
-    return f"bank {d.name}: [{d.bank.name} < {d.bank.axis.name}] of {d.cell} !capacity({d.capacity:g})"
-
-
-@declaration.register
-def _(d: Training, known: Known) -> str:
-    word = "after step" if d.kind == "after" else d.kind
-    ref = Ref("next" if d.kind == "after" else "def", d.name)
-    return f"{word} {over(ref, d.indices, known)} = {expression(d.value, known)}"
-
-
-def _program(program: forms.Program) -> Iterator[str]:
-    yield from _model(program.model)
-    for key, cell in program.model.cells.items():
-        known = headings(cell)
-        yield ""
-        yield from _heading(cell, known)
-        yield from _declarations(cell, known)
-        if key in program.step:
-            step = program.step[key]
-            yield f"  step (in place: {', '.join(sorted(step.in_place)) or 'none'})"
-            yield from (f"    {t}" for s in step.body for t in statement(s, known))
-        if key in program.sequence:
-            yield "  sequence"
-            yield from (f"    {t}" for s in program.sequence[key].body for t in statement(s, known))
-            yield from (f"    note: {t}" for t in program.sequence[key].notes)
+def _typed(dtype: DType, axes: Iterable[Axis | Index]) -> str:
+    inside = ", ".join(f"{a.name} < {a.axis.name}" if isinstance(a, Index) else a.name for a in axes)
+    return ("" if dtype == "work" else dtype) + f"[{inside}]"
 
 
 def node_text(n: Node) -> str:

@@ -50,18 +50,15 @@ def _show(n: Node, known: Known) -> tuple[str, int]:
     surface = row.surface or row.name
     if row.kind != "elementwise":
         bound = n.arg if row.kind == "reduce" else (n.arg,)
-        return f"{surface}[{','.join(binder(i, known) for i in bound)}]({expression(n.args[0], known)})", _ATOM
+        return f"{surface}{listed(bound, known)}({expression(n.args[0], known)})", _ATOM
     if n.op not in _BINDS:
         return f"{surface}({', '.join(expression(a, known) for a in n.args)})", _ATOM
-    return _binary(n, surface, _BINDS[n.op], known), _BINDS[n.op]
-
-
-def _binary(n: Node, surface: str, level: int, known: Known) -> str:
     # `^` groups to the right, comparisons not at all, the rest to the left.
+    level = _BINDS[n.op]
     left = level + 1 if n.op == "pow" or level == 5 else level
     right = level if n.op == "pow" else level + 1
-    gap = "" if level in (7, 9) and n.op != "mod" and n.op != "floordiv" else " "
-    return f"{_inside(n.args[0], left, known)}{gap}{surface}{gap}{_inside(n.args[1], right, known)}"
+    gap = "" if n.op in ("mul", "div", "pow") else " "
+    return f"{_inside(n.args[0], left, known)}{gap}{surface}{gap}{_inside(n.args[1], right, known)}", level
 
 
 def _inside(n: Node, least: int, known: Known) -> str:
@@ -86,4 +83,9 @@ def name(ref: Ref) -> str:
 
 def over(ref: Ref, indices: tuple[Index, ...], known: Known) -> str:
     """A left side."""
-    return name(ref) + (f"[{','.join(binder(i, known) for i in indices)}]" if indices else "")
+    return name(ref) + (listed(indices, known) if indices else "")
+
+
+def listed(indices: tuple[Index, ...], known: Known) -> str:
+    """Indices where they are bound together."""
+    return f"[{','.join(binder(i, known) for i in indices)}]"

@@ -23,8 +23,7 @@ from cdrmix.ir import walk
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.forms import StepForm
 from cdrmix.ir.nodes import Apply, Def, DType, Given, Index, Input, Ref, State, Stmt, Top
-from cdrmix.ir.text import headings
-from cdrmix.ir.text_statements import statement
+from cdrmix.ir.text import headings, statement
 
 WHOLE: dict[DType, str] = {"int": "int64_t", "bool": "int32_t", "pick": "int32_t"}
 _OWN = ("wt", "st", "tmp", "out", "carry", "pos", "lane")

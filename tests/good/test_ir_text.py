@@ -10,8 +10,7 @@ from cdrmix.check import load_op, load_text
 from cdrmix.ir import build, forms
 from cdrmix.ir.build import add, const, div, index, mul, node, read, reduce, select, softmax, sub
 from cdrmix.ir.nodes import Index, Node, Ref
-from cdrmix.ir.text import node_text, to_text
-from cdrmix.ir.text_statements import statement
+from cdrmix.ir.text import node_text, statement, to_text
 from cdrmix.passes.hoist import hoist
 from cdrmix.passes.simplify import simplify
 from tests.good.handmade import D, N, at, bank_cells, cell, d, define, delta_cell, h, i, k, layer_norm, model, param

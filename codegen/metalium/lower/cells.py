@@ -16,8 +16,7 @@ from math import prod
 from cdrmix.ir import build, walk
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Apply, Axis, Buffer, Cell, Def, Input, Node, Param, Ref, Top
-from cdrmix.ir.text import headings
-from cdrmix.ir.text_statements import statement
+from cdrmix.ir.text import headings, statement
 from cdrmix.ir.walk import sizes
 
 from .. import plan
