@@ -13,7 +13,7 @@ from cdrmix.ir import build, walk
 from cdrmix.ir.forms import Attend, Scored
 from cdrmix.ir.nodes import Def, Index, Node, Ref
 from cdrmix.passes import product as algebra
-from cdrmix.passes.queries import Item
+from cdrmix.passes.graph import Item
 from cdrmix.passes.terms import Culprit, Fresh, Leaves, Term
 
 
@@ -143,7 +143,7 @@ class Attention:
     def _resolved(self, f: Node, t: Index) -> Node:
         """A factor that only names a definition over the window, as what it defines."""
         while f.op == "read" and f.arg.ref.kind == "def" and t in walk.windowed(f, self.windows):
-            stmt = self.leaves.source(f.arg.ref)
+            stmt = self.leaves.body.source(f.arg.ref)
             sizes = [a.size for a in f.arg.view]
             if not isinstance(stmt, Def) or [i.axis.size for i in stmt.indices] != sizes:
                 return f

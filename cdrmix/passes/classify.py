@@ -4,7 +4,7 @@ Input: a cell.
 Output: `Group`s in the order in which they can be computed over a whole sequence: strongly connected components of
 the graph of states, dependencies first.  A state outside a group is an ordinary sequence to it.
 
-`Derivation` also holds the cell's statements, in which every read of a chunk state has become an `Asked` query.
+`Derivation` also holds the cell's statements, in which every read of a chunk state has become a `Query`.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def classify(cell: Cell) -> list[Group]:
 
 def derive(cell: Cell) -> Derivation:
     """Classify every group and turn the reads of chunk states into queries."""
-    stmts = graph.needed(cell.body, graph.is_root, graph.training_refs(cell))
+    stmts = graph.Body(cell.body).needed(graph.training_refs(cell), graph.is_root)
     d = Derivation(cell, graph.Body(stmts), walk.windows(cell), Fresh(_names(cell)))
     d.body = graph.Body(_shared(d), d.body)
     nodes = [Ref("next", s.name) for s in cell.states] + [Ref("history", h.name) for h in cell.histories]
-    deps = graph.dependencies(stmts, nodes)
+    deps = d.body.dependencies(nodes)
     done: set[Ref] = set()
     left = deque(graph.components(deps))
     while left:
@@ -156,7 +156,7 @@ def _tangled(d: Derivation, states: tuple[str, ...], reads: list[Read]) -> Culpr
     depends = d.leaves(*(Ref("state", ref.name) for ref in later))
     if not any(depends.depends(f) for r in reads for f in r.term.coef):
         return None
-    deps = graph.dependencies(d.body.stmts, [*later, *(Ref("next", s) for s in states)])
+    deps = d.body.dependencies([*later, *(Ref("next", s) for s in states)])
     for members in graph.components({n: deps[n] & set(later) for n in later}):
         inside = d.leaves(*(Ref("state", ref.name) for ref in members))
         owners = {ref for s in d.body.needed(members) for ref in walk.defines(s)}

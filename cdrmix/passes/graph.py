@@ -1,28 +1,33 @@
-"""Who needs whom in a cell: the graph of states, and what of a body is needed.
+"""Who needs whom: the graph of a body's statements, those of the sequence form too, and the graph of a cell's states.
 
-Input: statements in an order in which they can be evaluated.
-Output: strongly connected sets of states, dependencies first; the statements that given names need.
+Input: statements.
+Output: what of them is needed, and what depends on a name; an order in which they can be evaluated; the sets of states
+that need each other, dependencies first.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from graphlib import TopologicalSorter
+from heapq import heappop, heappush
 from math import prod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cdrmix.ir import walk
-from cdrmix.ir.nodes import Apply, Cell, Def, Node, Ref, Stmt
+from cdrmix.ir.forms import Attend, Chunk, Coupled, Delay, Elementwise, MaxPlus, Query, SequenceStmt, Sequential
+from cdrmix.ir.nodes import Cell, Def, Node, Ref, Top
 
 Name = TypeVar("Name", bound=Hashable)
+Item = SequenceStmt | Query
+"""A statement on its way to the sequence form: what a chunk is asked stands beside it."""
 
-ROOT_KINDS = ("output", "carry", "history", "next")
 
-
-def is_root(stmt: Stmt) -> bool:
+def is_root(stmt: Any) -> bool:
     """Whether a statement does something by itself: gives the output, writes a state, a history or a carry, or
     advances a part."""
-    return isinstance(stmt, Apply) or (isinstance(stmt, Def) and stmt.ref.kind in ROOT_KINDS)
+    if isinstance(stmt, Def):
+        return stmt.ref.kind in ("output", "carry", "history", "next")
+    return not isinstance(stmt, (Top, Query, Attend))
 
 
 def training_refs(cell: Cell) -> set[Ref]:
@@ -30,21 +35,33 @@ def training_refs(cell: Cell) -> set[Ref]:
     return {ref for t in cell.training for ref in walk.refs(t.value)}
 
 
-def needed(
-    stmts: Sequence[Stmt], root: Callable[[Stmt], bool], also: Collection[Ref] = (), stop: Collection[Ref] = ()
-) -> list[Stmt]:
-    """The statements that the roots and the names `also` need, in order; needs do not pass through `stop`."""
-    wanted, kept = set(also), []
-    for stmt in reversed(stmts):
-        if root(stmt) or any(written(r) in wanted for r in walk.defines(stmt)):
-            kept.append(stmt)
-            wanted |= walk.uses(stmt) - set(stop)
-    return kept[::-1]
+def defines(stmt: Any) -> set[Ref]:
+    """What can be read after a statement, over the whole sequence where it is one of the sequence form.
+
+    A chunk's states stay unknown; what a layer writes to a carry only layers below read.
+    """
+    match stmt:
+        case Delay():
+            return {Ref("state", stmt.state)}
+        case Elementwise() | MaxPlus():
+            return {Ref("state", stmt.state), Ref("next", stmt.state)}
+        case Coupled() | Sequential():
+            return {ref for s in stmt.states for ref in (Ref("state", s), Ref("next", s))}
+        case Chunk():
+            return {Ref("def", q.name) for q in stmt.queries}
+        case _:
+            return {ref for ref in walk.defines(stmt) if ref.kind != "carry"}
 
 
-def written(ref: Ref) -> Ref:
-    """The name by which a definition is read: what a layer writes to a carry only layers below read."""
-    return Ref("carry", f"{ref.name}'") if ref.kind == "carry" else ref
+def uses(stmt: Any) -> set[Ref]:
+    """What must be known before a statement."""
+    match stmt:
+        case Delay():
+            return {Ref("next", stmt.state)}
+        case Sequential():
+            return set().union(*map(walk.uses, stmt.body)) - defines(stmt).union(*map(defines, stmt.body))
+        case _:
+            return walk.uses(stmt)
 
 
 def is_small(n: Node) -> bool:
@@ -53,61 +70,46 @@ def is_small(n: Node) -> bool:
     return prod(i.axis.size for i in n.free) <= largest
 
 
-def dependencies(stmts: Sequence[Stmt], nodes: Iterable[Ref]) -> dict[Ref, set[Ref]]:
-    """For each of `nodes`, the `next` of a state or a history, which of them its definition reads.
-
-    A read of the state before or after the token is an edge to its `next`.
-    """
-    nodes = list(nodes)
-    reach: dict[Ref, frozenset[Ref]] = {Ref("state", n.name): frozenset({n}) for n in nodes if n.kind == "next"}
-    found: dict[Ref, set[Ref]] = {n: set() for n in nodes}
-    for stmt in stmts:
-        here = frozenset().union(*(reach.get(ref, frozenset()) for ref in walk.uses(stmt)))
-        for ref in walk.defines(stmt):
-            if ref in found:
-                found[ref] = set(here)
-                reach[ref] = frozenset({ref})
-            elif ref.kind != "carry":
-                reach[ref] = here
-    return found
-
-
 class Body:
-    """Statements in an order in which they can be evaluated, with who makes and who reads each name.
+    """Statements with who makes and who reads each name.
 
     What is asked of it takes time by what is found, not by how many statements there are.  `before` is the body that
     this one is a change of.
     """
 
-    def __init__(self, stmts: Sequence[Stmt], before: Body | None = None):
+    def __init__(self, stmts: Iterable[Any], before: Body | None = None):
         self.stmts = list(stmts)
         known = {id(s): uses for s, uses in zip(before.stmts, before.uses, strict=True)} if before else {}
-        self.uses: list[set[Ref]] = [known[id(s)] if id(s) in known else walk.uses(s) for s in self.stmts]
-        self.maker: dict[Ref, int] = {}
+        self.uses: list[set[Ref]] = [known[id(s)] if id(s) in known else uses(s) for s in self.stmts]
+        self.maker = {ref: at for at, stmt in enumerate(self.stmts) for ref in defines(stmt)}
         self.readers: dict[Ref, list[int]] = {}
-        for at, (stmt, uses) in enumerate(zip(self.stmts, self.uses, strict=True)):
-            self.maker |= dict.fromkeys(map(written, walk.defines(stmt)), at)
-            for ref in uses:
+        for at, refs in enumerate(self.uses):
+            for ref in refs:
                 self.readers.setdefault(ref, []).append(at)
 
-    def source(self, ref: Ref) -> Stmt | None:
-        """The statement that defines a name, if one does."""
+    def source(self, ref: Ref) -> Any:
+        """The statement that defines a name; None without one."""
         at = self.maker.get(ref)
         return None if at is None else self.stmts[at]
 
-    def needed(self, wanted: Iterable[Ref]) -> list[Stmt]:
-        """The statements that these names need, in order."""
-        found: set[int] = set()
-        todo = list(wanted)
+    def needed(
+        self,
+        wanted: Iterable[Ref],
+        root: Callable[[Any], bool] = lambda stmt: False,
+        stop: Collection[Ref] = (),
+    ) -> list[Any]:
+        """The statements that these names and the roots need, in the given order; needs do not pass through `stop`."""
+        found = {at for at, stmt in enumerate(self.stmts) if root(stmt)}
+        todo = [*wanted, *(ref for at in found for ref in self.uses[at] if ref not in stop)]
         while todo:
             at = self.maker.get(todo.pop())
             if at is not None and at not in found:
                 found.add(at)
-                todo += self.uses[at]
+                todo += [ref for ref in self.uses[at] if ref not in stop]
         return [self.stmts[at] for at in sorted(found)]
 
-    def reached(self, refs: Iterable[Ref]) -> list[Stmt]:
-        """The statements that read these names, however indirectly, in order.
+    def reached(self, refs: Iterable[Ref]) -> list[Any]:
+        """The statements that read these names, however indirectly, in the given order.
 
         A state passes on what it is given in the next token only, and a carry in another layer.
         """
@@ -117,65 +119,49 @@ class Body:
             for at in self.readers.get(todo.pop(), ()):
                 if at not in found:
                     found.add(at)
-                    todo += [ref for ref in walk.defines(self.stmts[at]) if ref.kind != "carry"]
+                    todo += defines(self.stmts[at])
         return [self.stmts[at] for at in sorted(found)]
+
+    def dependencies(self, nodes: Iterable[Ref]) -> dict[Ref, set[Ref]]:
+        """For each of `nodes`, the `next` of a state or a history, which of them its definition reads.
+
+        A read of the state before or after the token is an edge to its `next`.
+        """
+        as_node = {ref: n for n in nodes for ref in (n, Ref("state", n.name) if n.kind == "next" else n)}
+
+        def reads(n: Ref) -> set[Ref]:
+            own = self.uses[self.maker[n]]
+            inside = self.needed(own.difference(as_node), stop=as_node)
+            return {as_node[ref] for ref in own.union(*map(uses, inside)) if ref in as_node}
+
+        return {n: reads(n) for n in dict.fromkeys(as_node.values())}
+
+
+def in_order(needs: Sequence[Collection[int]], groups: Sequence[Hashable] = ()) -> Iterator[tuple[int, ...]]:
+    """Numbers, each after those that it needs, else the smallest first; neighbours of one group together where they can
+    be.  Raises `CycleError`."""
+    groups = groups or range(len(needs))
+    sorter = TopologicalSorter(dict(enumerate(needs)))
+    sorter.prepare()
+    ready: list[int] = []
+    while sorter.is_active():
+        for n in sorter.get_ready():
+            heappush(ready, n)
+        now = [heappop(ready)]
+        while ready and groups[ready[0]] == groups[now[0]]:
+            now.append(heappop(ready))
+        yield tuple(now)
+        sorter.done(*now)
 
 
 def components(deps: Mapping[Name, Collection[Name]]) -> list[tuple[Name, ...]]:
     """Strongly connected components, dependencies first, otherwise in the given order."""
-    place = {n: at for at, n in enumerate(deps)}
-    sets = [tuple(sorted(members, key=place.__getitem__)) for members in _connected(deps)]
+    reach = {n: {n, *deps[n]} for n in deps}  # its transitive closure (Warshall 1962)
+    for middle in deps:
+        for n in deps:
+            if middle in reach[n]:
+                reach[n] |= reach[middle]
+    sets = list(dict.fromkeys(tuple(m for m in deps if m in reach[n] and n in reach[m]) for n in deps))
     home = {n: at for at, members in enumerate(sets) for n in members}
-    waits = [{home[d] for n in members for d in deps[n]} - {at} for at, members in enumerate(sets)]
-    later: list[list[int]] = [[] for _ in sets]
-    for at, needs in enumerate(waits):
-        for other in needs:
-            later[other].append(at)
-    ready = [(place[sets[at][0]], at) for at, needs in enumerate(waits) if not needs]
-    heapq.heapify(ready)
-    out = []
-    while ready:
-        _, at = heapq.heappop(ready)
-        out.append(sets[at])
-        for other in later[at]:
-            waits[other].discard(at)
-            if not waits[other]:
-                heapq.heappush(ready, (place[sets[other][0]], other))
-    return out
-
-
-def _connected(deps: Mapping[Name, Collection[Name]]) -> list[list[Name]]:
-    """The strongly connected sets, by Tarjan's algorithm without recursion."""
-    number: dict[Name, int] = {}
-    low: dict[Name, int] = {}
-    stack: list[Name] = []
-    held: set[Name] = set()
-    found: list[list[Name]] = []
-    for root in deps:
-        if root in number:
-            continue
-        path = [(root, iter(deps[root]))]
-        number[root] = low[root] = len(number)
-        stack.append(root)
-        held.add(root)
-        while path:
-            n, others = path[-1]
-            new = next((m for m in others if m not in number or m in held), None)
-            if new is None:
-                path.pop()
-                if path:
-                    low[path[-1][0]] = min(low[path[-1][0]], low[n])
-                if low[n] == number[n]:
-                    members = [stack.pop()]
-                    while members[-1] != n:
-                        members.append(stack.pop())
-                    found.append(members)
-                    held.difference_update(members)
-            elif new in number:
-                low[n] = min(low[n], number[new])
-            else:
-                number[new] = low[new] = len(number)
-                stack.append(new)
-                held.add(new)
-                path.append((new, iter(deps[new])))
-    return found
+    needs = [{home[d] for n in members for d in deps[n]} - {at} for at, members in enumerate(sets)]
+    return [sets[at] for (at,) in in_order(needs)]

@@ -16,9 +16,9 @@ from cdrmix.ir.nodes import Apply, Cell, Def, Node, Ref, Stmt, Top
 from cdrmix.ir.ops import OPS
 from cdrmix.passes import graph
 from cdrmix.passes.classify import Derivation
+from cdrmix.passes.graph import Item
 from cdrmix.passes.groups import Group
 from cdrmix.passes.notes import sentence
-from cdrmix.passes.queries import Item
 from cdrmix.passes.terms import Leaves
 
 

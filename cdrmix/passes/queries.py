@@ -1,18 +1,18 @@
 """Reads of a chunk state as queries: `sum[key](S * q)`, S before or after the token.
 
 Input: statements and a group in chunk form.
-Output: the statements with every read of the group's states replaced by the name of a query, each query an `Asked`
-statement in front of its first reader.
+Output: the statements with every read of the group's states replaced by the name of a query, each query a statement
+in front of its first reader.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from cdrmix.diagnose import NOWHERE, Span
+from cdrmix.diagnose import Span
 from cdrmix.ir import build, walk
-from cdrmix.ir.forms import Query, SequenceStmt
+from cdrmix.ir.forms import Query
 from cdrmix.ir.nodes import Cell, Index, Node, Ref, Stmt
 from cdrmix.passes import graph
 from cdrmix.passes import product as algebra
@@ -21,37 +21,19 @@ from cdrmix.passes.readers import Whole, rewrite
 from cdrmix.passes.terms import Culprit, Fresh, Leaves, Term
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A statement that defines a query's result; `states` names the group that answers it."""
-
-    states: tuple[str, ...]
-    query: Query
-    span: Span = field(default=NOWHERE, compare=False)
-
-    @property
-    def name(self) -> str:
-        """The query's."""
-        return self.query.name
-
-
-Item = SequenceStmt | Asked
-
-
 def ask(body: graph.Body, cell: Cell, group: Group, leaves: Callable[..., Leaves], fresh: Fresh) -> graph.Body:
     """The statements with the reads of the group's states replaced."""
     refs = [Ref(kind, s) for s in group.states for kind in ("state", "next")]
-    asked: dict[Ref, list[Asked]] = {}
-    known: dict[tuple[str, bool, str], Asked] = {}
+    asked: dict[Ref, list[Query]] = {}
+    known: dict[tuple[str, bool, str], Query] = {}
 
     def one(owner: Ref, t: Term) -> Node:
         made, rest = _query(group, t, fresh)
         name = (made.state, made.after, algebra.key(made.q) + str(made.lead))
         if name not in known:
-            made = replace(made, name=fresh.name(f"{made.state}_read"))
-            known[name] = Asked(group.states, made, t.read.span if t.read else NOWHERE)
+            known[name] = replace(made, name=fresh.name(f"{made.state}_read"))
             asked.setdefault(owner, []).append(known[name])
-        made = known[name].query
+        made = known[name]
         axes = [i.axis for i in (*group.batch, *made.lead, *group.value)]
         found = build.read(Ref("def", made.name), axes, rest.args, "f32", rest.span)
         return algebra.product((found, *rest.outer), rest.bound)

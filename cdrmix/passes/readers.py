@@ -94,7 +94,7 @@ def outside(leaves: Leaves, cell: Cell, states: Sequence[str]) -> list[Stmt]:
     def is_root(stmt: Stmt) -> bool:
         return graph.is_root(stmt) and not own & set(walk.defines(stmt))
 
-    return graph.needed(leaves.reached, is_root, graph.training_refs(cell) - own, own)
+    return graph.Body(leaves.reached).needed(graph.training_refs(cell) - own, is_root, own)
 
 
 def survey(cell: Cell, states: Sequence[str], leaves: Leaves) -> list[Read] | Culprit:

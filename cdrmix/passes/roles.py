@@ -225,7 +225,7 @@ def _deeper(leaves: Leaves, f: Node, key: Index, axes: tuple[Index, ...], depth:
         return kept
     body = f
     if f.op == "read":
-        stmt = leaves.source(f.arg.ref)
+        stmt = leaves.body.source(f.arg.ref)
         sizes = [a.size for a in f.arg.view]
         if not isinstance(stmt, Def) or stmt.ref.kind == "history" or [i.axis.size for i in stmt.indices] != sizes:
             return kept

@@ -11,17 +11,16 @@ from __future__ import annotations
 from functools import partial
 
 from cdrmix.ir import build, walk
-from cdrmix.ir.forms import Chunk, Coupled, Delay, Elementwise, MaxPlus, SequenceForm, Sequential
-from cdrmix.ir.nodes import Cell, Def, Node, Ref
+from cdrmix.ir.forms import Chunk, Coupled, Delay, Elementwise, MaxPlus, Query, SequenceForm, Sequential
+from cdrmix.ir.nodes import Apply, Cell, Def, Node, Ref, Top
 from cdrmix.ir.ops import OPS
-from cdrmix.passes import graph, scans
+from cdrmix.passes import graph
 from cdrmix.passes.attention import Attention
 from cdrmix.passes.classify import Derivation, derive
 from cdrmix.passes.groups import Group
 from cdrmix.passes.loops import sequential
 from cdrmix.passes.notes import note_of_group, note_of_softmax
 from cdrmix.passes.product import ZERO
-from cdrmix.passes.queries import Item
 from cdrmix.passes.schedule import schedule
 from cdrmix.passes.terms import Culprit, Leaves
 from cdrmix.passes.tidy import name_queries, tidy
@@ -31,11 +30,11 @@ def sequence_form(cell: Cell) -> SequenceForm:
     """Derive the sequence form.  Raises `CompileError` for a recurrence that no form can run."""
     d = derive(cell)
     notes = [note for g in d.groups for note in note_of_group(cell, g)]
-    scanned: dict[str, list[Item]] = {}
+    scanned: dict[str, list[graph.Item]] = {}
     for g in d.groups:
         if g.kind != "history":
             scanned |= {s: _scan(d, g) if s == g.states[0] else [] for s in g.states}
-    items: list[Item] = []
+    items: list[graph.Item] = []
     for stmt in d.body.stmts:
         items += scanned[stmt.ref.name] if isinstance(stmt, Def) and stmt.ref.kind == "next" else [stmt]
     items, left = _attended(d, items)
@@ -44,7 +43,7 @@ def sequence_form(cell: Cell) -> SequenceForm:
     return SequenceForm(tuple(tidy(cell, body)), tuple(dict.fromkeys(notes)))
 
 
-def _scan(d: Derivation, g: Group) -> list[Item]:
+def _scan(d: Derivation, g: Group) -> list[graph.Item]:
     """What stands in the place of a group's updates."""
     s = g.states[0]
     match g.kind, g.form:
@@ -67,20 +66,20 @@ def _scan(d: Derivation, g: Group) -> list[Item]:
 
 
 # --- histories -----------------------------------------------------------------------------------------------------
-def _attended(d: Derivation, items: list[Item]) -> tuple[list[Item], list[tuple[Ref, Culprit]]]:
+def _attended(d: Derivation, items: list[graph.Item]) -> tuple[list[graph.Item], list[tuple[Ref, Culprit]]]:
     """The statements with attention made explicit; what else reads a window is an equation of its own."""
-    named: list[Item] = []
+    named: list[graph.Item] = []
     for item in items:
         if not isinstance(item, (Def, Sequential)):
             item = walk.map_roots(item, partial(_windowless, d, named))
         named.append(item)
-    own = [s for s in named if scans.is_plain(s)]
+    own = [s for s in named if isinstance(s, (Def, Top, Apply, Query))]
     histories = [Ref("history", h.name) for h in d.cell.histories]
     attention = Attention(Leaves(graph.Body(own), histories, d.windows, d.fresh), d.windows, d.fresh)
     return attention.statements(named), attention.left
 
 
-def _windowless(d: Derivation, named: list[Item], n: Node) -> Node:
+def _windowless(d: Derivation, named: list[graph.Item], n: Node) -> Node:
     """An operand of a scan with its sums over a history's tokens named."""
     if OPS[n.op].kind == "reduce" and walk.windowed(n.args[0], d.windows) & set(n.arg):
         name = d.fresh.name("window")

@@ -19,9 +19,10 @@ import numpy as np
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
-from cdrmix.ir.nodes import TOKENS, Apply, Cell, Init, Node, Ref, Stmt
+from cdrmix.ir.nodes import TOKENS, Cell, Init, Node
 from cdrmix.ir.ops import OPS
 from cdrmix.ir.places import bounds
+from cdrmix.passes import graph
 
 
 def simplify(cell: Cell) -> Cell:
@@ -54,14 +55,8 @@ def simplify_node(n: Node, over_window: walk.Windows | None = None) -> Node:
 
 def drop_unread(cell: Cell) -> Cell:
     """The cell without the definitions that nothing reads; parts run all the same, since they may hold state."""
-    needed: set[Ref] = {r for t in cell.training for r in walk.refs(t.value)}
-    kept: list[Stmt] = []
-    for stmt in reversed(cell.body):
-        found = walk.defines(stmt)
-        if isinstance(stmt, Apply) or any(r.kind != "def" or r in needed for r in found):
-            kept.append(stmt)
-            needed |= walk.uses(stmt)
-    return cell if len(kept) == len(cell.body) else replace(cell, body=tuple(reversed(kept)))
+    kept = graph.Body(cell.body).needed(graph.training_refs(cell), graph.is_root)
+    return cell if len(kept) == len(cell.body) else replace(cell, body=tuple(kept))
 
 
 def _rewrite(n: Node) -> Node:

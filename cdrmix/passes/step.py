@@ -8,9 +8,9 @@ and writers form a circle the smallest states give way: they get a second buffer
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Collection
 from functools import partial
+from graphlib import CycleError
 from math import prod
 
 from cdrmix.ir import build, walk
@@ -22,7 +22,7 @@ from cdrmix.passes import graph
 
 def step_form(cell: Cell) -> StepForm:
     """Derive the step form; what only training reads is left out."""
-    body = graph.Body(graph.needed(cell.body, graph.is_root))
+    body = graph.Body(graph.Body(cell.body).needed((), graph.is_root))
     taken = walk.names(cell)
     size = {s.name: prod(i.axis.size for i in s.indices) for s in cell.states}
     in_place: set[str] = set()
@@ -78,25 +78,10 @@ def _order(body: graph.Body, state: str, in_place: Collection[str]) -> graph.Bod
     update = body.maker[Ref("next", state)]
     if all(at <= update for at in body.readers.get(Ref("state", state), ())):
         return body
-    after: list[set[int]] = [set() for _ in body.stmts]  # what must wait for a statement
-    for n, uses in enumerate(body.uses):
-        for ref in uses:
-            if ref in body.maker:
-                after[body.maker[ref]].add(n)
-            if ref.kind == "state" and (ref.name == state or ref.name in in_place):
-                after[n].add(body.maker[Ref("next", ref.name)])
-        after[n].discard(n)
-    waits = [0] * len(body.stmts)
-    for later in after:
-        for n in later:
-            waits[n] += 1
-    ready = [n for n, count in enumerate(waits) if count == 0]
-    out: list[Stmt] = []
-    while ready:
-        n = heapq.heappop(ready)
-        out.append(body.stmts[n])
-        for m in after[n]:
-            waits[m] -= 1
-            if waits[m] == 0:
-                heapq.heappush(ready, m)
-    return graph.Body(out, body) if len(out) == len(body.stmts) else None
+    needs = [{body.maker[ref] for ref in uses if ref in body.maker} for uses in body.uses]
+    for update, s in ((body.maker[Ref("next", s)], s) for s in (state, *in_place)):
+        needs[update] |= {*body.readers.get(Ref("state", s), ())} - {update}
+    try:
+        return graph.Body([body.stmts[n] for (n,) in graph.in_order(needs)], body)
+    except CycleError:
+        return None

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from cdrmix.ir import build, walk
-from cdrmix.ir.nodes import Def, Index, Node, Ref, Stmt
+from cdrmix.ir.nodes import Def, Index, Node, Ref
 from cdrmix.passes import graph
 from cdrmix.passes.product import invert, product
 from cdrmix.passes.views import Move, move
@@ -81,14 +81,10 @@ class Leaves:
         self.windows = windows
         self.fresh = fresh
         self.reached = body.reached(self.leaves)
-        self.hot = {ref for stmt in self.reached for ref in walk.defines(stmt) if ref.kind != "carry"} | self.leaves
+        self.hot = {ref for stmt in self.reached for ref in graph.defines(stmt)} | self.leaves
         self.opaque: set[Ref] = set()
         self._terms: dict[Ref, list[Term]] = {}
         self._depends: dict[int, tuple[Node, bool]] = {}
-
-    def source(self, ref: Ref) -> Stmt | None:
-        """The statement that defines a name, if one does."""
-        return self.body.source(ref)
 
     def depends(self, n: Node) -> bool:
         """Whether `n` depends on a leaf (what is `opaque` counts as free of them)."""
@@ -150,14 +146,14 @@ class Leaves:
     def terms(self, ref: Ref) -> list[Term]:
         """The terms of a definition, over its own indices."""
         if ref not in self._terms:
-            stmt = self.source(ref)
+            stmt = self.body.source(ref)
             assert isinstance(stmt, Def)
             self._terms[ref] = self.expand(stmt.value)
         return self._terms[ref]
 
     def written(self, n: Node) -> Node | None:
         """What a read's definition says at the places that it reads; None where that cannot be written down."""
-        stmt = self.source(n.arg.ref)
+        stmt = self.body.source(n.arg.ref)
         if not isinstance(stmt, Def):
             return None
         to = move(stmt.indices, n.arg.view, n.args, self.fresh.index)
@@ -172,7 +168,7 @@ class Leaves:
             return [_bad(n, "is read at a place that depends on the state")]
         if ref in self.leaves:
             return [Term(read=n)]
-        stmt = self.source(ref)
+        stmt = self.body.source(ref)
         if not isinstance(stmt, Def) or ref.kind == "history":
             what = "a history" if ref.kind == "history" else f"`{ref.name}`"
             return [_bad(n, f"goes through {what}, which is not affine in the state")]

@@ -11,17 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cdrmix.ir import build, walk
-from cdrmix.ir.forms import Chunk, SequenceStmt
+from cdrmix.ir.forms import Chunk, Query, SequenceStmt
 from cdrmix.ir.nodes import Cell, Def, Index, Node, Ref
 from cdrmix.ir.ops import OPS
-from cdrmix.passes.queries import Asked, Item
+from cdrmix.passes.graph import Item
 from cdrmix.passes.terms import stem
 
 
 def name_queries(items: Sequence[Item]) -> list[Item]:
     """`y[h,i] = S_read[h,i]` is the query `y`."""
-    asked = {Ref("def", i.query.name): i for i in items if isinstance(i, Asked)}
-    chunks = {i.states: i for i in items if isinstance(i, Chunk)}
+    asked = {Ref("def", i.name): i for i in items if isinstance(i, Query)}
+    chunks = {s: i for i in items if isinstance(i, Chunk) for s in i.states}
     names: dict[Ref, Ref] = {}
     for item in items:
         if not isinstance(item, Def) or item.ref.kind != "def" or item.value.op != "read":
@@ -30,8 +30,8 @@ def name_queries(items: Sequence[Item]) -> list[Item]:
         query = asked.get(read.arg.ref)
         if query is None or read.arg.ref in names or item.dtype != read.dtype:
             continue
-        chunk = chunks[query.states]
-        order = [*chunk.batch, *query.query.lead, *chunk.value]
+        chunk = chunks[query.state]
+        order = [*chunk.batch, *query.lead, *chunk.value]
         plain = [a.arg if a.op == "index" else None for a in read.args] == list(item.indices)
         if plain and [i.axis.size for i in order] == [a.size for a in read.arg.view]:
             names[read.arg.ref] = item.ref
@@ -44,8 +44,8 @@ def _renamed(items: Sequence[Item], names: dict[Ref, Ref]) -> Iterator[Item]:
     """The statements with queries renamed, less the equations whose names they take."""
     taken = set(names.values())
     for item in items:
-        if isinstance(item, Asked) and (ref := names.get(Ref("def", item.query.name))):
-            yield replace(item, query=replace(item.query, name=ref.name))
+        if isinstance(item, Query) and (ref := names.get(Ref("def", item.name))):
+            yield replace(item, name=ref.name)
         elif not (isinstance(item, Def) and item.ref in taken):
             yield item
 

@@ -140,12 +140,13 @@ class Recurrence:
 def recurrences(cell: Cell) -> list[Recurrence]:
     """The cell's states that are no delays, together as they need each other."""
     nodes = [Ref("next", s.name) for s in cell.states] + [Ref("history", h.name) for h in cell.histories]
-    deps, body, found = graph.dependencies(cell.body, nodes), graph.Body(cell.body), []
+    body, found = graph.Body(cell.body), []
+    deps = body.dependencies(nodes)
     for members in graph.components(deps):
         if any(deps[ref] & set(members) for ref in members):
             states = frozenset(ref.name for ref in members if ref.kind == "next")
             olds = {Ref("state", s) for s in states}
-            hot = olds | {ref for s in body.reached(olds) for ref in walk.defines(s) if ref.kind != "carry"}
+            hot = olds | {ref for s in body.reached(olds) for ref in graph.defines(s)}
             inside = tuple(s for s in body.needed(members) if isinstance(s, Def) and s.ref in hot)
             found.append(Recurrence(states, inside, frozenset(hot)))
     return found
