@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,17 @@ class Late:
         """The function itself."""
         function: Callable[..., Any] = vars(importlib.import_module(self.module))[self.name]
         return function
+
+
+def fill(package: str, template: str, keys: Mapping[str, Any]) -> str:
+    """The skeleton of a file, which lies in a package, with its keys filled in; one that is missing is an error."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    text = resources.files(package).joinpath(template).read_text(encoding="utf-8")
+    return environment.from_string(text).render(keys)
 
 
 @dataclass(frozen=True, slots=True)

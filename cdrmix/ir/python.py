@@ -18,13 +18,12 @@ RESERVED = frozenset({*keyword.kwlist, *keyword.softkwlist, *dir(builtins)})
 """What no identifier may be: keywords and builtins."""
 
 
-def identifier(name: str, taken: Iterable[str] = ()) -> str:
-    """A Python identifier near `name` that is none of `taken`, no keyword and no builtin."""
+def identifier(name: str) -> str:
+    """A Python identifier near `name`, no keyword and no builtin."""
     found = re.sub(r"[^A-Za-z0-9_]", "_", name)
     if not found.strip("_") or found[0].isdigit() or found.startswith("__"):
         found = f"n{found}"
-    taken = {*taken, *RESERVED}
-    while found in taken:
+    while found in RESERVED:
         found += "_"
     return found
 
@@ -66,17 +65,10 @@ def doc(value: str) -> list[str]:
 
 
 class Names:
-    """The identifiers of one Python scope; each spec name gets its own."""
+    """The identifiers of one Python scope."""
 
     def __init__(self, taken: Iterable[str] = ()):
         self._taken = {*taken}
-        self._given: dict[object, str] = {}
-
-    def of(self, key: object, name: str) -> str:
-        """The identifier that stands for `key`, made from `name` when first asked for."""
-        if key not in self._given:
-            self._given[key] = self.fresh(name)
-        return self._given[key]
 
     def fresh(self, name: str) -> str:
         """A new identifier near `name`."""

@@ -14,7 +14,7 @@ from cdrmix.diagnose import NOWHERE, Span
 from cdrmix.ir import array_statements as form
 from cdrmix.ir.array_statements import Function
 from cdrmix.ir.arrays import Array, Local
-from cdrmix.ir.code import Assign, Block, Code, Comment, Statement, call, item, listed, method, name
+from cdrmix.ir.code import Assign, Block, Code, Comment, Statement, call, item, listed, method, name, written
 from cdrmix.ir.nodes import Index
 from cdrmix.ir.python import comment, equation
 
@@ -25,6 +25,19 @@ KINDS: Mapping[type, str] = {
     form.Loop: "loop", form.Entry: "entry", form.Attention: "attention", form.CallPart: "part", form.CallBank: "bank",
 }  # fmt: skip
 """The method that writes each kind of statement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A function of a generated module: its head, its body, its doc."""
+
+    head: str
+    body: tuple[Statement, ...]
+    doc: tuple[str, ...] = ()
+
+    def lines(self, indent: int) -> list[str]:
+        """The body as text that stands `indent` from the margin."""
+        return written(self.body, indent)
 
 
 @dataclass(slots=True)

@@ -1,33 +1,19 @@
 """A cell as one function over [B, T, …].
 
-Input: the array form of a cell.  Output: a `Written`: its head, doc and body.
+Input: the array form of a cell.  Output: it as `Written`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from cdrmix.ir import python as escape
 from cdrmix.ir.array_statements import CellArrays
-from cdrmix.ir.code import Assign, Statement, call, flat, item, name, named, written
+from cdrmix.ir.code import Assign, call, flat, item, name, named
+from cdrmix.ir.writing import Written
 
 from .spelling import Tinygrad, quoted
 from .statements import Function
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A function of the generated module."""
-
-    head: str
-    doc: tuple[str, ...]
-    body: tuple[Statement, ...]
-
-    @property
-    def lines(self) -> list[str]:
-        """The body as text."""
-        return written(self.body, 4)
 
 
 def emit_cell(
@@ -47,4 +33,4 @@ def emit_cell(
         body.insert(0, Assign((name("b"), name("t")), item(name(f"{first}.shape"), ":2")))
     arguments = ", ".join(["here: Frame", *(f"{flat(n)}: Tensor" for n in inputs)])
     doc = tuple(escape.doc(f"op {cell.op} ({cell.span})\n\n{cell.doc}".strip()))
-    return Written(f"def {functions[cell.name]}({arguments}) -> Tensor:", doc, tuple(body))
+    return Written(f"def {functions[cell.name]}({arguments}) -> Tensor:", tuple(body), doc)

@@ -1,7 +1,7 @@
 """Emission of the stack: units (a line's chain of cells, and its residual sum), and their calls.
 
 Input: a model and the names of its cells' functions.
-Output: `UnitText`s, `CallText`s and `SlotText`s, which the template prints and the manifest's schedule repeats.
+Output: a `Stack`, which the template prints; `schedule_of`: its units and calls as the manifest has them.
 
 Lines that differ only in the paths of their weights and states share a unit.  A bank's weights have its axis in front;
 a bank with state is refused.
@@ -9,8 +9,8 @@ a bank with state is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -18,7 +18,8 @@ from cdrmix.ir import layout, walk
 from cdrmix.ir import python as escape
 from cdrmix.ir.code import ADD, Assign, Code, Statement, call, infix, item, name
 from cdrmix.ir.forms import Program, Sequential
-from cdrmix.ir.nodes import Buffer, Cell, History, Line, Model, Node, Param, State
+from cdrmix.ir.nodes import Cell, Line, Model, State
+from cdrmix.ir.writing import Written
 
 from .spelling import viewed
 
@@ -28,12 +29,11 @@ Typed = dict[str, tuple[Shape, str]]
 
 @dataclass(frozen=True, slots=True)
 class UnitText:
-    """A unit of the runtime, and the body of its function."""
+    """A unit of the runtime, and the function that is its body."""
 
     name: str
-    function: str
-    doc: str
-    body: tuple[Statement, ...]
+    body: str
+    function: Written
     x: Shape
     x_dtype: str
     out: Shape
@@ -48,11 +48,11 @@ class UnitText:
 class CallText:
     """A call: local names to paths."""
 
-    unit: str
+    unit: UnitText
     path: str
     weights: dict[str, str]
     states: dict[str, str]
-    last_only: bool
+    last_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,42 +65,36 @@ class SlotText:
     start: float | str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Stack:
     """The whole model."""
 
-    units: list[UnitText] = field(default_factory=list)
-    calls: list[CallText] = field(default_factory=list)
-    slots: list[SlotText] = field(default_factory=list)
+    units: tuple[UnitText, ...]
+    calls: tuple[CallText, ...]
+    slots: tuple[SlotText, ...]
 
 
 def emit_stack(program: Program, functions: Mapping[str, str]) -> Stack:
     """See the module."""
-    model, stack = program.model, Stack()
+    model = program.model
     layout.refuse_state_in_banks(model, "the GPU targets do not hold")
-    names = escape.Names({"advance", "sample", "argmax"})
+    names, taken = escape.Names({"advance", "sample", "argmax"}), escape.Names(functions.values())
+    owners = {w.path + s: w.owner + s for w in layout.weights(model) for s in layout.planes(w.decl, w.shape)}
     made: dict[object, UnitText] = {}
-    taken = escape.Names(functions.values())
-    x: Shape = _input(model)
+    calls = []
+    x = _input(model)
     for line in model.lines:
-        out = tuple(a.size for a in model.cells[line.chain[-1].cell].out_axes)
         key = (layout.structure(line), x)
-        weights, states = _tensors(model, line)
         if key not in made:
             label = line.path.rpartition(".")[2]
-            name = names.fresh(escape.identifier(label if not label.isdigit() else line.path))
-            made[key] = _unit(program, line, name, taken.fresh(f"run_{name}"), functions, x, out)
-            stack.units.append(made[key])
+            own = names.fresh(escape.identifier(label if not label.isdigit() else line.path))
+            made[key] = _unit(program, line, own, taken.fresh(f"run_{own}"), functions, x)
         unit = made[key]
-        scales = {f"{n}.scale": f"{p}.scale" for n, p in weights.items() if f"{n}.scale" in unit.weights}
-        paths = weights | scales
-        ordered = {n: paths[n] for n in unit.weights}
-        held = {n: "pos" if n == "pos" else states[n] for n in unit.states}
-        stack.calls.append(CallText(unit.name, line.path, ordered, held, False))
-        x = out
-    stack.calls = _last_only(stack)
-    stack.slots = [*_slots(model), SlotText("pos", (), "pos", 0)]
-    return stack
+        weights = {n: owners[f"{line.path}.{n}"] for n in unit.weights}
+        states = {n: n if n == "pos" else f"{line.path}.{n}" for n in unit.states}
+        calls.append(CallText(unit, line.path, weights, states))
+        x = unit.out
+    return Stack(tuple(made.values()), tuple(_last_only(calls)), (*_slots(model), SlotText("pos", (), "pos", 0)))
 
 
 def _input(model: Model) -> Shape:
@@ -114,75 +108,44 @@ def _input(model: Model) -> Shape:
 
 
 # --- one unit ------------------------------------------------------------------------------------------------------
-def _unit(
-    program: Program, line: Line, name: str, function: str, functions: Mapping[str, str], x: Shape, out: Shape
-) -> UnitText:
+def _unit(program: Program, line: Line, own: str, body: str, functions: Mapping[str, str], x: Shape) -> UnitText:
     model = program.model
     weights: Typed = {}
     states: Typed = {}
-    for place in _places(model, line):
-        prefix = _prefix(place.path, line.path)
-        for d in _stored(place.cell):
-            shape = place.banks + tuple(i.axis.size for i in d.indices)
-            for suffix, plane in layout.planes(d, shape).items():
-                weights[prefix + d.name + suffix] = (plane.shape, plane.dtype.lower())
-        for s in place.cell.states:
-            states[prefix + s.name] = (tuple(i.axis.size for i in s.indices), "f32")
-        for h in place.cell.histories:
-            if h.window.size > 1:
-                states[prefix + h.name] = ((h.window.size - 1, *(a.size for a in h.axes)), "f32")
-    if any(_asks_pos(p.cell) for p in _places(model, line)):
+    for w in layout.weights(model):
+        if w.place.instance in line.chain:
+            for suffix, plane in layout.planes(w.decl, w.shape).items():
+                weights[layout.below(w.path + suffix, line.path)] = (plane.shape, plane.dtype.lower())
+    for s in _held(model):
+        if s.place.instance in line.chain:
+            states[layout.below(s.path, line.path)] = (s.shape, "f32")
+    inside = [p.cell for p in layout.places(model) if p.instance in line.chain]
+    if any(map(_asks_pos, inside)):
         states["pos"] = ((), "i32")
     cells = [model.cells[i.cell] for i in line.chain]
     reads: dict[str, Shape] = {}
     writes: dict[str, Shape] = {}
-    for cell in cells:
-        for c in cell.carries:
-            shape = tuple(a.size for a in c.axes)
-            if c.reads and c.name not in writes:
-                reads[c.name] = shape
-            if c.writes:
-                writes[c.name] = shape
-    whole = cells[0].inputs[0] if len(cells[0].inputs) == 1 else None
-    x_dtype = "i32" if whole is not None and whole.dtype == "pick" else "f32"
-    blocked = not any(
-        isinstance(s, Sequential) for p in _places(model, line) for s in program.sequence[_key(model, p.cell)].body
-    )
+    for c in (c for cell in cells for c in cell.carries):
+        shape = tuple(a.size for a in c.axes)
+        if c.reads and c.name not in writes:
+            reads[c.name] = shape
+        if c.writes:
+            writes[c.name] = shape
+    x_dtype = "i32" if [i.dtype for i in cells[0].inputs] == ["pick"] else "f32"
+    out = tuple(a.size for a in cells[-1].out_axes)
+    blocked = not any(isinstance(s, Sequential) for cell in inside for s in program.sequence[cell.name].body)
     chain = " >> ".join(cell.op for cell in cells)
-    doc = f"{line.path}: {'residual ' if line.residual else ''}{chain}"
-    return UnitText(
-        name, function, escape.comment(doc), tuple(_body(line, model, functions)), x, x_dtype, out, weights, states,
-        reads, writes, blocked,
-    )  # fmt: skip
-
-
-def _key(model: Model, cell: Cell) -> str:
-    return next(name for name, c in model.cells.items() if c is cell)
-
-
-def _places(model: Model, line: Line) -> Iterator[layout.Place]:
-    """The cells of one line."""
-    paths = {i.path for i in line.chain}
-    for place in layout.places(model):
-        if place.instance.path in paths:
-            yield place
-
-
-def _stored(cell: Cell) -> list[Param | Buffer]:
-    """The tensors that a cell reads from the weights."""
-    return [*cell.params, *cell.buffers]
-
-
-def _prefix(path: str, line: str) -> str:
-    below = layout.below(path, line)
-    return f"{below}." if below else ""
+    doc = escape.comment(f"{line.path}: {'residual ' if line.residual else ''}{chain}")
+    head = f"def {body}(here: Frame, x: Tensor) -> Tensor:"
+    function = Written(head, tuple(_body(line, model, functions)), (f"{doc}.",))
+    return UnitText(own, body, function, x, x_dtype, out, weights, states, reads, writes, blocked)
 
 
 def _asks_pos(cell: Cell) -> bool:
     """Whether a cell needs the place of its tokens: it says so, has a history, which is a ring over places, or
     no input, so that nothing else tells how many tokens there are.
     """
-    roots: list[Node] = [n for s in cell.body for n in walk.roots(s)]
+    roots = (n for s in cell.body for n in walk.roots(s))
     return not cell.inputs or bool(cell.histories) or any(m.op == "context" for n in roots for m in walk.nodes(n))
 
 
@@ -196,96 +159,73 @@ def _body(line: Line, model: Model, functions: Mapping[str, str]) -> Iterator[St
             sizes = [a.size for a in i.axes]
             given.append(viewed(item(name("x"), ":", ":", f"{at} : {at + prod(sizes)}"), [prod(sizes)], sizes))
             at += prod(sizes)
-    for place, instance in enumerate(line.chain):
+    for instance in line.chain:
         below = layout.below(instance.path, line.path)
         here = call("here.part", escape.text(below)) if below else name("here")
         code = call(functions[instance.cell], here, *given)
-        last = place == len(line.chain) - 1
-        if last and line.residual:
-            code = infix("+", ADD, name("x"), code)
-        yield Assign(() if last else (name("y"),), code, returns=last)
+        if instance is not line.chain[-1]:
+            yield Assign((name("y"),), code)
+        else:
+            yield Assign((), infix("+", ADD, name("x"), code) if line.residual else code, returns=True)
         given = [name("y")]
 
 
-def _tensors(model: Model, line: Line) -> tuple[dict[str, str], dict[str, str]]:
-    """Local names to the paths that own the storage, and to slots."""
-    weights: dict[str, str] = {}
-    states: dict[str, str] = {}
-    for place in _places(model, line):
-        prefix = _prefix(place.path, line.path)
-        for d in _stored(place.cell):
-            path = f"{place.path}.{d.name}"
-            weights[prefix + d.name] = model.ties.get(path, path)
-        held: list[State | History] = [*place.cell.states, *place.cell.histories]
-        for s in held:
-            states[prefix + s.name] = f"{place.path}.{s.name}"
-    return weights, states
-
-
 # --- the whole -----------------------------------------------------------------------------------------------------
-def _last_only(stack: Stack) -> list[CallText]:
-    """The calls, those at the end marked of which only the last token is needed; then the count of tokens."""
-    units = {u.name: u for u in stack.units}
-    calls: list[CallText] = []
-    alone = True
-    for n, c in enumerate(reversed(stack.calls)):
-        unit = units[c.unit]
-        alone = alone and not unit.states and not unit.reads and n < len(stack.calls) - 1
-        calls.insert(0, CallText(c.unit, c.path, c.weights, c.states, alone))
-    return calls
+def _last_only(calls: list[CallText]) -> Iterator[CallText]:
+    """The calls, those at the end marked of which only the last token is needed."""
+    needed = max((n for n, c in enumerate(calls) if c.unit.states or c.unit.reads), default=0)
+    for n, c in enumerate(calls):
+        yield replace(c, last_only=n > needed)
+
+
+def _held(model: Model) -> list[layout.Slot]:
+    """The slots that hold anything: a window of one token keeps none."""
+    return [s for s in layout.slots(model) if s.kind == "state" or s.shape[0] > 0]
 
 
 def _slots(model: Model) -> Iterator[SlotText]:
-    for s in layout.slots(model):
-        if s.kind == "history" and s.shape[0] == 0:
-            continue
+    for s in _held(model):
         begins = s.decl.init if isinstance(s.decl, State) else None
         start = 0.0 if begins is None else float(begins.arg) if begins.op == "const" else f"{s.path}.start"
         yield SlotText(s.path, s.shape, s.kind, start)
 
 
-def schedule_of(stack: Stack) -> dict[str, Any]:
-    """The units and calls in the manifest's form."""
+# --- the manifest's form -------------------------------------------------------------------------------------------
+NOTHING: dict[str, Any] = {
+    "x": (), "x_dtype": "i32", "out": (), "weights": [], "states": [], "reads": [], "writes": [], "blocked": True,
+}  # fmt: skip
+"""A unit that is given nothing and makes nothing."""
 
-    def typed(found: Typed) -> list[list[Any]]:
-        return [[n, list(shape), dtype] for n, (shape, dtype) in found.items()]
 
-    def shaped(found: Mapping[str, Sequence[int]]) -> list[list[Any]]:
-        return [[n, list(shape)] for n, shape in found.items()]
-
+def schedule_of(stack: Stack, vocab: int) -> dict[str, Any]:
+    """The units and calls in the manifest's form; those that choose the next token where there are tokens."""
     units = {
         u.name: {
-            "x": list(u.x),
+            "x": u.x,
             "x_dtype": u.x_dtype,
-            "out": list(u.out),
-            "weights": typed(u.weights),
-            "states": typed(u.states),
-            "reads": shaped(u.reads),
-            "writes": shaped(u.writes),
+            "out": u.out,
+            "weights": [[n, *of] for n, of in u.weights.items()],
+            "states": [[n, *of] for n, of in u.states.items()],
+            "reads": [*u.reads.items()],
+            "writes": [*u.writes.items()],
             "blocked": u.blocked,
         }
         for u in stack.units
     }
-    units["advance"] = {
-        "x": [], "x_dtype": "i32", "out": [], "weights": [], "states": [["pos", [], "i32"]], "reads": [], "writes": [],
-        "blocked": True,
-    }  # fmt: skip
+    units["advance"] = NOTHING | {"states": [("pos", (), "i32")]}
+    if vocab:
+        logits = NOTHING | {"x": (vocab,), "x_dtype": "f32"}
+        settings = [(setting, ()) for setting in ("temperature", "top_p", "u")]
+        units |= {"argmax": logits, "sample": logits | {"reads": settings, "top_k": 64}}
     calls = [
         {
-            "unit": c.unit,
+            "unit": c.unit.name,
             "path": c.path,
-            "weights": list(c.weights.values()),
-            "states": list(c.states.values()),
+            "weights": [*c.weights.values()],
+            "states": [*c.states.values()],
             "last_only": c.last_only,
         }
         for c in stack.calls
     ]
     calls.append({"unit": "advance", "path": "pos", "weights": [], "states": ["pos"], "last_only": False})
     return {"units": units, "calls": calls}
-
-
-def choices(vocab: int) -> dict[str, Any]:
-    """The units that choose the next token; none where the model has no tokens."""
-    plain = {"x": [vocab], "x_dtype": "f32", "out": [], "weights": [], "states": [], "writes": [], "blocked": True}
-    settings: list[list[Any]] = [[name, []] for name in ("temperature", "top_p", "u")]
-    return {"argmax": plain | {"reads": []}, "sample": plain | {"reads": settings, "top_k": 64}} if vocab else {}

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from cdrmix.ir import python as escape
 from cdrmix.ir.array_statements import CellArrays, Function
-from cdrmix.ir.array_statements import arrays as arrays_of
-from cdrmix.ir.arrays import Array, nodes
-from cdrmix.ir.code import Assign, Code, Statement, called, flat, listed, mapped, method, name, named, written
+from cdrmix.ir.arrays import Array
+from cdrmix.ir.code import Assign, Code, Statement, called, flat, listed, mapped, method, name, named
 from cdrmix.ir.nodes import Cell, DType, Index
 from cdrmix.ir.types import NARROW
+from cdrmix.ir.writing import Written
 
-from .names import attribute, method_names
+from .names import MODULE_NAMES, attribute
 from .spelling import Torch, dtype_of, key
 from .statements import Method
 
@@ -29,31 +29,16 @@ RUNTIME = frozenset(
 )  # fmt: skip
 """What the bodies may import from `cdrmix_scans`."""
 
-INDENT = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A method: its head and its body."""
-
-    head: str
-    body: tuple[Statement, ...]
-
-    @property
-    def lines(self) -> list[str]:
-        """The body as text."""
-        return written(self.body, INDENT)
-
 
 @dataclass(frozen=True, slots=True)
 class CellClass:
     """A class of the generated module."""
 
     name: str
-    doc: tuple[str, ...]
+    doc: list[str]
     groups: str
-    fields: tuple[str, ...]
-    methods: tuple[Written, ...]
+    fields: list[str]
+    methods: list[Written]
     imports: frozenset[str]
     same: bool
 
@@ -71,11 +56,11 @@ def emit_cell(made: CellArrays, classes: Mapping[str, str], sources: Mapping[str
             methods.append(_call(head, function, sources, mixed))
     for kind, function in made.totals:
         methods.append(_total(kind, function, sources))
-    imports = frozenset(RUNTIME.intersection(*[set().union(*(called(m.body) for m in methods))]))
-    imports |= {"Routes"} if made.rows is not None or any("routes" in named(m.body) for m in methods) else frozenset()
-    doc = tuple(escape.doc(f"op {cell.op} ({cell.span})\n\n{cell.doc}".strip()))
-    fields = _fields(cell, classes)
-    return CellClass(classes[cell.name], doc, _groups(cell), fields, tuple(methods), imports, made.timeless)
+    imports = RUNTIME & set().union(*(called(m.body) for m in methods))
+    if made.rows is not None or any("routes" in named(m.body) for m in methods):
+        imports |= {"Routes"}
+    doc = escape.doc(f"op {cell.op} ({cell.span})\n\n{cell.doc}".strip())
+    return CellClass(classes[cell.name], doc, _groups(cell), _fields(cell, classes), methods, imports, made.timeless)
 
 
 def _groups(cell: Cell) -> str:
@@ -88,7 +73,7 @@ def _groups(cell: Cell) -> str:
     return f"{{{', '.join(found)}}}" if found else ""
 
 
-def _fields(cell: Cell, classes: Mapping[str, str]) -> tuple[str, ...]:
+def _fields(cell: Cell, classes: Mapping[str, str]) -> list[str]:
     """The lines that make parameters, buffers and parts."""
     lines = []
     for p in cell.params:
@@ -101,14 +86,14 @@ def _fields(cell: Cell, classes: Mapping[str, str]) -> tuple[str, ...]:
         banks = f"(*banks, {part.bank.axis.size})" if part.bank else "banks"
         at = f"at + {escape.text(part.name + '.')}"
         lines.append(f"self.{attribute(part.name)} = {classes[part.cell]}({at}, layer, layers, {banks})")
-    return tuple(lines)
+    return lines
 
 
 # --- methods -------------------------------------------------------------------------------------------------------
 def _call(head: str, function: Function, sources: Mapping[str, str], mixed: bool) -> Written:
     """`forward`, `step` or `routed`: inputs, the stream, carries from above."""
     cell, rows = function.cell, function.mode == "rows"
-    spell = Torch(method_names(RUNTIME), rows=rows, mixed=mixed)
+    spell = Torch(escape.Names(MODULE_NAMES | RUNTIME), rows=rows, mixed=mixed)
     inputs = [spell.fresh(x) for x in function.inputs]
     floats = [n for n, i in zip(inputs, cell.inputs, strict=True) if i.dtype != "pick"]
     params = [spell.parameter(p.name) for p in cell.params]
@@ -120,8 +105,7 @@ def _call(head: str, function: Function, sources: Mapping[str, str], mixed: bool
     context = "rows: Routes" if rows else "stream: Stream"
     args = ", ".join(["self", *(f"{flat(n)}: Tensor" for n in inputs), context, *(f"{flat(n)}: Tensor" for n in above)])
     result = f"tuple[{', '.join(['Tensor'] * (1 + len(function.gives)))}]" if function.gives else "Tensor"
-    writer = Method(function, spell, sources)
-    body = writer.body()
+    body = Method(function, spell, sources).body()
     assert function.result is not None
     values = [spell.of(function.result), *(spell.of(x) for _, x in function.gives)]
     return Written(f"def {head}({args}) -> {result}:", (*body, _returned(*values)))
@@ -132,43 +116,41 @@ def _returned(*values: Code) -> Statement:
 
 
 def _init(function: Function, sources: Mapping[str, str]) -> Written:
-    spell = Torch(method_names({"generator", "layer", "layers"}), data="self", first="self", shape="()", begin=True)
+    names = escape.Names(MODULE_NAMES | {"generator", "layer", "layers"})
+    spell = Torch(names, data="self", first="self", shape="()", begin=True)
     body = Method(function, spell, sources).body()
-    asked = {n.arg for s in function.body for x in arrays_of(s) for n in nodes(x) if n.op == "context"}
     depth = Assign((name("layer"), name("layers")), name("self.depth"))
     head = "def init_weights(self, generator: Generator | None = None) -> None:"
-    return Written(head, ((depth,) if asked & {"layer", "layers"} else ()) + body)
+    return Written(head, ((depth,) if named(body) & {"layer", "layers"} else ()) + body)
 
 
 def _start(function: Function, sources: Mapping[str, str], mixed: bool) -> Written:
-    names = method_names({"batch", "like"})
+    names = escape.Names(MODULE_NAMES | {"batch", "like"})
     spell = Torch(names, data="like", first="like", shape="batch, *self.banks", mixed=mixed)
     body = Method(function, spell, sources).body()
     cell, banks = function.cell, ("batch", "*self.banks")
     found: dict[str, Code] = {}
+    like = name("like")
     for (path, value), s in zip(function.values, cell.states, strict=True):
         found[flat(key(path))] = _first(spell, value, s.indices, s.dtype)
     for h in cell.histories:
-        shape: list[str | int] = [*banks, h.window.size - 1, *(a.size for a in h.axes)]
-        found[flat(key(h.name))] = method(name("like"), "new_zeros", *shape, **_narrow(h.dtype))
-        count = method(name("like"), "new_zeros", listed(*banks), dtype=name("torch.int64"))
+        sizes = [h.window.size - 1, *(a.size for a in h.axes)]
+        found[flat(key(h.name))] = method(like, "new_zeros", *banks, *sizes, **_narrow(h.dtype))
+        count = method(like, "new_zeros", listed(*banks), dtype=name("torch.int64"))
         found[flat(key(f"{h.name}.count"))] = count
     return Written("def start(self, batch: int, like: Tensor) -> State:", (*body, _returned(mapped(found))))
 
 
 def _first(spell: Torch, x: Array, indices: Sequence[Index], dtype: DType) -> Code:
     """What a state begins with, over all its axes."""
-    like = name("like")
-    shape: list[str | int] = ["batch", "*self.banks", *(i.axis.size for i in indices)]
+    like, shape = name("like"), ["batch", "*self.banks", *(str(i.axis.size) for i in indices)]
     if x.const == 0:
         return method(like, "new_zeros", *shape, **_narrow(dtype))
     if x.type == "number":
         return method(like, "new_full", listed(*shape), spell.of(x), **_narrow(dtype))
     code = spell.fit(x, indices)
-    if dtype in NARROW:
-        code = method(code, "to", dtype_of(dtype))
-    elif x.type != "float":
-        code = method(code, "to", "like.dtype")
+    if dtype in NARROW or x.type != "float":
+        code = method(code, "to", dtype_of(dtype) if dtype in NARROW else "like.dtype")
     return method(code, "expand", *shape)
 
 
@@ -179,7 +161,7 @@ def _narrow(dtype: DType) -> dict[str, Code]:
 
 def _total(kind: str, function: Function, sources: Mapping[str, str]) -> Written:
     """`aux`, `metrics` or `after_step`: from sums over all tokens of a step."""
-    spell = Torch(method_names({"sums"}), data='sums["tokens"]', first='sums["tokens"]', shape="()")
+    spell = Torch(escape.Names(MODULE_NAMES | {"sums"}), data='sums["tokens"]', first='sums["tokens"]', shape="()")
     body = Method(function, spell, sources).body()
     if kind == "after":
         moves = []
@@ -188,5 +170,5 @@ def _total(kind: str, function: Function, sources: Mapping[str, str]) -> Written
             moves.append(Assign((), method(spell.parameter(path), move, spell.of(x))))
         return Written("def after_step(self, sums: Sums) -> None:", (*body, *moves))
     pairs = {flat(key(path)): spell.of(x) for path, x in function.values}
-    made = {"aux": "aux", "metric": "metrics"}[kind]
+    made = "aux" if kind == "aux" else "metrics"
     return Written(f"def {made}(self, sums: Sums) -> dict[str, Tensor]:", (*body, _returned(mapped(pairs))))

@@ -9,19 +9,18 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from cdrmix.diagnose import CompileError, Diagnostic
 from cdrmix.ir import layout
+from cdrmix.ir import python as escape
 from cdrmix.ir.array_statements import Traits
-from cdrmix.ir.backend import Files, Options
+from cdrmix.ir.backend import Files, Options, fill
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model
 from cdrmix.ir.types import NARROW
 
-from . import names as escape
 from .cells import emit_cell
-from .stack import Block, emit_stack
+from .names import class_name
+from .stack import emit_stack
 
 TEMPLATE = "model.py.j2"
 TRAITS = Traits(frozenset({"sequence", "step", "rows", "init"}), gradients=True, short_windows=True, resets=True)
@@ -38,8 +37,7 @@ def emit(program: Program, target: str, options: Options) -> Files:
 
 def module_text(program: Program) -> str:
     """The generated module."""
-    text: str = _template().render(**template_keys(program))
-    return text
+    return fill("cdrmix.codegen.torch", TEMPLATE, template_keys(program))
 
 
 def runtime_files() -> dict[str, bytes]:
@@ -48,14 +46,6 @@ def runtime_files() -> dict[str, bytes]:
     kept = [f for f in folder.iterdir() if f.name.endswith((".py", ".cpp", ".h")) and f.name not in _ELSEWHERE]
     kept += [files("cdrmix.runtime").joinpath(name) for name in _SHARED]
     return {f"cdrmix_scans/{f.name}": f.read_bytes() for f in sorted(kept, key=lambda f: f.name)}
-
-
-def _template() -> Any:
-    text = files("cdrmix.codegen.torch").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    return environment.from_string(text)
 
 
 def template_keys(program: Program) -> dict[str, Any]:
@@ -75,7 +65,7 @@ def template_keys(program: Program) -> dict[str, Any]:
         "imports": sorted(imports),
         "hash": escape.text(program.hash),
         "cells": emitted,
-        "blocks": [_block_keys(b) for b in stack.blocks],
+        "blocks": stack.blocks.values(),
         "paths": [f"({escape.text(a)}, {escape.text(b)})" for a, b in stack.paths],
         "ties": f"{{{ties}}}" if ties else "",
         "given": "tuple[Tensor, ...]" if many else "Tensor",
@@ -90,22 +80,8 @@ def _classes(model: Model) -> dict[str, str]:
     """The Python name of each cell."""
     found: dict[str, str] = {}
     for name, cell in model.cells.items():
-        found[name] = escape.class_name(cell.op, {*found.values(), *_ALWAYS, "Routes"})
+        found[name] = class_name(cell.op, {*found.values(), *_ALWAYS, "Routes"})
     return found
-
-
-def _block_keys(b: Block) -> dict[str, Any]:
-    args = ", ".join(["x: Tensor", "stream: Stream", *(f"{c}: Tensor | None" for c in b.carries)])
-    result = f"tuple[{', '.join(['Tensor', *['Tensor | None'] * len(b.carries)])}]" if b.carries else "Tensor"
-    return {
-        "name": b.name,
-        "doc": b.doc,
-        "fields": b.fields,
-        "args": args,
-        "result": result,
-        "forward": b.forward,
-        "step": b.step,
-    }
 
 
 def check(model: Model) -> None:

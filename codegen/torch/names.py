@@ -10,9 +10,7 @@ import keyword
 import re
 from collections.abc import Iterable
 
-from cdrmix.ir.python import RESERVED, Names, comment, doc, identifier, text
-
-__all__ = ["MEMBERS", "MODULE_NAMES", "Names", "attribute", "class_name", "comment", "doc", "identifier", "text"]
+from cdrmix.ir.python import Names
 
 MODULE_NAMES = frozenset(
     {"torch", "nn", "F", "math", "Tensor", "Generator", "Mapping", "State", "Model", "HASH", "annotations"}
@@ -53,15 +51,4 @@ def attribute(name: str) -> str:
 def class_name(op: str, taken: Iterable[str]) -> str:
     """`layer_norm` as `LayerNorm`, numbered when another class has the name."""
     words = [w for w in re.split(r"[^A-Za-z0-9]+", op) if w]
-    found = identifier("".join(w[0].upper() + w[1:] for w in words) or "Op")
-    taken = {*taken, *RESERVED, *MODULE_NAMES}
-    count, name = 1, found
-    while name in taken:
-        count += 1
-        name = f"{found}_{count}"
-    return name
-
-
-def method_names(taken: Iterable[str]) -> Names:
-    """The names of a method of a class: nothing the module binds."""
-    return Names({*MODULE_NAMES, *taken})
+    return Names({*taken, *MODULE_NAMES}).fresh("".join(w[0].upper() + w[1:] for w in words) or "Op")

@@ -1,6 +1,6 @@
 """Emission of the model: its module tree, `forward` and `step`.
 
-Input: a `Program` and the classes of its cells.
+Input: a model and the classes of its cells.
 Output: the classes of the blocks that repeat, and the model's own lines.
 
 Lines whose paths begin with `name.0`, `name.1`, … in turn become blocks in an `nn.ModuleList`, one class a distinct
@@ -9,17 +9,18 @@ block: what checkpointing and sharding wrap.  A carry is an argument and a resul
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from cdrmix.ir import layout
+from cdrmix.ir import python as escape
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.code import flat
 from cdrmix.ir.nodes import Cell, Def, DType, Instance, Line, Model
 from cdrmix.ir.types import NARROW
 
-from . import names as escape
+from .names import MODULE_NAMES, attribute, class_name
 from .spelling import dtype_of
 
 
@@ -29,123 +30,95 @@ class Block:
 
     name: str
     doc: str
-    fields: tuple[str, ...]
+    fields: list[str]
     carries: tuple[str, ...]
-    forward: tuple[str, ...]
-    step: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """The model's own class."""
-
-    doc: tuple[str, ...]
-    fields: tuple[str, ...]
-    paths: tuple[tuple[str, str], ...]
-    ties: Mapping[str, str]
-    forward: tuple[str, ...]
-    step: tuple[str, ...]
-    blocks: tuple[Block, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """Lines in a row: layers of one `repeat` (`label` given, one list a layer) or lines by themselves."""
-
-    label: str | None
-    layers: tuple[tuple[Line, ...], ...]
-
-
-def emit_stack(model: Model, classes: Mapping[str, str]) -> Stack:
-    """The model's class and its blocks."""
-    runs = _runs(model.lines)
-    writer = _Writer(model, classes)
-    fields: list[str] = []
-    forward: list[str] = []
-    step: list[str] = []
-    for run in runs:
-        if run.label is None:
-            (lines,) = run.layers
-            fields += writer.place(lines, "self", 0)
-            before = writer.held
-            forward += writer.call(lines, "self", 0, "")
-            writer.held = before
-            step += writer.call(lines, "self", 0, ".step")
-        else:
-            writer.blocks_of(run, fields, forward, step)
-    carries = writer.carries
-    start = [f"{', '.join(carries)} = {', '.join(['None'] * len(carries))}"] if carries else []
-    owned = [w.path for w in layout.weights(model) if w.owner == w.path]
-    paths = tuple((attribute_path(path), path) for path in owned if attribute_path(path) != path)
-    ties = {attribute_path(a): attribute_path(b) for a, b in model.ties.items()}
-    doc = tuple(escape.doc(model.doc))
-    return Stack(doc, tuple(fields), paths, ties, (*start, *forward), (*start, *step), tuple(writer.blocks.values()))
-
-
-def attribute_path(path: str) -> str:
-    """Where a tensor is in the module tree."""
-    return ".".join(escape.attribute(name) for name in path.split("."))
-
-
-def _runs(lines: Sequence[Line]) -> list[_Run]:
-    """The lines cut into repeats and what stands between them."""
-    grouped = [(head, tuple(same)) for head, same in groupby(lines, key=lambda line: _head(line.path))]
-    found: list[_Run] = []
-    at = 0
-    while at < len(grouped):
-        head, own = grouped[at]
-        end = at
-        if head is not None and head[1] == 0:
-            while end < len(grouped) and grouped[end][0] == (head[0], end - at):
-                end += 1
-        once = head is not None and [h for h, _ in grouped if h is not None and h[0] == head[0]] == [
-            (head[0], n) for n in range(end - at)
-        ]
-        if head is not None and once:
-            found.append(_Run(head[0], tuple(same for _, same in grouped[at:end])))
-            at = end
-        else:
-            found.append(_Run(None, (own,)))
-            at += 1
-    return found
-
-
-def _head(path: str) -> tuple[str, int] | None:
-    """`layer.3.att` is of layer 3 of the repeat `layer`."""
-    parts = path.split(".")
-    return (parts[0], int(parts[1])) if len(parts) > 2 and parts[1].isdigit() else None
-
-
-class _Writer:
-    """Writes lines of the stack; keeps the blocks that were needed and the carries that run through them.
-
-    `held` is the type of what the next line is given.
-    """
-
-    def __init__(self, model: Model, classes: Mapping[str, str]):
-        self.model = model
-        self.classes = classes
-        self.held: DType = "f32"
-        self.blocks: dict[object, Block] = {}
-        self.made: set[tuple[str, ...]] = set()
-        names = escape.Names(
-            {*escape.MODULE_NAMES, "x", "y", "tokens", "state", "reset", "sums", "block", "layer", "layers"}
-        )
-        declared = [c.name for line in model.lines for i in line.chain for c in self.cell(i).carries]
-        self.local = {name: names.of(name, name) for name in dict.fromkeys(declared)}
+    forward: list[str]
+    step: list[str]
 
     @property
-    def carries(self) -> tuple[str, ...]:
-        """The local names of the carries."""
-        return tuple(self.local.values())
+    def args(self) -> str:
+        """Of both methods."""
+        return ", ".join(["x: Tensor", "stream: Stream", *(f"{c}: Tensor | None" for c in self.carries)])
+
+    @property
+    def result(self) -> str:
+        """The type of what both return."""
+        return f"tuple[{', '.join(['Tensor', *['Tensor | None'] * len(self.carries)])}]" if self.carries else "Tensor"
+
+
+@dataclass(slots=True)
+class Stack:
+    """The lines of the model's own class, and the blocks; `local` are the names of the carries, `held` is the type of
+    what the next line is given.
+    """
+
+    model: Model
+    classes: Mapping[str, str]
+    local: Mapping[str, str]
+    held: DType = "f32"
+    fields: list[str] = field(default_factory=list)
+    forward: list[str] = field(default_factory=list)
+    step: list[str] = field(default_factory=list)
+    blocks: dict[object, Block] = field(default_factory=dict)
+    made: set[tuple[str, ...]] = field(default_factory=set)
+
+    @property
+    def paths(self) -> list[tuple[str, str]]:
+        """Where tensors are in the module tree, and their paths where these differ."""
+        owned = [w.path for w in layout.weights(self.model) if w.owner == w.path]
+        return [(attribute_path(path), path) for path in owned if attribute_path(path) != path]
+
+    @property
+    def ties(self) -> dict[str, str]:
+        """The tensors that are others, by where they are in the module tree."""
+        return {attribute_path(a): attribute_path(b) for a, b in self.model.ties.items()}
 
     def cell(self, instance: Instance) -> Cell:
         """The cell of an instance."""
         return self.model.cells[instance.cell]
 
-    def place(self, lines: Sequence[Line], root: str, skip: int, at: str | None = None) -> list[str]:
+    def place(self, lines: Sequence[Line]) -> None:
+        """Lines by themselves."""
+        self.fields += self.members(lines, 0, self.made)
+        forward, step = self.calls(lines, 0)
+        self.forward += forward
+        self.step += step
+
+    def repeat(self, label: str, layers: Sequence[Sequence[Line]]) -> None:
+        """The blocks' classes, and the loop over them."""
+        carries = self.carries(line for lines in layers for line in lines)
+        made = []
+        for n, lines in enumerate(layers):
+            one = lines[0].chain[0]
+            name = self.block(lines, label, carries)
+            made.append(f"        {name}({escape.text(f'{label}.{n}.')}, {one.layer}, {one.layers}),")
+        blocks = f"self.{attribute(label)}"
+        self.fields += [f"{blocks} = nn.ModuleList(", "    [", *made, "    ]", ")"]
+        result, given = ", ".join(["x", *carries]), ", ".join(["x", "stream", *carries])
+        for calls, method in ((self.forward, "block"), (self.step, "block.step")):
+            calls += [f"for block in {blocks}:", f"    {result} = {method}({given})"]
+
+    def carries(self, lines: Iterator[Line]) -> tuple[str, ...]:
+        """The local names of the carries that run through lines."""
+        found = (c.name for line in lines for i in line.chain for c in self.cell(i).carries)
+        return tuple(self.local[name] for name in dict.fromkeys(found))
+
+    def block(self, lines: Sequence[Line], label: str, carries: tuple[str, ...]) -> str:
+        """The class for these lines, made when first met."""
+        shape = tuple((line.residual, *((_below(i.path), i.cell) for i in line.chain)) for line in lines)
+        key = (label, shape, carries, self.held)
+        forward, step = self.calls(lines, 2)
+        if key not in self.blocks:
+            name = class_name(f"{label}_block", {*self.classes.values(), *(b.name for b in self.blocks.values())})
+            (doc,) = escape.doc(f"One {label}: {', '.join(_below(line.path) for line in lines)}.")
+            result = f"return {', '.join(['x', *carries])}"
+            fields = self.members(lines, 2, set(), at="at")
+            self.blocks[key] = Block(name, doc, fields, carries, [*forward, result], [*step, result])
+        return self.blocks[key].name
+
+    def members(self, lines: Sequence[Line], skip: int, made: set[tuple[str, ...]], at: str | None = None) -> list[str]:
         """The fields that hold the lines' cells; the last op of a chain first, since it holds the others."""
-        found, made = [], set[tuple[str, ...]]() if at is not None else self.made
+        found = []
         for line in lines:
             for instance in reversed(line.chain):
                 parts = instance.path.split(".")[skip:]
@@ -153,87 +126,77 @@ class _Writer:
                     outer = tuple(parts[:n])
                     if outer not in made:
                         made.add(outer)
-                        found.append(_set(root, outer, "nn.Module()"))
+                        found.append(_set(outer, "nn.Module()"))
                 made.add(tuple(parts))
-                path = escape.text(".".join(instance.path.split(".")[skip:]) + ".")
+                path = escape.text(".".join(parts) + ".")
                 path = path if at is None else f"{at} + {path}"
-                place = f"{instance.layer}, {instance.layers}" if at is None else "layer, layers"
+                place = f", {instance.layer}, {instance.layers}" if at is None else ", layer, layers"
                 if at is None and (instance.layer, instance.layers) == (0, 1):
                     place = ""
-                args = ", ".join(a for a in (path, place) if a)
-                found.append(_set(root, parts, f"{self.classes[instance.cell]}({args})"))
+                found.append(_set(parts, f"{self.classes[instance.cell]}({path}{place})"))
         return found
 
-    def call(self, lines: Sequence[Line], root: str, skip: int, method: str) -> list[str]:
-        """The calls of the lines, `x` in and `x` out."""
-        found = []
+    def calls(self, lines: Sequence[Line], skip: int) -> tuple[list[str], list[str]]:
+        """The calls of the lines in `forward` and in `step`, `x` in and `x` out."""
+        forward, step, work = list[str](), list[str](), self.model.work
         for line in lines:
             at, stream = "x", self.held
             for instance in line.chain:
-                target = "y" if line.residual else "x"
-                found.append(self._one(instance, root, skip, method, at, target))
-                at, self.held = target, output_type(self.cell(instance))
+                cell, target = self.cell(instance), "y" if line.residual else "x"
+                targets = ", ".join([target, *(self.local[c.name] for c in cell.carries if c.writes)])
+                reads = [self.local[c.name] for c in cell.carries if c.reads]
+                given = ", ".join([self._given(instance, at), "stream", *reads])
+                module = _member(instance.path.split(".")[skip:])
+                forward.append(f"{targets} = {module}({given})")
+                step.append(f"{targets} = {module}.step({given})")
+                at, self.held = target, output_type(cell)
             if line.residual:  # a sum of two of one type is rounded to it
-                work = self.model.work
                 same = {stream, self.held} == {work}
-                found.append("x = x + y" if same else f"x = {held('(x.float() + y.float())', work)}")
+                total = "x = x + y" if same else f"x = {held('(x.float() + y.float())', work)}"
+                forward.append(total)
+                step.append(total)
                 self.held = work
-        return found
+        return forward, step
 
-    def _one(self, instance: Instance, root: str, skip: int, method: str, given: str, target: str) -> str:
-        cell = self.cell(instance)
-        first = instance is self.model.lines[0].chain[0]
-        if first and len(cell.inputs) > 1:
-            given = f"*{given}" if self.model.work == "f32" else _held_each(given, cell)
-        elif cell.inputs[0].dtype in FLOATS and cell.inputs[0].dtype != self.held:
-            given = held(given, cell.inputs[0].dtype)
-        reads = [self.local[c.name] for c in cell.carries if c.reads]
-        writes = [self.local[c.name] for c in cell.carries if c.writes]
-        module = _member(root, instance.path.split(".")[skip:])
-        return f"{', '.join([target, *writes])} = {module}{method}({', '.join([given, 'stream', *reads])})"
+    def _given(self, instance: Instance, at: str) -> str:
+        """What a cell is given: a value in the type of its formal; the first one, all the model's inputs."""
+        inputs, first = self.cell(instance).inputs, instance is self.model.lines[0].chain[0]
+        if first and len(inputs) > 1:
+            each = [held(f"{at}[{n}]", i.dtype) if i.dtype in NARROW else f"{at}[{n}]" for n, i in enumerate(inputs)]
+            return f"*{at}" if self.model.work == "f32" else ", ".join(each)
+        dtype = inputs[0].dtype
+        return held(at, dtype) if dtype in FLOATS and dtype != self.held else at
 
-    def blocks_of(self, run: _Run, fields: list[str], forward: list[str], step: list[str]) -> None:
-        """A repeat: its blocks' classes, and the loop over them."""
-        assert run.label is not None
-        made = []
-        carries = self._carries(run)
-        for n, lines in enumerate(run.layers):
-            name = self._block(lines, run.label, carries)
-            one = lines[0].chain[0]
-            at = escape.text(f"{run.label}.{n}.")
-            made.append(f"{name}({at}, {one.layer}, {one.layers})")
-        field = f"self.{escape.attribute(run.label)}"
-        fields += [f"{field} = nn.ModuleList(", "    [", *(f"        {m}," for m in made), "    ]", ")"]
-        result = ", ".join(["x", *carries])
-        for calls, method in ((forward, "block"), (step, "block.step")):
-            calls += [f"for block in {field}:", f"    {result} = {method}({', '.join(['x', 'stream', *carries])})"]
 
-    def _carries(self, run: _Run) -> tuple[str, ...]:
-        names = [c.name for lines in run.layers for line in lines for i in line.chain for c in self.cell(i).carries]
-        return tuple(self.local[name] for name in dict.fromkeys(names))
+def emit_stack(model: Model, classes: Mapping[str, str]) -> Stack:
+    """The model's class and its blocks."""
+    names = escape.Names({*MODULE_NAMES, "x", "y", "tokens", "state", "reset", "sums", "block", "layer", "layers"})
+    declared = [c.name for line in model.lines for i in line.chain for c in model.cells[i.cell].carries]
+    stack = Stack(model, classes, {name: names.fresh(name) for name in dict.fromkeys(declared)})
+    if local := stack.local.values():
+        start = f"{', '.join(local)} = {', '.join(['None'] * len(local))}"
+        stack.forward.append(start)
+        stack.step.append(start)
+    grouped = [(label, [*same]) for label, same in groupby(model.lines, key=lambda line: _head(line.path)[0])]
+    labels = [label for label, _ in grouped]
+    for label, same in grouped:
+        layers = [[*own] for _, own in groupby(same, key=lambda line: _head(line.path)[1])]
+        in_turn = [_head(own[0].path)[1] for own in layers] == [*range(len(layers))]
+        if label is not None and labels.count(label) == 1 and in_turn:
+            stack.repeat(label, layers)
+        else:
+            stack.place(same)
+    return stack
 
-    def _block(self, lines: Sequence[Line], label: str, carries: tuple[str, ...]) -> str:
-        """The class for these lines, made when first met."""
-        chains = [tuple((_below(i.path), i.cell) for i in line.chain) for line in lines]
-        shape = tuple((line.residual, chain) for line, chain in zip(lines, chains, strict=True))
-        key = (label, shape, carries, self.held)
-        before, self.held = self.held, self._after(lines)
-        if key not in self.blocks:
-            taken = {*self.classes.values(), *(b.name for b in self.blocks.values())}
-            name = escape.class_name(f"{label}_block", taken)
-            (doc,) = escape.doc(f"One {label}: {', '.join(_below(line.path) for line in lines)}.")
-            fields = self.place(lines, "self", 2, at="at")
-            result = f"return {', '.join(['x', *carries])}"
-            self.held = before
-            forward = (*self.call(lines, "self", 2, ""), result)
-            self.held = before
-            step = (*self.call(lines, "self", 2, ".step"), result)
-            self.blocks[key] = Block(name, doc, tuple(fields), carries, forward, step)
-        return self.blocks[key].name
 
-    def _after(self, lines: Sequence[Line]) -> DType:
-        """The type of what the lines leave."""
-        return self.model.work if lines[-1].residual else output_type(self.cell(lines[-1].chain[-1]))
+def _head(path: str) -> tuple[str | None, int]:
+    """`layer.3.att` is of layer 3 of the repeat `layer`."""
+    parts = path.split(".")
+    return (parts[0], int(parts[1])) if len(parts) > 2 and parts[1].isdigit() else (None, 0)
+
+
+def _below(path: str) -> str:
+    return path.split(".", 2)[2]
 
 
 def output_type(cell: Cell) -> DType:
@@ -246,30 +209,19 @@ def held(code: str, dtype: DType) -> str:
     return f"{code}.to({flat(dtype_of(dtype))})" if dtype in NARROW else f"{code}.float()"
 
 
-def _held_each(given: str, cell: Cell) -> str:
-    """The model's own inputs, each in the type of its formal."""
-    found = [f"{given}[{n}]" for n in range(len(cell.inputs))]
-    return ", ".join(held(x, i.dtype) if i.dtype in NARROW else x for x, i in zip(found, cell.inputs, strict=True))
+def attribute_path(path: str) -> str:
+    """Where a tensor is in the module tree."""
+    return ".".join(attribute(name) for name in path.split("."))
 
 
-def _below(path: str) -> str:
-    return path.split(".", 2)[2]
+def _set(parts: Sequence[str], made: str) -> str:
+    """Code that puts a module below the class; an inner repeat's number is no attribute."""
+    *outer, last = parts
+    name = attribute(last)
+    return f"{_member(parts)} = {made}" if name.isidentifier() else f"{_member(outer)}.add_module({name!r}, {made})"
 
 
-def _set(root: str, parts: Sequence[str], made: str) -> str:
-    """Code that puts a module below `root`; an inner repeat's number is no attribute."""
-    *outer, last = (escape.attribute(p) for p in parts)
-    if last.isidentifier():
-        return f"{_member(root, parts)} = {made}"
-    return f"{_member(root, parts[: len(outer)])}.add_module({last!r}, {made})"
-
-
-def _member(root: str, parts: Sequence[str]) -> str:
-    """Code of a module below `root`."""
-    names = [escape.attribute(p) for p in parts]
-    if all(n.isidentifier() for n in names):
-        return ".".join([root, *names])
-    code = root
-    for n in names:
-        code = f"{code}.{n}" if n.isidentifier() else f"{code}.get_submodule({n!r})"
-    return code
+def _member(parts: Sequence[str]) -> str:
+    """Code of a module below the class."""
+    names = [attribute(p) for p in parts]
+    return "self" + "".join(f".{n}" if n.isidentifier() else f".get_submodule({n!r})" for n in names)

@@ -11,6 +11,8 @@ import torch
 from cdrmix.codegen.torch import names
 from cdrmix.runtime.torch import Cell, Streaming
 
+from cdrmix.ir import python
+
 HOSTILE = [
     "class",
     "None",
@@ -39,7 +41,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_an_identifier_is_one_and_takes_nothing(name: str) -> None:
-    found = names.identifier(name, names.MODULE_NAMES)
+    found = python.Names(names.MODULE_NAMES).fresh(name)
     assert found.isidentifier() and not keyword.iskeyword(found) and not hasattr(builtins, found)
     assert found not in names.MODULE_NAMES and not found.startswith("__")
 
@@ -68,13 +70,13 @@ def test_members_cover_what_modules_have() -> None:
     "value", ['"', "'", "\\", "\n", '"""', "'\"", "\u2028", "\x00", "\\N{BULLET}", "{{ x }}", "é\ud800"]
 )
 def test_a_literal_reads_back(value: str) -> None:
-    code = names.text(value)
+    code = python.text(value)
     assert ast.literal_eval(code) == value and "\n" not in code
 
 
 @pytest.mark.parametrize("value", ["a\nimport os", "a\r\nb", "a\x0bb", "a\u2028b", "a\x0c", "\ufeffx", "x" * 1000])
 def test_a_comment_stays_on_its_line(value: str) -> None:
-    line = names.comment(value)
+    line = python.comment(value)
     assert line.isprintable() and len(line) <= 110
     assert not ast.parse(f"# {line}\n").body
 
@@ -83,7 +85,7 @@ def test_a_comment_stays_on_its_line(value: str) -> None:
     "value", ['"""', '""""', 'x"', "x\\", '\\"""', 'a\n"""\nimport os\n"""', "\x00", "\\N{x}", "a\r# b"]
 )
 def test_a_doc_cannot_end_its_string(value: str) -> None:
-    lines = names.doc(value)
+    lines = python.doc(value)
     body = "\n    ".join(lines)
     for code in (f'"""{body}"""', f'"""{body}\n    """', f'"""a\n{body}\n"""'):
         (found,) = ast.parse(code).body
@@ -91,6 +93,6 @@ def test_a_doc_cannot_end_its_string(value: str) -> None:
 
 
 def test_names_of_a_scope_are_kept_apart() -> None:
-    scope = names.Names({"x"})
-    found = [scope.of(key, name) for key, name in [(1, "x"), (2, "x"), (3, "x_2"), (4, "class"), (5, "class_")]]
-    assert len({*found, "x"}) == 6 and scope.of(1, "x") == found[0]
+    scope = python.Names({"x"})
+    found = [scope.fresh(name) for name in ("x", "x", "x_2", "class", "class_")]
+    assert len({*found, "x"}) == 6

@@ -34,7 +34,7 @@ INPUT = {
     "the path of a line of the stack or of a tensor": {
         "codegen/metalium/lower/lines.py": "_name _drafted",
         "codegen/tinygrad/stack.py": "emit_stack",
-        "codegen/torch/stack.py": "attribute_path _head _Writer.place _Writer._one _below",
+        "codegen/torch/stack.py": "attribute_path _head Stack.members Stack.calls _below",
     },
     "what a user asks": {
         "cdrmix/passes/encodings.py": "_read",
