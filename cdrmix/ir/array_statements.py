@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 from cdrmix.diagnose import Span
 from cdrmix.ir.arrays import Array, Local, nodes
@@ -78,24 +78,17 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True)
-class Delay:
-    """`before`: the sequence `after` shifted by one token, begun with the state; and the state is `after`'s last."""
-
-    before: Local
-    state: str
-    after: Array
-    begin: Array | None
-
-
-@dataclass(frozen=True, slots=True)
 class Shift:
-    """`before`: the states before each token, from those after each; `scanned`: a scan has made them."""
+    """`before`: the states before each token, those `after` each shifted by one and begun with the state.
+
+    `by` has made those after each; of an `equation`, the state becomes their last here.
+    """
 
     before: Local
     state: str
     after: Array
     begin: Array | None
-    scanned: bool
+    by: Literal["equation", "scan", "loop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +147,18 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A read of a matrix state by the vectors `q` [H, (lead,) K], after this token or before: [H, (lead,) V]."""
+    """`name` [batch, lead, value]: a matrix state read by vectors `q` [H, (L,) K], after this token or before it.
 
+    `flat` is what the scan gives, [H, (L,) V]; `found` the axes it is seen under, and `dims` those of the name.
+    """
+
+    name: Local
     q: Beside
     after: bool
-    lead: int
-    shape: tuple[int, ...]
+    lead: tuple[Index, ...]
+    flat: tuple[int, ...]
+    found: tuple[Index, ...]
+    dims: tuple[Index, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +166,8 @@ class ChunkScan:
     """The reads of S' = S (diag(decay) + Σ a bᵀ) + Σ v kᵀ, in one pass; operands are [B, T, H, (R,) V | K].
 
     `decay`: None for one, [H, K] or [H, 1]; for coupled states a table by (source, target), None being zero.
-    `answers` is the sequence of what the reads saw, `last` the states after the last token.  `again`: a later scan of
-    the same states begins where this one does.
+    `answers` is what all the reads saw, `last` the states after the last token.  `again`: a later scan of the same
+    states begins where this one does.
     """
 
     answers: Local
@@ -184,19 +183,6 @@ class ChunkScan:
     value_decay: Array | None
     begin: tuple[Array | None, ...]
     again: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """`name` [batch, lead, value]: what read `place` of a chunk's `answers` saw, which is `flat` [H, (lead,) V]."""
-
-    name: Local
-    answers: Array
-    place: int
-    asked: tuple[Asked, ...]
-    flat: tuple[int, ...]
-    dims: tuple[Index, ...]
-    found: tuple[Index, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,10 +248,8 @@ class Attention:
     queries: tuple[Array, ...]
     keys: tuple[Side, ...]
     values: Side
-    window: int
     scale: float
     bias: Array | None
-    shape: tuple[int, ...]
     flat: tuple[int, int]
     dims: tuple[Index, ...]
     found: tuple[Index, ...]
@@ -336,8 +320,8 @@ class Fill:
 
 
 Statement = (
-    Say | Let | Products | Moments | TopK | Keep | Delay | Shift | Scan | Mix | ChunkScan | Answer | Loop | Entry
-    | Attention | CallPart | CallBank | Sum | Measure | Fill
+    Say | Let | Products | Moments | TopK | Keep | Shift | Scan | Mix | ChunkScan | Loop | Entry | Attention | CallPart
+    | CallBank | Sum | Measure | Fill
 )  # fmt: skip
 
 
@@ -398,42 +382,31 @@ class CellArrays:
 
 
 # --- traversal -----------------------------------------------------------------------------------------------------
-def arrays(stmt: Any) -> Iterator[Array]:
+T = TypeVar("T")
+
+
+def arrays(stmt: object) -> Iterator[Array]:
     """The arrays of a statement or of a piece of one, blocks within it included."""
-    for part in _fields(stmt):
-        if isinstance(part, Array):
-            yield part
-        elif not isinstance(part, Local):
-            yield from arrays(part)
+    return _held(Array, stmt)
 
 
-def defined(stmt: Any) -> Iterator[Local]:
+def defined(stmt: object) -> Iterator[Local]:
     """The names that a statement defines."""
-    for part in _fields(stmt):
-        if isinstance(part, Local):
-            yield part
-        elif not isinstance(part, Array):
-            yield from defined(part)
+    return _held(Local, stmt)
 
 
-def read(stmt: Any) -> set[Local]:
+def read(stmt: object) -> set[Local]:
     """The names that a statement reads."""
     return {n.arg for x in arrays(stmt) for n in nodes(x) if n.op == "local"}
 
 
-def _fields(x: Any) -> Iterator[Any]:
-    """What a statement, or a piece of one, holds, looked for in its tuples."""
-    for f in fields(x):
-        yield from _flat(getattr(x, f.name))
-
-
-def _flat(value: Any) -> Iterator[Any]:
-    if isinstance(value, tuple):
-        for each in value:
-            yield from _flat(each)
-    elif type(value).__module__ in _MODULES:
-        yield value
-
-
-_MODULES = (Array.__module__, __name__)
-"""Of the records that are looked into: a cell's declarations are not."""
+def _held(kind: type[T], x: object) -> Iterator[T]:
+    """What of a kind a statement holds, in its tuples and records too; arrays and declarations are not looked into."""
+    if isinstance(x, kind):
+        yield x
+    elif isinstance(x, tuple):
+        for each in x:
+            yield from _held(kind, each)
+    elif type(x).__module__ == __name__:
+        for f in fields(x):  # type: ignore[arg-type]
+            yield from _held(kind, getattr(x, f.name))

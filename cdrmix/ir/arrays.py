@@ -5,19 +5,22 @@ An `Array` is an expression.  Its axes are the leading ones, which nobody counts
 Operands of an elementwise operation keep their own axes: a printer brings them to those of the result.  Names, lines
 and precedence are a printer's; what a `Local` stands for is decided here.
 
-`number` is a Python number; `int` and `bool` are tensors; `exact` is float64 arithmetic on places (an angle of a far
-position keeps its digits), `turn` such an angle less its whole turns; `float` is the model's data, in which
-it computes; `bf16` and `f16` are data held narrower (`ir/types.py`): a `cast` to them rounds, one to `float` widens.
+Of its types `number` is a Python number; `int` and `bool` are tensors; `exact` is float64 arithmetic on places (an
+angle of a far position keeps its digits), `turn` such an angle less its whole turns; `float` is the model's data, in
+which it computes; `bf16` and `f16` are data held narrower (`ir/types.py`): a `cast` to them rounds, one to `float`
+widens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from cdrmix.ir.nodes import Index
 
+Sizes = tuple[int, ...]
+Indices = tuple[Index, ...]
 Type = Literal["number", "bool", "int", "exact", "turn", "float", "bf16", "f16"]
 
 
@@ -34,8 +37,8 @@ class Stored:
     """A parameter or buffer; `sizes`, where they are given, are the row-major view it is read under."""
 
     name: str
-    shape: tuple[int, ...]
-    sizes: tuple[int, ...] | None = None
+    shape: Sizes
+    sizes: Sizes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,65 +49,82 @@ class Contract:
     [*along, *outs]) and the other argument is over groups, axes of its own, and `along`, which are summed.
     """
 
-    bound: tuple[Index, ...]
+    bound: Indices
     weight: int | None = None
-    groups: tuple[Index, ...] = ()
-    outs: tuple[Index, ...] = ()
-    along: tuple[Index, ...] = ()
+    groups: Indices = ()
+    outs: Indices = ()
+    along: Indices = ()
     transposed: bool = False
+
+
+ROWS: Mapping[str, tuple[str, Any, str]] = {
+    "number": ("", int | float, "a number of Python's"),
+    "local": ("", Local, "a name of this function"),
+    "stored": ("", Stored, "a parameter or buffer"),
+    "old": ("", str, "the state of this name before the first token"),
+    "total": ("", tuple[str, bool], "the sum over all tokens that was kept under a key, or (True) the mean"),
+    "places": ("", Index, "0, 1, …"),
+    "context": ("", Literal["pos", "layer", "layers"], "of the token, or of the cell"),
+    "token": ("x t", None, "a sequence at one token"),
+    # between types
+    "cast": ("x", None, "to `type`"),
+    "turn": ("angle", None, "less its whole turns"),
+    "whole": ("truth", None, "as 0 or 1"),
+    # the same elements, seen in another way
+    "view": ("x", tuple[Sizes, Sizes], "the axes row-major under other sizes: (old, new)"),
+    "rename": ("x", None, "under other indices"),
+    "permute": ("x", None, "the axes in the order of `dims`"),
+    "expand": ("x", bool, "all of `dims`, each at its full size; whether the leading axes too"),
+    "spread": ("x", tuple[tuple[bool, ...], Sizes], "axes that it lacks at their sizes: (has, sizes)"),
+    "at": ("x", tuple[tuple[int, int], ...], "fixed places of axes, which go: ((position, place), …)"),
+    "slice": ("x", tuple[int, int, int], "as many places as the axis of `dims` has there: (position, start, size)"),
+    "flip": ("x", int, "backwards along the axis at this position"),
+    "clip": ("x there…", Indices, "as many places along these as the windows that are met have tokens"),
+    # places that are computed: (positions, sizes of all axes)
+    "rows": ("x place…", tuple[Sizes, Sizes, bool], "that differ by token; and whether they are whole stored rows"),
+    "index": ("x place…", tuple[Sizes, Sizes], "the same for every token"),
+    "pick": ("x place…", tuple[Sizes, Sizes], "that differ by token, of what does too"),
+    # along axes
+    **dict.fromkeys(("sum", "mean", "max_over", "min_over", "logsumexp"), ("x", Indices, "over these")),
+    "norm": ("x", Indices, "the root of the sum of squares"),
+    "softmax": ("x", Index, "along this"),
+    "contract": ("factor…", Contract, "a product, summed"),
+    "masked": ("there x", float, "this where a token of the window is not there"),
+    "count": ("there", Index, "how many tokens of the window are there"),
+}
+"""Of each operation that is no elementwise row of `ops.OPS`: its operands, the type of `arg`, and what it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """One operation.  Elementwise rows of `ops.OPS` keep their names; the others are these.
+    """One operation: an elementwise row of `ops.OPS`, or one of `ROWS`, which says what `arg` is.
 
-    | op | args | arg | |
-    |---|---|---|---|
-    | `number` | | the number | |
-    | `local` | | `Local` | a name of this function |
-    | `stored` | | `Stored` | a parameter or buffer |
-    | `old` | | the state's name | a state before the first token |
-    | `total` | | (a key, whether the mean) | the sum over all tokens that was kept under it |
-    | `places` | | the `Index` | 0, 1, … |
-    | `context` | | `pos`, `layer`, `layers` | |
-    | `there` | | the window's `Index` | which tokens of a window are there |
-    | `view` | x | (old, new) sizes | the last axes row-major under other sizes |
-    | `permute` | x | None | the axes in the order of `dims` |
-    | `expand` | x | whether the leading axes too | all of `dims`, each at its full size |
-    | `unit` | x | position | a new axis of length one |
-    | `spread` | x | the sizes | axes it lacks (of `has`) at their sizes: (has, sizes) |
-    | `at` | x | ((position, place), …) | fixed places of axes, which go |
-    | `slice` | x | (position, start, size) | of `size` places, as many as the axis of `dims` has there |
-    | `flip` | x | position | |
-    | `clip` | x | the indices | as many places as the windows that are met have tokens |
-    | `rows` | x, places | (positions, sizes, whether whole stored rows) | places that differ by token |
-    | `index` | x, places | (positions, sizes) | the same for every token |
-    | `pick` | x, places | (positions, sizes) | the same, of what differs by token too |
-    | `cast` | x | None | to `type` |
-    | `masked` | x | (window's `Index`, fill) | `fill` where a token is not there |
-    | `count` | | the window's `Index` | how many tokens are there |
-    | `sum`, `mean`, `max_over`, `min_over`, `logsumexp` | x | the indices, all of them axes of x | |
-    | `softmax` | x | the `Index` | |
-    | `norm` | x | the indices | the root of the sum of squares |
-    | `contract` | factors | `Contract` | |
-    | `token` | x, t | | a sequence at one token |
-    | `turn` | an angle | | less its whole turns |
-    | `rename` | x | | the same under other indices |
-    | `whole` | a truth value | | as 0 or 1 |
+    `dims` are its axes, `lead` whether it has the leading ones.  `absent_is_zero`: where a token of a window is not
+    there, it is zero.
     """
 
     op: str
     args: tuple[Array, ...] = ()
     arg: Any = None
     type: Type = "float"
-    dims: tuple[Index, ...] = ()
+    dims: Indices = ()
     lead: bool = False
-    const: int | float | None = None
     absent_is_zero: bool = False
+
+    @property
+    def const(self) -> int | float | None:
+        """The number it is, where that is known."""
+        return self.arg if self.op == "number" else None
 
     def position(self, i: Index) -> int:
         """Where an axis is, from the end."""
         return self.dims.index(i) - len(self.dims)
+
+
+def seen(op: str, x: Array, arg: Any, dims: Sequence[Index], *places: Array) -> Array:
+    """The elements of `x` seen in another way, under `dims`."""
+    lead = x.lead or any(p.lead for p in places)
+    return Array(op, (x, *places), arg, x.type, tuple(dims), lead, x.absent_is_zero)
 
 
 def nodes(x: Array) -> Iterator[Array]:

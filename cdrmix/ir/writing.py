@@ -17,12 +17,13 @@ from cdrmix.ir.arrays import Array, Local
 from cdrmix.ir.code import Assign, Block, Code, Comment, Statement, call, item, listed, method, name, written
 from cdrmix.ir.nodes import Index
 from cdrmix.ir.python import comment, equation
+from cdrmix.ir.walk import sizes
 
 KINDS: Mapping[type, str] = {
     form.Say: "say", form.Let: "let", form.Products: "products", form.Moments: "moments", form.TopK: "top",
-    form.Measure: "measure", form.Sum: "sum", form.Fill: "fill", form.Keep: "keep", form.Delay: "delay",
-    form.Shift: "shift", form.Scan: "scan", form.Mix: "mix", form.ChunkScan: "chunk", form.Answer: "answer",
-    form.Loop: "loop", form.Entry: "entry", form.Attention: "attention", form.CallPart: "part", form.CallBank: "bank",
+    form.Measure: "measure", form.Sum: "sum", form.Fill: "fill", form.Keep: "keep", form.Shift: "shift",
+    form.Scan: "scan", form.Mix: "mix", form.ChunkScan: "chunk", form.Loop: "loop", form.Entry: "entry",
+    form.Attention: "attention", form.CallPart: "part", form.CallBank: "bank",
 }  # fmt: skip
 """The method that writes each kind of statement."""
 
@@ -88,7 +89,7 @@ class Writer:
 
     def equations(self, span: Span) -> list[str]:
         """The equation at `span`, once."""
-        if span == self.said:
+        if span in (NOWHERE, self.said):
             return []
         self.said = span
         found = equation(span, self.sources)
@@ -111,9 +112,9 @@ class Writer:
         code = self.spell.reshaped(code, [side.view[p] for p in side.order], side.flat)
         return code if side.table is None else self.heads(code, listed(*side.table, open="["))
 
-    def answered(self, stmt: form.Answer | form.Attention, code: Code, old: Sequence[int], new: Sequence[int]) -> None:
-        """A tensor [B, T, *old], seen as `new`, is what a statement defines, with its axes in order."""
-        code = self.spell.reshaped(code, old, new)
+    def answered(self, stmt: form.Asked | form.Attention, code: Code) -> None:
+        """A tensor [B, T, *flat] is what is asked for, with its axes in order."""
+        code = self.spell.reshaped(code, stmt.flat, sizes(stmt.found))
         self.define(stmt.name, self.spell.ordered(code, stmt.found, stmt.dims), stmt.dims)
 
     # --- what every library writes alike ---------------------------------------------------------------------------

@@ -30,10 +30,6 @@ class Function(Writer):
 
     axes: ClassVar[bool] = True
 
-    def keeps(self, state: str, after: Array) -> None:
-        """A state is the last of a sequence from here on."""
-        self.do(call("here.keep", quoted(state), call("last", self.of(after))))
-
     def wrote(self, state: str, last: Code) -> None:
         """A state's new value, which something has made in its own slot perhaps."""
         self.do(call("here.wrote", quoted(state), last))
@@ -52,17 +48,16 @@ class Function(Writer):
         found = [self.spell.fresh(stmt.mean), self.spell.fresh(stmt.variance)]
         self.assign(found, call("moments", self.of(stmt.x)), stmt.x.dims[:-1])
 
-    def keep(self, stmt: form.Keep) -> None:
-        self.keeps(stmt.state, stmt.after)
+    def keep(self, stmt: form.Keep | form.Shift) -> None:
+        """A state is the last of a sequence from here on."""
+        self.do(call("here.keep", quoted(stmt.state), call("last", self.of(stmt.after))))
 
     # --- scans -----------------------------------------------------------------------------------------------------
-    def delay(self, stmt: form.Delay) -> None:
-        self.define(stmt.before, call("delay", self.of(stmt.after), slot(stmt.state)), stmt.after.dims)
-        self.keeps(stmt.state, stmt.after)
-
     def shift(self, stmt: form.Shift) -> None:
-        move = "shift" if stmt.scanned else "delay"  # a scan has written the slot
+        move = "shift" if stmt.by == "scan" else "delay"  # a scan has written the slot
         self.define(stmt.before, call(move, self.of(stmt.after), slot(stmt.state)), stmt.after.dims)
+        if stmt.by == "equation":
+            self.keep(stmt)
 
     def _decay(self, x: Array | None, indices: Sequence[Index]) -> Code:
         if x is None:
@@ -111,6 +106,8 @@ class Function(Writer):
         self.assign([answers, last], call("chunk_scan", **given))
         for place, s in enumerate(() if stmt.again else stmt.states):
             self.wrote(s, item(last, place))
+        for place, q in enumerate(stmt.asked):
+            self.answered(q, item(answers, place))
 
     def padded(self, code: Code, before: int, behind: int) -> Code:
         return call("beside", code, before, behind)
@@ -125,9 +122,6 @@ class Function(Writer):
         zero = method(call("constant", "0.0", 1, 1), "expand", *self.spell.sizes, heads, width)
         table = [zero if d is None else self.of(d) for row in stmt.decay for d in row]
         return call("mix", listed(*table, open="["), heads, len(stmt.states), len(stmt.states), width)
-
-    def answer(self, stmt: form.Answer) -> None:
-        self.answered(stmt, item(self.of(stmt.answers), stmt.place), stmt.flat, [i.axis.size for i in stmt.found])
 
     def before(self, state: str) -> Code:
         return method(slot(state), "unsqueeze", 1)
@@ -151,10 +145,10 @@ class Function(Writer):
         given = [self.list_of(stmt.queries)]
         for of in (self._new, self._old):
             given += [listed(*map(of, stmt.keys), open="["), of(stmt.values)]
-        given += [name("here.pos"), whole(stmt.window), whole(stmt.scale)]
+        given += [name("here.pos"), whole(stmt.values.size), whole(stmt.scale)]
         if stmt.bias is not None:
             given.append(self.of(stmt.bias))
-        self.answered(stmt, call("attend", *given), stmt.flat, stmt.shape)
+        self.answered(stmt, call("attend", *given))
 
     def _new(self, side: form.Side) -> Code:
         return self.side(side, self.of(side.entry))

@@ -30,6 +30,7 @@ from cdrmix.ir.code import (
     when,
 )
 from cdrmix.ir.python import text
+from cdrmix.ir.walk import size
 from cdrmix.ir.writing import Writer
 
 from .names import attribute
@@ -88,12 +89,12 @@ class Method(Writer):
         self.assign(new(stmt.state), after if self.function.mode == "step" else item(after, ":", -1))
 
     # --- scans -----------------------------------------------------------------------------------------------------
-    def delay(self, stmt: form.Delay) -> None:
-        scan = call("delay", self.of(stmt.after), old(stmt.state), *self._restart(stmt.begin))
-        self.assign([self.spell.fresh(stmt.before), new(stmt.state)], scan)
-
     def shift(self, stmt: form.Shift) -> None:
-        self.define(stmt.before, call("shift", self.of(stmt.after), old(stmt.state), *self._restart(stmt.begin)))
+        given = [self.of(stmt.after), old(stmt.state), *self._restart(stmt.begin)]
+        if stmt.by == "equation":
+            self.assign([self.spell.fresh(stmt.before), new(stmt.state)], call("delay", *given))
+        else:
+            self.define(stmt.before, call("shift", *given))
 
     def scan(self, stmt: form.Scan) -> None:
         given = [self.of(stmt.decay), self.of(stmt.addend), old(stmt.state)]
@@ -128,7 +129,7 @@ class Method(Writer):
         for q in stmt.asked:
             code = self.beside(q.q, layout)
             asked.append(prefix("*", ATOM, method(code, "unbind", 3)) if q.lead else code)
-        after = [str(q.after) for q in stmt.asked for _ in range(q.lead or 1)]
+        after = [str(q.after) for q in stmt.asked for _ in range(size(q.lead))]
         given = {
             "after": listed(*after or ["False"], open="["),
             "w": self._decay(stmt, heads, width),
@@ -148,6 +149,12 @@ class Method(Writer):
         answers, last = self.spell.fresh(stmt.answers), self.spell.fresh(stmt.last)
         self.assign([answers, last], call("chunk_reads", vectors, **given))
         self._last(stmt, last, heads, rows, width)
+        first = 0
+        for q in stmt.asked:
+            end = first + size(q.lead)
+            found = call("torch.stack", item(answers, f"{first}:{end}"), 3) if q.lead else item(answers, first)
+            self.answered(q, found)
+            first = end
 
     def padded(self, code: Code, before: int, behind: int) -> Code:
         return call("F.pad", code, listed(before, behind))
@@ -184,12 +191,6 @@ class Method(Writer):
                 code = method(code, "permute", 0, *(p + 1 for p in back))
             self.assign(new(s), code)
 
-    def answer(self, stmt: form.Answer) -> None:
-        answers, asked = self.of(stmt.answers), stmt.asked[stmt.place]
-        first = sum(q.lead or 1 for q in stmt.asked[: stmt.place])
-        code = item(answers, f"{first}:{first + asked.lead}" if asked.lead else first)
-        self.answered(stmt, call("torch.stack", code, 3) if asked.lead else code, stmt.flat, asked.shape)
-
     def before(self, state: str) -> Code:
         return old(state)
 
@@ -225,10 +226,10 @@ class Method(Writer):
         new_v, old_v = self._entries([stmt.values])
         past = stmt.values.past
         assert past is not None
-        given = [_cat(map(self.of, stmt.queries), -1), new_k, new_v, number(stmt.window), number(stmt.scale)]
+        given = [_cat(map(self.of, stmt.queries), -1), new_k, new_v, number(stmt.values.size), number(stmt.scale)]
         given += [old_k, old_v, prefix("*", ATOM, item(self.of(past), "1:"))]
         bias = {} if stmt.bias is None else {"bias": self.of(stmt.bias)}
-        self.answered(stmt, call("attend", *given, **bias), stmt.flat, stmt.shape)
+        self.answered(stmt, call("attend", *given, **bias))
 
     def _entries(self, sides: Sequence[form.Side]) -> tuple[Code, Code]:
         """This call's entries and the older ones, which may be None, their features end to end."""

@@ -82,12 +82,10 @@ class NumpyWriter(Writer):
     def keep(self, stmt: form.Keep) -> None:
         self.do(call("here.keep", text(stmt.state), self.of(stmt.after)))  # of a step: no loop is among these ops
 
-    def delay(self, stmt: form.Delay | form.Shift) -> None:
+    def shift(self, stmt: form.Shift) -> None:
         after = self.of(stmt.after)
         self.assign(self.spell.fresh(stmt.before), call("delay", after, call("here.state", text(stmt.state))))
         self.do(call("here.keep", text(stmt.state), item(after, ":", -1)))
-
-    shift = delay
 
     def scan(self, stmt: form.Scan) -> None:
         given = self.spell.fit(stmt.decay, stmt.indices), self.of(stmt.addend), text(stmt.combine or "")
@@ -107,11 +105,11 @@ class NumpyWriter(Writer):
         asked = [beside(q.q for q in stmt.asked), listed(*(str(q.after) for q in stmt.asked), open="[")]
         added = [beside(stmt.k), listed(*map(self.of, stmt.v), open="["), beside(stmt.a), beside(stmt.b)]
         code = call("here.chunk", text(state), *asked, decay, rows, *added, listed(*order), listed(*sizes))
-        self.assign(self.spell.fresh(stmt.answers), code)
-
-    def answer(self, stmt: form.Answer) -> None:
-        code = call("view", item(self.of(stmt.answers), stmt.place), 3, listed(*(i.axis.size for i in stmt.found)))
-        self.assign(self.spell.fresh(stmt.name), call("axes", code, *(stmt.found.index(i) for i in stmt.dims)))
+        answers = self.spell.fresh(stmt.answers)
+        self.assign(answers, code)
+        for place, q in enumerate(stmt.asked):
+            code = call("view", item(answers, place), 3, listed(*(i.axis.size for i in q.found)))
+            self.assign(self.spell.fresh(q.name), call("axes", code, *(q.found.index(i) for i in q.dims)))
 
     def entry(self, stmt: form.Entry) -> None:
         entry = self.spell.fresh(stmt.entry)
@@ -123,7 +121,8 @@ class NumpyWriter(Writer):
         sides = [(s.history, s.view, s.order, s.flat, s.table) for s in (*stmt.keys, stmt.values)]
         bias = number(0) if stmt.bias is None else self.of(stmt.bias)
         queries = listed(*map(self.of, stmt.queries), open="[")
-        code = call("view", call("here.attend", queries, repr(sides), number(stmt.scale), bias), 2, listed(*stmt.shape))
+        found = call("here.attend", queries, repr(sides), number(stmt.scale), bias)
+        code = call("view", found, 2, listed(*(i.axis.size for i in stmt.found)))
         self.assign(self.spell.fresh(stmt.name), call("axes", code, *(stmt.found.index(i) for i in stmt.dims)))
 
     def part(self, stmt: form.CallPart) -> None:

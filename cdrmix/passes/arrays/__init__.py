@@ -6,41 +6,38 @@ what stands side by side; a backend spells it.
 
 | file | what it does once for all libraries |
 |---|---|
+| `draft` | a function while it is being made, and what each name is there |
+| `values` | types, axes, what crosses the border of a function |
 | `elements` | elementwise operations, reductions, choices |
 | `reads` | views, slices, places picked at run time |
 | `sums` | contractions, with a stored weight or without |
-| `equations`, `calls` | equations, `top`, parts and banks |
+| `equations` | equations, norms' moments, `top`, parts and banks |
 | `scans`, `chunks` | the states' scans over a sequence |
 | `attention` | histories, windows, heads |
-| `norms` | a mean and the variance about it |
 | `side_by_side` | which products need nothing of each other |
-| `beginnings`, `training` | first values, losses and sums over tokens |
+| `training` | first values, losses and sums over tokens |
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from cdrmix.ir import layout, walk
 from cdrmix.ir.array_statements import CellArrays, Function, Keep, Loop, Mode, Traits
-from cdrmix.ir.arrays import Array
-from cdrmix.ir.forms import Attend, Chunk, SequenceForm, SequenceStmt, StepForm
-from cdrmix.ir.nodes import Apply, Cell, Def, Model, Ref, Stmt, Top
+from cdrmix.ir.arrays import Array, Local
+from cdrmix.ir.forms import Attend, SequenceForm, SequenceStmt, StepForm
+from cdrmix.ir.nodes import Apply, Axis, Cell, Def, DType, Model, Ref, Stmt, Top
 
 from . import chunks as chunks  # registers its rule
 from .attention import attend, enter
-from .beginnings import states_of, weights_of
-from .calls import as_rows, call
-from .casts import full, held
-from .draft import Draft, Symbol, data, own, stored
-from .equations import define, moments, take_top
-from .norms import variance_about
+from .draft import Draft, Symbol, data, own
+from .equations import as_rows, call, define, moments, take_top, variance_about
 from .scans import after_of, scan
 from .side_by_side import side_by_side
-from .training import keep_sums, totals
+from .training import keep_sums, states_of, totals, weights_of
+from .values import full, held
 
 __all__ = ["array_form"]
 
@@ -53,31 +50,38 @@ def array_form(
     """The cells of the stack for a library of arrays, callees before their callers."""
     used = {place.cell.name for place in layout.places(model)}
     banked = {place.cell.name for place in layout.places(model) if place.banks}
-    return {
-        name: _cell(name, model, step[name].body, sequence[name].body, traits, name in banked)
-        for name in model.cells
+    made = {
+        name: _cell(cell, model.cells, step[name].body, sequence[name].body, traits, name in banked)
+        for name, cell in model.cells.items()
         if name in used
     }
+    return made
 
 
 def _cell(
-    name: str, model: Model, step: Sequence[Stmt], sequence: Sequence[SequenceStmt], traits: Traits, in_bank: bool
+    cell: Cell,
+    cells: Mapping[str, Cell],
+    step: Sequence[Stmt],
+    sequence: Sequence[SequenceStmt],
+    traits: Traits,
+    in_bank: bool,
 ) -> CellArrays:
-    cell, cells = model.cells[name], model.cells
-    same = _timeless(cell, cells)
-
     def function(mode: Mode, body: Sequence[SequenceStmt]) -> Function | None:
         return lower_to_arrays(cell, body, cells, mode, traits) if mode in traits.modes else None
 
-    body = sequence if traits.gradients else needed(sequence)
-    rows = in_bank and as_rows(cell, cells)
-    init, kinds = "init" in traits.modes, TRAINING if traits.gradients else ()
-    made = [(kind, totals(cell, kind, traits)) for kind in kinds]
+    same = _timeless(cell, cells)
+    init = "init" in traits.modes
+    made = [(kind, totals(cell, kind, traits)) for kind in TRAINING if traits.gradients]
     return CellArrays(
-        cell, same, function("sequence", body), None if same else function("step", step),
-        function("rows", sequence) if rows else None, weights_of(cell, traits) if init else None,
-        states_of(cell, traits) if init else None, tuple((kind, f) for kind, f in made if f is not None),
-    )  # fmt: skip
+        cell,
+        same,
+        function("sequence", sequence if traits.gradients else needed(sequence)),
+        None if same else function("step", step),
+        function("rows", sequence) if in_bank and as_rows(cell, cells) else None,
+        weights_of(cell, traits) if init else None,
+        states_of(cell, traits) if init else None,
+        tuple((kind, f) for kind, f in made if f is not None),
+    )
 
 
 def _timeless(cell: Cell, cells: Mapping[str, Cell]) -> bool:
@@ -91,28 +95,18 @@ def lower_to_arrays(
     cell: Cell, body: Sequence[SequenceStmt], cells: Mapping[str, Cell], mode: Mode, traits: Traits
 ) -> Function:
     """A cell's function: `body` is its sequence form, in the mode `step` its step form."""
-    windows = walk.windows(replace(cell, body=tuple(body)))  # type: ignore[arg-type]
-    uses = set(reads(body))
-    if mode == "sequence" and traits.gradients:
-        uses |= {r for t in cell.training for r in walk.refs(t.value)}
-    draft = Draft(cell, mode, traits, windows, uses, short=traits.short_windows and mode == "sequence")
-    inputs = tuple(draft.local(i.name) for i in cell.inputs)
-    for name, i in zip(inputs, cell.inputs, strict=True):
-        kind = "int" if i.dtype == "pick" else data(i.dtype)
-        sizes = tuple(a.size for a in i.axes)
-        value = Array("local", arg=name, type=kind, dims=own(sizes), lead=True)  # type: ignore[arg-type]
-        draft.symbols[Ref("input", i.name)] = Symbol(value, sizes, (True,) * len(sizes))
-    above = tuple((c.name, draft.local(c.name)) for c in cell.carries if c.reads)
-    for name_, local in above:
-        sizes = tuple(a.size for c in cell.carries if c.name == name_ for a in c.axes)
-        (dtype,) = (c.dtype for c in cell.carries if c.name == name_)
-        value = Array("local", arg=local, type=data(dtype), dims=own(sizes), lead=True)
-        draft.symbols[Ref("carry", name_)] = Symbol(value, sizes, (True,) * len(sizes))
-    draft.missing = lambda ref: _stored(draft, ref)
-    draft.scans = Counter(s for stmt in body if isinstance(stmt, Chunk) for s in stmt.states)
+    trained = mode == "sequence" and traits.gradients
+    draft = Draft(cell, mode, traits, walk.windows(replace(cell, body=tuple(body))))  # type: ignore[arg-type]
+    draft.uses = {*reads(body)} | {r for t in cell.training if trained for r in walk.refs(t.value)}
+    inputs = tuple(_given(draft, Ref("input", i.name), i.axes, i.dtype) for i in cell.inputs)
+    above = [(c.name, _given(draft, Ref("carry", c.name), c.axes, c.dtype)) for c in cell.carries if c.reads]
+    draft.hold(*cell.params, *cell.buffers, lead=mode == "rows")
+    for s in cell.states if mode == "step" else ():
+        old = Array("old", arg=s.name, type=data(s.dtype), dims=own(walk.sizes(s.indices)), lead=True)
+        draft.symbols[Ref("state", s.name)] = Symbol(old, old.dims)
     measured: set[Ref] = set()
     for stmt in body:
-        variance = variance_about(stmt, body, windows) if traits.moments and isinstance(stmt, Def) else None
+        variance = variance_about(stmt, body, draft.windows) if traits.moments and isinstance(stmt, Def) else None
         if isinstance(stmt, Def) and variance is not None:
             moments(stmt, variance, draft)
             measured.add(variance.ref)
@@ -123,11 +117,18 @@ def lower_to_arrays(
             draft.add(Keep(state.name, after_of(draft, state)))
     result = _written(draft, Ref("output", "out"))
     gives = tuple((c.name, _written(draft, Ref("carry", c.name))) for c in cell.carries if c.writes)
-    if mode == "sequence" and traits.gradients:
+    if trained:
         keep_sums(draft)
     if traits.by_weight and not any(isinstance(s, Loop) for s in draft.statements):
         draft.statements = list(side_by_side(draft.statements))
-    return Function(cell, mode, inputs, above, draft.all(), result, gives)
+    return Function(cell, mode, inputs, tuple(above), draft.all(), result, gives)
+
+
+def _given(draft: Draft, ref: Ref, axes: Sequence[Axis], dtype: DType) -> Local:
+    """What a function is given, under a name."""
+    name = draft.local(ref.name)
+    draft.known(ref, name, own([a.size for a in axes]), "int" if dtype == "pick" else data(dtype))
+    return name
 
 
 def _statement(stmt: SequenceStmt, draft: Draft, cells: Mapping[str, Cell]) -> None:
@@ -146,28 +147,9 @@ def _statement(stmt: SequenceStmt, draft: Draft, cells: Mapping[str, Cell]) -> N
             scan(stmt, draft)
 
 
-def _stored(draft: Draft, ref: Ref) -> Symbol | None:
-    """The symbol of a tensor the model holds, or of a state before a step."""
-    cell = draft.cell
-    decls = {
-        "param": {p.name: p for p in cell.params},
-        "buffer": {b.name: b for b in cell.buffers},
-        "state": {s.name: s for s in cell.states} if draft.mode == "step" else {},
-    }.get(ref.kind, {})
-    decl = decls.get(ref.name)  # type: ignore[attr-defined]
-    if decl is None:
-        return None
-    sizes = tuple(i.axis.size for i in decl.indices)
-    if ref.kind == "state":
-        old = Array("old", arg=ref.name, type=data(decl.dtype), dims=own(sizes), lead=True)
-        value = draft.let(ref.name, old)
-        return Symbol(value, sizes, (True,) * len(sizes))
-    return stored(ref.name, sizes, lead=draft.mode == "rows")
-
-
 def _written(draft: Draft, ref: Ref) -> Array:
     """The output, or a carry this cell writes, in full."""
-    d = next(d for d in draft.cell.body if isinstance(d, Def) and d.ref == ref)
+    d = draft.equation(ref)
     return held(full(draft.written[ref].over(d.indices), d.indices, draft), d.dtype, draft)
 
 
@@ -184,7 +166,7 @@ def needed(body: Sequence[SequenceStmt]) -> list[SequenceStmt]:
     return kept[::-1]
 
 
-def reads(body: Iterable[SequenceStmt]) -> Iterable[Ref]:
+def reads(body: Sequence[SequenceStmt]) -> Iterator[Ref]:
     """Everything the statements' expressions read; an `Attend` reads its histories by itself."""
     for stmt in body:
         if isinstance(stmt, Apply):

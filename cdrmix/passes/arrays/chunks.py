@@ -3,102 +3,86 @@
 Input: a `Chunk` and the draft.  Output: a `ChunkScan` and the names of what each read saw.
 
 The batch axes are one axis H, in the state's own order, the value axes one axis V; coupled states lie side by side
-along the key K.
+along the key K.  The library cuts T into chunks, joined pair by pair within by doubling (Hillis & Steele 1986, "Data
+parallel algorithms"); low-rank terms meet there in the WY/UT form (Bischof & Van Loan 1987; Yang et al. 2024,
+arXiv:2406.06484).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from dataclasses import replace
 
-from cdrmix.ir.array_statements import Answer, Asked, Beside, ChunkScan, Matrix
+from cdrmix.ir.array_statements import Asked, Beside, ChunkScan, Matrix
 from cdrmix.ir.arrays import Array
-from cdrmix.ir.forms import Chunk, Query
+from cdrmix.ir.forms import Chunk
 from cdrmix.ir.nodes import Axis, Index, Node, Ref
+from cdrmix.ir.walk import size
 
-from .casts import full, viewed
 from .draft import Draft
-from .elements import valued
-from .scans import beginning, declared, over, scan, update_of
+from .elements import over, valued
+from .scans import beginning, declared, scan, update_of
+from .values import flat, full, number
 
 
 @scan.register
 def _(stmt: Chunk, draft: Draft) -> None:
     for s in stmt.states:
         draft.say(update_of(draft, s))
-        draft.scans[s] -= 1
-    operands = _Operands(stmt, draft)
-    asked = tuple(operands.asked(q) for q in stmt.queries)
-    decay = operands.decay()
-    key, low, outer = (stmt.key,), stmt.low_rank, stmt.outer
-    k = tuple(operands.beside(operands.flat(t.k, t.rank, key), t.target) for t in outer)
-    v = tuple(operands.flat(t.v, t.rank, operands.value) for t in outer)
-    a = tuple(operands.beside(operands.flat(t.a, t.rank, key), t.source) for t in low)
-    b = tuple(operands.beside(operands.flat(t.b, t.rank, key), t.target) for t in low)
-    value_decay = operands.flat(stmt.value_decay, None, operands.value) if stmt.value_decay is not None else None
+    batch, value = (tuple(i for i in stmt.order if i in axes) for axes in (stmt.batch, stmt.value))
+    layout = Matrix(stmt.order, batch, value, stmt.key)
+    key = (stmt.key,)
+
+    def made(n: Node, rank: Sequence[Index] | None, last: Sequence[Index]) -> Array:
+        """An operand as [H, R, last], or [H, last] without a rank."""
+        return _operand(n, batch, rank, last, draft)
+
+    def beside(n: Node, rank: Sequence[Index] | None, state: str) -> Beside:
+        """A vector along the keys of its state."""
+        return Beside(made(n, rank, key), stmt.states.index(state), len(stmt.states))
+
+    asked = []
+    for q in stmt.queries:
+        vectors = beside(q.q, q.lead or None, q.state)  # [H, (L,) K]
+        groups = [batch, *([q.lead] if q.lead else []), value]
+        dims, found = (*stmt.batch, *q.lead, *stmt.value), (*batch, *q.lead, *value)
+        asked.append(Asked(draft.local(q.name), vectors, q.after, q.lead, tuple(map(size, groups)), found, dims))
+    decay = _decay(stmt, batch, draft)
+    k = tuple(beside(t.k, t.rank, t.target) for t in stmt.outer)  # [H, R, K]
+    v = tuple(made(t.v, t.rank, value) for t in stmt.outer)  # [H, R, V]
+    a = tuple(beside(t.a, t.rank, t.source) for t in stmt.low_rank)  # [H, R, K]
+    b = tuple(beside(t.b, t.rank, t.target) for t in stmt.low_rank)  # [H, R, K]
+    value_decay = made(stmt.value_decay, None, value) if stmt.value_decay is not None else None  # [H, V]
     begin = tuple(beginning(draft, declared(draft, s)) for s in stmt.states)
-    layout = Matrix(stmt.order, operands.batch, operands.value, stmt.key)
     answers, last = draft.local("answers"), draft.local(f"{stmt.states[0]}_last")
-    again = draft.scans[stmt.states[0]] > 0
-    draft.add(ChunkScan(answers, last, stmt.states, layout, asked, decay, k, v, a, b, value_decay, begin, again))
-    for place, q in enumerate(stmt.queries):
-        dims = (*stmt.batch, *q.lead, *stmt.value)
-        name = draft.local(q.name)
-        found = (*operands.batch, *q.lead, *operands.value)
-        flat = (_size(stmt.batch), *((_size(q.lead),) if q.lead else ()), _size(stmt.value))
-        draft.add(Answer(name, Array("local", arg=answers, lead=True), place, asked, flat, dims, found))
-        draft.known(Ref("def", q.name), name, dims)
+    for place, earlier in enumerate(draft.statements):
+        if isinstance(earlier, ChunkScan) and earlier.states[0] in stmt.states:
+            draft.statements[place] = replace(earlier, again=True)
+    draft.add(ChunkScan(answers, last, stmt.states, layout, tuple(asked), decay, k, v, a, b, value_decay, begin))
+    for q, read in zip(stmt.queries, asked, strict=True):
+        draft.known(Ref("def", q.name), read.name, read.dims)
 
 
-def _size(indices: Sequence[Index]) -> int:
-    return prod(i.axis.size for i in indices)
+def _operand(
+    n: Node, batch: Sequence[Index], rank: Sequence[Index] | None, last: Sequence[Index], draft: Draft
+) -> Array:
+    x = over(draft, n, (*batch, *(rank or ()), *last))
+    return flat(x, ("H", batch), *([] if rank is None else [("R", rank)]), ("L", last))
 
 
-def _flat(name: str, size: int) -> Index:
-    return Index(name, Axis(name, size))
-
-
-class _Operands:
-    """Makes the operands, their axes in the state's order."""
-
-    def __init__(self, stmt: Chunk, draft: Draft):
-        self.stmt, self.draft = stmt, draft
-        self.batch = tuple(sorted(stmt.batch, key=stmt.order.index))
-        self.value = tuple(sorted(stmt.value, key=stmt.order.index))
-        self.heads = _flat("H", _size(self.batch))
-
-    def flat(self, n: Node, rank: Sequence[Index] | None, last: Sequence[Index]) -> Array:
-        """An operand over batch, rank and `last` as [H, R, last], or [H, last] without a rank."""
-        indices = (*self.batch, *(rank or ()), *last)
-        x = over(self.draft, n, indices)
-        middle = () if rank is None else (_flat("R", _size(rank)),)
-        dims = (self.heads, *middle, _flat("L", _size(last)))
-        return viewed(x, [i.axis.size for i in indices], [i.axis.size for i in dims], dims)
-
-    def asked(self, q: Query) -> Asked:
-        """A read, its vectors [H, (lead,) K]."""
-        vectors = self.beside(self.flat(q.q, q.lead or None, (self.stmt.key,)), q.state)
-        shape = tuple(i.axis.size for i in (*self.batch, *q.lead, *self.value))
-        return Asked(vectors, q.after, _size(q.lead) if q.lead else 0, shape)
-
-    def beside(self, x: Array, state: str) -> Beside:
-        """The operand at its state's place on the key axis of coupled states."""
-        return Beside(x, self.stmt.states.index(state), len(self.stmt.states))
-
-    def decay(self) -> Array | tuple[tuple[Array | None, ...], ...] | None:
-        """None, [H, 1 | K], or a table by source and target of [H, K]."""
-        stmt, draft, key = self.stmt, self.draft, (self.stmt.key,)
-        if len(stmt.states) > 1:
-            pairs = [[stmt.decay.get((target, source)) for target in stmt.states] for source in stmt.states]
-            return tuple(tuple(None if n is None else self.flat(n, None, key) for n in row) for row in pairs)
-        n = stmt.decay.get((stmt.states[0], stmt.states[0]))
-        one = (self.heads, _flat("L", 1))
-        if n is None:
-            return Array("expand", (Array("number", arg=0.0, type="number", const=0.0),), True, "float", one, True)
-        x = valued(draft, n, (*self.batch, stmt.key))
-        if x.const == 1:
-            return None
-        if stmt.key in x.dims:
-            return self.flat(n, None, key)
-        x = full(valued(draft, n, self.batch), self.batch, draft)
-        return viewed(x, [i.axis.size for i in self.batch], [self.heads.axis.size, 1], one)
+def _decay(stmt: Chunk, batch: Sequence[Index], draft: Draft) -> Array | tuple[tuple[Array | None, ...], ...] | None:
+    """None, [H, 1 | K], or a table by source and target of [H, K]."""
+    key = (stmt.key,)
+    if len(stmt.states) > 1:
+        pairs = [[stmt.decay.get((target, source)) for target in stmt.states] for source in stmt.states]
+        return tuple(tuple(None if n is None else _operand(n, batch, None, key, draft) for n in row) for row in pairs)
+    n = stmt.decay.get((stmt.states[0], stmt.states[0]))
+    if n is None:
+        one = Index("H", Axis("H", size(batch))), Index("L", Axis("L", 1))
+        return full(number(0.0), one, draft)
+    x = valued(draft, n, (*batch, stmt.key))
+    if x.const == 1:
+        return None
+    if stmt.key in x.dims:
+        return _operand(n, batch, None, key, draft)
+    return flat(over(draft, n, batch), ("H", batch), ("L", ()))

@@ -1,7 +1,7 @@
-"""Between the types of arrays, and across the border of a function.
+"""Arrays made of arrays: place by place, along axes, between types, and across the border of a function.
 
-Input: an `Array` and the draft it is in.  Output: the same value as data, as float64, as a truth value, over all axes;
-as it is held, where that is narrower than what is computed in.
+Input: `Array`s and the draft they are in.  Output: their sum or product; the same value as data, as float64, as a truth
+value, over all axes; as it is held, where that is narrower than what is computed in.
 """
 
 from __future__ import annotations
@@ -11,24 +11,37 @@ from dataclasses import replace
 
 import numpy as np
 
-from cdrmix.ir.arrays import Array, Type
-from cdrmix.ir.nodes import DType, Index
+from cdrmix.ir.arrays import Array, Type, seen, union
+from cdrmix.ir.nodes import Axis, DType, Index
 from cdrmix.ir.types import NARROW, rounded
+from cdrmix.ir.walk import size, sizes
 
 from .draft import Draft
 
-_MOVES = frozenset({"view", "permute", "expand", "rename", "at", "slice", "flip", "unit", "spread"})
+MOVES = frozenset({"view", "permute", "expand", "rename", "at", "slice", "flip", "spread"})
+"""Ways in which a tensor is seen, its elements being what they are."""
 BOOLS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not"})
 
 
 def number(value: int | float | bool) -> Array:
     """A literal."""
-    return Array("number", arg=value, type="number", const=value)
+    return Array("number", arg=value, type="number")
 
 
+def elementwise(op: str, args: Sequence[Array], kind: Type, draft: Draft, zero: bool = False) -> Array:
+    """An operation on arrays place by place."""
+    return Array(op, tuple(args), None, kind, union(args, draft.order), any(x.lead for x in args), zero)
+
+
+def along(op: str, x: Array, indices: Sequence[Index]) -> Array:
+    """A reduction over axes that the value has."""
+    return Array(op, (x,), tuple(indices), x.type, tuple(d for d in x.dims if d not in indices), x.lead)
+
+
+# --- types ---------------------------------------------------------------------------------------------------------
 def cast(x: Array, to: Type) -> Array:
     """The value as another type."""
-    return x if x.type == to else Array("cast", (x,), None, to, x.dims, x.lead, None, x.absent_is_zero)
+    return x if x.type == to else replace(seen("cast", x, None, x.dims), type=to)
 
 
 def held(x: Array, dtype: DType, draft: Draft) -> Array:
@@ -46,19 +59,19 @@ def bare(x: Array, dtype: DType) -> Array | None:
         return x
     if x.op == "cast":
         return x.args[0] if x.args[0].type == dtype else None
-    if x.op not in _MOVES and not (x.op == "contract" and x.arg.weight is not None):
+    if x.op not in MOVES and not (x.op == "contract" and x.arg.weight is not None):
         return None
-    found = [bare(a, dtype) for a in (x.args if x.op == "contract" else x.args[:1])]
-    if any(a is None for a in found):
+    found = [bare(a, dtype) for a in x.args]
+    if None in found:
         return None
-    return replace(x, args=(*found, *x.args[len(found) :]), type=dtype)  # type: ignore[arg-type]
+    return replace(x, args=tuple(found), type=dtype)  # type: ignore[arg-type]
 
 
 def _counted(x: Array) -> Array:
     """A truth value as 0 or 1; other numbers stay what they are."""
     if isinstance(x.const, bool):
         return number(int(x.const))
-    return Array("whole", (x,), type="number") if x.const is None and x.op in BOOLS else x
+    return Array("whole", (x,), type="number") if x.op in BOOLS else x
 
 
 def to_float(x: Array, draft: Draft) -> Array:
@@ -85,11 +98,6 @@ def alike(found: Sequence[Array], draft: Draft) -> list[Array]:
     return [to_exact(x) for x in found]
 
 
-def to_bool(x: Array) -> Array:
-    """Where it is not zero."""
-    return cast(x, "bool")
-
-
 def to_int(x: Array) -> Array:
     """A truth value as 0 or 1."""
     if x.type == "number":
@@ -99,15 +107,14 @@ def to_int(x: Array) -> Array:
 
 def tensor(x: Array, draft: Draft) -> Array:
     """A number as a tensor; tensors stay what they are."""
-    if x.type != "number":
-        return x
-    return Array("cast", (x,), None, "exact" if draft.mode == "init" else "float")
+    return cast(x, "exact" if draft.mode == "init" else "float") if x.type == "number" else x
 
 
+# --- axes ----------------------------------------------------------------------------------------------------------
 def ordered(x: Array, dims: Sequence[Index]) -> Array:
     """The value with those of its axes that are in `dims`, in their order."""
     wanted = tuple(i for i in dims if i in x.dims)
-    return x if x.type == "number" or x.dims == wanted else replace(x, op="permute", args=(x,), arg=None, dims=wanted)
+    return x if x.type == "number" or x.dims == wanted else seen("permute", x, None, wanted)
 
 
 def full(x: Array, indices: Sequence[Index], draft: Draft, lead: bool = True, place: bool = False) -> Array:
@@ -115,21 +122,23 @@ def full(x: Array, indices: Sequence[Index], draft: Draft, lead: bool = True, pl
 
     It becomes data, unless it is a `place` on an axis.
     """
+    dims = tuple(indices)
     if x.type == "number":
-        return Array("expand", (x,), lead, "int" if place else "float", tuple(indices), lead)
-    x = ordered(x if place else to_float(x, draft), indices)
-    if (x.lead or not lead) and x.dims == tuple(indices):
-        return x
-    return Array("expand", (x,), lead, x.type, tuple(indices), lead or x.lead, None, x.absent_is_zero)
+        return Array("expand", (x,), lead, "int" if place else "float", dims, lead)
+    x = ordered(x if place else to_float(x, draft), dims)
+    return x if (x.lead or not lead) and x.dims == dims else replace(seen("expand", x, lead, dims), lead=lead or x.lead)
 
 
 def viewed(x: Array, old: Sequence[int], new: Sequence[int], dims: Sequence[Index]) -> Array:
-    """The last axes `old` seen as `new`, row-major, under the indices `dims`."""
-    if [*old] == [*new]:
-        return replace(x, dims=tuple(dims)) if x.op in ("local", "stored") else _renamed(x, tuple(dims))
-    return Array("view", (x,), (tuple(old), tuple(new)), x.type, tuple(dims), x.lead, None, x.absent_is_zero)
+    """The axes `old` seen as `new`, row-major, under the indices `dims`."""
+    if [*old] != [*new]:
+        return seen("view", x, (tuple(old), tuple(new)), dims)
+    if x.op in ("local", "stored"):
+        return replace(x, dims=tuple(dims))
+    return x if x.dims == tuple(dims) else seen("rename", x, None, dims)
 
 
-def _renamed(x: Array, dims: tuple[Index, ...]) -> Array:
-    """The value under other indices of the same sizes."""
-    return x if x.dims == dims else Array("rename", (x,), None, x.type, dims, x.lead, x.const, x.absent_is_zero)
+def flat(x: Array, *axes: tuple[str, Sequence[Index]]) -> Array:
+    """The value, over all these indices in order, with each group of them as one axis that has a name of its own."""
+    dims = [Index(name, Axis(name, size(group))) for name, group in axes]
+    return viewed(x, sizes(i for _, group in axes for i in group), sizes(dims), dims)
