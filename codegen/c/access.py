@@ -7,7 +7,7 @@ Every tensor is row-major and a view has the order of the axes it splits or merg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -103,15 +103,3 @@ def stride(n: Node, i: Index, ring: Ring | None = None) -> int | None:
 def ring_axis(of: Sequence[int], ring: Ring) -> int | None:
     """The position of a history's window in a view of these sizes; None when the view merges it with others."""
     return next((p for p, size in enumerate(of) if size == ring.window and prod(of[p + 1 :]) == ring.entry), None)
-
-
-def ring_place(n: Node, ring: Ring, text: Callable[[Node], Text], slot: Callable[[Node, Text], Text]) -> Text:
-    """The place of a history's read; `slot` gives the slot of an age, from its expression."""
-    of = sizes(n)
-    at = ring_axis(of, ring)
-    if at is None:
-        whole = flat([text(a) for a in n.args], of).inside(ATOM)
-        turned = f"cdr_wrap({ring.head} + {whole} / {ring.entry}, {ring.window})"
-        return Text(f"{turned} * {ring.entry} + {whole} % {ring.entry}", TOTAL)
-    age = n.args[at]
-    return flat([slot(age, text(age)), *(text(a) for a in n.args[at + 1 :])], [ring.window, *of[at + 1 :]])

@@ -5,24 +5,23 @@ Input: a cell's step form, and the shapes of the cells it holds.  Output: its st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from math import prod
 from pathlib import PurePath
 
 from cdrmix.codegen.c import patterns, structs
 from cdrmix.codegen.c.access import ZERO, Held, Ring, Storage, address, flat
 from cdrmix.codegen.c.names import Scope, comment
-from cdrmix.codegen.c.nest import Nest, Surroundings
-from cdrmix.codegen.c.patterns import Target
-from cdrmix.codegen.c.rules import TOTAL, Text
+from cdrmix.codegen.c.nest import Nest
+from cdrmix.codegen.c.rules import TOTAL
 from cdrmix.codegen.c.structs import Shape
 
 from cdrmix.diagnose import CompileError, Diagnostic, Span
-from cdrmix.ir import walk
+from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.forms import StepForm
-from cdrmix.ir.nodes import Apply, Def, DType, Given, Index, Input, Ref, State, Stmt, Top
+from cdrmix.ir.nodes import Apply, Def, DType, Given, Index, Input, Node, Ref, Top
 from cdrmix.ir.text import headings, statement
 
 WHOLE: dict[DType, str] = {"int": "int64_t", "bool": "int32_t", "pick": "int32_t"}
@@ -35,14 +34,6 @@ _FORMALS = {"param": "wt", "buffer": "wt", "state": "st", "next": "st", "history
 def c_type(dtype: DType) -> str:
     """The element type of an array."""
     return "float" if dtype in FLOATS else WHOLE[dtype]
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """The text of a cell."""
-
-    structs: list[str]
-    functions: list[str]
 
 
 class CellWriter:
@@ -64,32 +55,33 @@ class CellWriter:
         self.head: list[str] = []
         self.lines: list[str] = []
         self.tail: list[str] = []
-        self.around = Surroundings(self.storage, self.present, self.scope)
         self.formals = {i.name: self.scope.name(i.name) for i in self.cell.inputs}
-        self.dtypes = {r: s.dtype for s in self.cell.body if isinstance(s, (Def, Apply)) for r in walk.defines(s)}
 
-    def write(self) -> Written:
-        """The structs and functions of the cell."""
-        for history in self.cell.histories:
-            self.advance(history.name, history.window.size)
+    def write(self) -> tuple[list[str], list[str]]:
+        """The structs and the function of the cell."""
+        shape = self.shape
+        for h in self.cell.histories:  # make room for this token's entry
+            ring, head = f"st->ring[{shape.rings[h.name]}]", self.scope.name(f"{h.name}_head")
+            self.head += [f"cdr_ring_advance(&{ring}, {h.window.size});", f"const ptrdiff_t {head} = {ring}.head;"]
+            entry = Ring(head, h.window.size, prod(a.size for a in h.axes))
+            self.storages[Ref("history", h.name)] = Storage(f"st->{shape.state_members[h.name]}", ring=entry)
         for stmt in self.cell.body:
             self.lines += ["", *(f"/* {comment(t)} */" for t in statement(stmt, self.known))]
-            self.statement(stmt)
-        scratch = structs.scratch_struct(self.shape, self.arrays, self.shapes)
-        if self.shape.weights:
-            self.declare_weights()
-        types = [
-            structs.weights_struct(self.shape, self.shapes),
-            structs.state_struct(self.shape, self.shapes),
-            scratch,
-        ]
-        return Written([line for t in types for line in ([*t, ""] if t else [])], self.function())
+            match stmt:
+                case Def():
+                    self.define(stmt)
+                case Top():
+                    self.top(stmt)
+                case Apply():
+                    self.apply(stmt)
+        types = [*structs.weights_struct(shape, self.shapes), *structs.state_struct(shape, self.shapes)]
+        return [*types, *structs.scratch_struct(shape, self.arrays, self.shapes)], self.function()
 
     # --- the function ----------------------------------------------------------------------------------------------
     def function(self) -> list[str]:
         """The function, whole."""
         shape = self.shape
-        body = [*self.head, *self.lines, *self.tail]
+        body = [*self.weights(), *self.head, *self.lines, *self.tail]
         formals = shape.arguments("wt", "st", [*self.formals.values()], "out", "carry", "pos", "tmp")
         unused = [f"(void){name};" for name in formals if name not in self.used()]
         span = shape.cell.span
@@ -124,24 +116,12 @@ class CellWriter:
         name = self.formals[i.name]
         return f"{c_type(i.dtype)} {name}" if is_number(i) else f"const {c_type(i.dtype)} *restrict {name}"
 
-    def declare_weights(self) -> None:
+    def weights(self) -> Iterator[str]:
         """Weights as restrict pointers: nothing that is written overlaps them."""
-        pointers = []
         for ref, storage in self.storages.items():
             if ref.kind in ("param", "buffer"):
-                member = self.shape.weight_members[ref.name]
                 c = f"cdr_{storage.held.encoding} " if storage.held else "float *restrict const "
-                pointers.append(f"const {c}{storage.base} = wt->{member};")
-        self.head = pointers + self.head
-
-    def advance(self, name: str, window: int) -> None:
-        """Make room for this token's entry of a history."""
-        ring = f"st->ring[{self.shape.rings[name]}]"
-        head = self.scope.name(f"{name}_head")
-        self.head += [f"cdr_ring_advance(&{ring}, {window});", f"const ptrdiff_t {head} = {ring}.head;"]
-        entry = next(prod(a.size for a in h.axes) for h in self.cell.histories if h.name == name)
-        member = self.shape.state_members[name]
-        self.storages[Ref("history", name)] = Storage(f"st->{member}", ring=Ring(head, window, entry))
+                yield f"const {c}{storage.base} = wt->{self.shape.weight_members[ref.name]};"
 
     def present(self, window: int) -> str:
         """The name of how many tokens a window of this size holds."""
@@ -167,12 +147,8 @@ class CellWriter:
             case "input":
                 formal = next(i for i in self.cell.inputs if i.name == ref.name)
                 return Storage(self.formals[ref.name], formal.dtype not in FLOATS, is_number(formal))
-            case "state":
+            case "state" | "next":
                 return Storage(f"st->{self.shape.state_members[ref.name]}")
-            case "next" if ref.name in self.in_place:
-                return Storage(f"st->{self.shape.state_members[ref.name]}")
-            case "next":
-                return Storage(self.array(f"{ref.name}_next", self.size_of_state(ref.name)))
             case "carry":
                 return Storage(f"carry->{self.carries[ref.name]}")
             case "output":
@@ -185,9 +161,6 @@ class CellWriter:
         self.arrays[member] = (c, count)
         return f"tmp->{member}"
 
-    def size_of_state(self, name: str) -> int:
-        return next(walk.size(s.indices) for s in self.cell.states if s.name == name)
-
     def new(self, name: str, count: int, dtype: DType) -> str:
         """The array of a definition."""
         base = self.array(name, count, c_type(dtype))
@@ -195,20 +168,9 @@ class CellWriter:
         return base
 
     # --- statements ------------------------------------------------------------------------------------------------
-    def statement(self, stmt: Stmt) -> None:
-        match stmt:
-            case Def():
-                self.define(stmt)
-            case Top():
-                self.top(stmt)
-            case Apply():
-                self.apply(stmt)
-
-    def nest(self, *roots: object) -> Nest:
-        found: set[Index] = set()
-        for root in roots:
-            found |= walk.windowed(root, self.windows)  # type: ignore[arg-type]
-        return Nest(self.around, self.scope.child(), found)
+    def nest(self, root: Node | None = None) -> Nest:
+        found = walk.windowed(root, self.windows) if root is not None else set[Index]()
+        return Nest(self.storage, self.present, self.scope.child(), found)
 
     def define(self, d: Def) -> None:
         table = patterns.constant_table(d)
@@ -216,30 +178,28 @@ class CellWriter:
             self.table(d, table)
             return
         nest = self.nest(d.value)
-        target = self.target(d)
-        patterns.write(nest, d, target)
-        self.lines += nest.lines()
-        if d.ref.kind == "next" and d.ref.name not in self.in_place:
-            member, count = self.shape.state_members[d.ref.name], self.size_of_state(d.ref.name)
-            self.tail.append(f"memcpy(st->{member}, {target.base}, {count} * sizeof(float));")
-
-    def target(self, d: Def) -> Target:
-        count = walk.size(d.indices)
-        match d.ref.kind:
+        ref, name, count, read = d.ref, d.ref.name, walk.size(d.indices), False
+        axes, at = [i.axis for i in d.indices], [build.index(i) for i in d.indices]
+        kept = None  # where it lies from the token's end on
+        match ref.kind:
             case "def":
-                return Target(self.new(d.ref.name, count, d.dtype), d.dtype not in FLOATS)
+                self.new(name, count, d.dtype)
             case "history":
-                storage = self.storages[d.ref]
-                assert storage.ring is not None
-                return Target(storage.base, before=(Text(storage.ring.head), storage.ring.window))
-            case "carry" if any(c.name == d.ref.name and c.reads for c in self.cell.carries):
-                base = self.array(f"{d.ref.name}_own", count)
-                self.tail.append(f"memcpy(carry->{self.carries[d.ref.name]}, {base}, {count} * sizeof(float));")
-                return Target(base)
+                window = next(h.window for h in self.cell.histories if h.name == name)
+                axes, at = [window, *axes], [build.const(0), *at]
+            case "carry" if any(c.name == name and c.reads for c in self.cell.carries):
+                ref, kept = Ref("next", name), ("own", f"carry->{self.carries[name]}")
+            case "next" if name not in self.in_place:
+                kept = ("next", f"st->{self.shape.state_members[name]}")
             case "next":
-                old = Ref("state", d.ref.name)
-                return Target(self.storage(d.ref).base, read=d.ref.name in self.in_place and old in walk.refs(d.value))
-        return Target(self.storage(d.ref).base)
+                read = Ref("state", name) in walk.refs(d.value)
+        if kept is not None:
+            array = self.array(f"{name}_{kept[0]}", count)
+            self.storages[ref] = Storage(array)
+            self.tail.append(f"memcpy({kept[1]}, {array}, {count} * sizeof(float));")
+        own = build.read(ref, axes, at, d.dtype)
+        patterns.write(nest, d, own, self.storage(ref).whole, read)
+        self.lines += nest.lines()
 
     def table(self, d: Def, numbers: list[str]) -> None:
         name = self.scope.name(d.ref.name)
@@ -252,10 +212,10 @@ class CellWriter:
     def top(self, stmt: Top) -> None:
         nest, lead, size = self.nest(stmt.source), list(stmt.lead), stmt.k.axis.size
         count = walk.size((*lead, stmt.k))
-        values, picks = ("", "")
-        for name, dtype in ((stmt.values, "f32"), (stmt.picks, "pick")):
-            base = self.new(name, count, dtype) if name else self.array("unused", count, c_type(dtype))  # type: ignore[arg-type]
-            values, picks = (base, picks) if dtype == "f32" else (values, base)
+        made: tuple[tuple[str | None, DType], ...] = ((stmt.values, "f32"), (stmt.picks, "pick"))
+        values, picks = (
+            self.new(name, count, dtype) if name else self.array("unused", count, c_type(dtype)) for name, dtype in made
+        )
         source = self.array("top_of", stmt.over.axis.size)
         nest.open(*lead)
         depth = len(nest.loops)
@@ -333,10 +293,18 @@ def start_function(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
         return []
     lines: list[str] = []
     scope = Scope(_OWN)
-    reader = Surroundings(lambda ref: Storage(f"wt->{shape.weight_members[ref.name]}"), lambda window: "0", scope)
+
+    def storage(ref: Ref) -> Storage:
+        in_state = ref.kind == "state"
+        return Storage(f"st->{shape.state_members[ref.name]}" if in_state else f"wt->{shape.weight_members[ref.name]}")
+
     for s in shape.cell.states:
         if not structs.is_zero(s.init):
-            lines += _start_state(Nest(reader, scope.child()), shape, s)
+            nest = Nest(storage, lambda window: "0", scope.child())
+            nest.open(*s.indices)
+            own = build.read(Ref("state", s.name), [i.axis for i in s.indices], s.indices)
+            nest.line(f"{nest.element(own)} = {nest.expression(s.init, 'f').c};")
+            lines += nest.lines()
     for p in shape.cell.parts:
         inner = shapes[p.cell]
         if inner.starts:
@@ -347,13 +315,6 @@ def start_function(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
     unused = ["(void)wt;"] if weights and not (read or passed) else []
     head = f"static void {shape.starts}({', '.join([*weights, f'{shape.state} *st'])})"
     return [head, "{", *(f"  {line}" for line in [*unused, *lines]), "}", ""]
-
-
-def _start_state(nest: Nest, shape: Shape, s: State) -> list[str]:
-    target = Target(f"st->{shape.state_members[s.name]}")
-    nest.open(*s.indices)
-    nest.line(f"{target.element(nest, s.indices)} = {nest.expression(s.init, 'f').c};")
-    return nest.lines()
 
 
 def _start_part(shape: Shape, inner: Shape, name: str, bank: int) -> list[str]:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from cdrmix.codegen.c.access import ZERO, Held, Storage, address, flat, number, ring_place, sizes, stride
+from cdrmix.codegen.c.access import ZERO, Held, Ring, Storage, address, flat, number, ring_axis, sizes, stride
 from cdrmix.codegen.c.names import Scope
-from cdrmix.codegen.c.rules import ATOM, ELEMENTWISE, TYPES, UNARY, Kind, Text, operand_kinds
+from cdrmix.codegen.c.rules import ATOM, ELEMENTWISE, TOTAL, TYPES, UNARY, Kind, Text, operand_kinds
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
@@ -26,24 +26,16 @@ _FIRST = {"max_over": "-INFINITY", "min_over": "INFINITY"}
 _WHOLE_FIRST = {"max_over": "INT64_MIN", "min_over": "INT64_MAX"}
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a nest needs to know of its cell: where names lie, and how many tokens a window holds."""
-
-    storage: Callable[[Ref], Storage]
-    present: Callable[[int], str]
-    scope: Scope
-
-
 @dataclass(slots=True)
 class Nest:
     """Open loops and, at each depth, the lines written so far and the values that they made.
 
-    `windowed` are the indices that range over the tokens present in a history's window; `declared` are variables
-    outside of all loops.
+    `storage` says where a name lies, `present` how many tokens a window holds.  `windowed` are the indices that range
+    over the tokens present in a history's window; `declared` are variables outside of all loops.
     """
 
-    around: Surroundings
+    storage: Callable[[Ref], Storage]
+    present: Callable[[int], str]
     scope: Scope
     windowed: set[Index] = field(default_factory=set)
     loops: list[Index] = field(default_factory=list)
@@ -55,7 +47,7 @@ class Nest:
     # --- loops -----------------------------------------------------------------------------------------------------
     def extent(self, i: Index) -> str:
         """How many values an index takes."""
-        return self.around.present(i.axis.size) if i in self.windowed else str(i.axis.size)
+        return self.present(i.axis.size) if i in self.windowed else str(i.axis.size)
 
     def open(self, *indices: Index) -> None:
         """Begin a loop over each index, the last innermost."""
@@ -141,7 +133,7 @@ class Nest:
 
     def element(self, n: Node) -> str:
         """A read, as an element of an array or a variable."""
-        storage = self.around.storage(n.arg.ref)
+        storage = self.storage(n.arg.ref)
         if storage.held is not None:
             return storage.held.element(storage.base, self.place(n).c)
         return storage.base if storage.scalar else f"{storage.base}[{self.place(n).c}]"
@@ -153,28 +145,34 @@ class Nest:
         place = self.place(n)
         self.named.clear()
         self.named.update(kept)
-        storage = self.around.storage(n.arg.ref)
+        storage = self.storage(n.arg.ref)
         return (storage.held.address if storage.held is not None else address)(storage.base, place)
 
     def place(self, n: Node) -> Text:
-        storage = self.around.storage(n.arg.ref)
-        if storage.ring is None:
-            return flat([self.at(a) for a in n.args], sizes(n))
-        return ring_place(n, storage.ring, self.at, lambda a, text: self.slot(n, a, text))
+        """The place of a read in its array; a history's entry lies in the slot of its age."""
+        ring, of = self.storage(n.arg.ref).ring, sizes(n)
+        if ring is None:
+            return flat([self.at(a) for a in n.args], of)
+        entry = ring_axis(of, ring)
+        if entry is None:
+            whole = flat([self.at(a) for a in n.args], of).inside(ATOM)
+            turned = f"cdr_wrap({ring.head} + {whole} / {ring.entry}, {ring.window})"
+            return Text(f"{turned} * {ring.entry} + {whole} % {ring.entry}", TOTAL)
+        slot = self.slot(n.arg.ref, ring, n.args[entry])
+        return flat([slot, *(self.at(a) for a in n.args[entry + 1 :])], [ring.window, *of[entry + 1 :]])
 
     def at(self, n: Node) -> Text:
         """An index expression; one that was read from memory is made wide, since places may pass 2^31."""
         text = self.expression(n, "i")
         return Text(f"(ptrdiff_t){text.inside(UNARY)}", UNARY) if walk.has_reads(n) else text
 
-    def slot(self, n: Node, age: Node, text: Text) -> Text:
+    def slot(self, history: Ref, ring: Ring, age: Node) -> Text:
         """The slot of an entry by its age, computed where the age is known."""
-        ring = self.around.storage(n.arg.ref).ring
-        assert ring is not None
+        text = self.at(age)
         if text.value == 0:
             return Text(ring.head)
         there = self.outer(self.depth(age))
-        key: tuple[Node, Kind] = (Node("read", (age,), n.arg.ref), "i")
+        key: tuple[Node, Kind] = (Node("read", (age,), history), "i")
         if key not in there.known[-1]:
             place = f"cdr_wrap({ring.head} + {text.inside(UNARY)}, {ring.window})"
             there.known[-1][key] = Text(there.declare("const ptrdiff_t", there.scope.name("slot"), place))
@@ -182,11 +180,11 @@ class Nest:
 
     def held(self, n: Node) -> Held | None:
         """How the parameter that is read is held, where that is not as f32."""
-        return self.around.storage(n.arg.ref).held
+        return self.storage(n.arg.ref).held
 
     def moves(self, n: Node, i: Index) -> int | None:
         """The stride of a read along an index."""
-        return stride(n, i, self.around.storage(n.arg.ref).ring)
+        return stride(n, i, self.storage(n.arg.ref).ring)
 
     # --- reductions; `self` is the nest they stand in ----------------------------------------------------------------
     def reduce(self, n: Node, have: Kind) -> str:

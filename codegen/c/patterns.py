@@ -1,6 +1,6 @@
 """How a definition becomes loops: the forms that run well, tried in order, and the plain one that always fits.
 
-Input: a `Def` and where its elements go.  Output: lines in a nest.
+Input: a `Def` and its element as one that is read after it.  Output: lines in a nest.
 
 - table: what depends on no tensor and no token is computed now and becomes a constant;
 - matvec: `y[i] = sum[k](W[i,k]*x[k])` with rows in memory as they are: one call;
@@ -12,46 +12,14 @@ Input: a `Def` and where its elements go.  Output: lines in a nest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from cdrmix.codegen.c.access import ZERO, address, flat
 from cdrmix.codegen.c.nest import Nest, lightweight, literal, values
-from cdrmix.codegen.c.rules import Text
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Cell, Def, Index, Node, Ref, Stmt
 from cdrmix.ir.places import table
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a definition's elements go: the array `base`, of `whole` numbers or of floats.
-
-    `read` when the definition's own value reads the array.  `before`, for an entry of a ring: its slot, and the ring's
-    size.
-    """
-
-    base: str
-    whole: bool = False
-    read: bool = False
-    before: tuple[Text, int] | None = None
-
-    def element(self, nest: Nest, indices: Sequence[Index], zero: Sequence[Index] = ()) -> str:
-        """The element at the nest's indices, or at the first value of `zero`."""
-        return f"{self.base}[{self.place(nest, indices, zero).c}]"
-
-    def address(self, nest: Nest, indices: Sequence[Index], zero: Sequence[Index]) -> str:
-        """The address of that element."""
-        return address(self.base, self.place(nest, indices, zero))
-
-    def place(self, nest: Nest, indices: Sequence[Index], zero: Sequence[Index]) -> Text:
-        at = [ZERO if i in zero else nest.named[i] for i in indices]
-        of = [i.axis.size for i in indices]
-        if self.before is None:
-            return flat(at, of)
-        slot, window = self.before
-        return flat([slot, *at], [window, *of])
 
 
 def constant_table(d: Def) -> list[str] | None:
@@ -91,14 +59,15 @@ def _is_product(n: Node) -> bool:
     return len(n.arg) == 1 and len(pair) == 2 and all(f.op == "read" and n.arg[0] in f.free for f in pair)
 
 
-def write(nest: Nest, d: Def, target: Target) -> None:
-    """The definition's loops, in the first form that fits."""
-    for form in (_matvec, _softmax, _accumulate):
-        if not target.whole and form(nest, d, target):
+def write(nest: Nest, d: Def, own: Node, whole: bool, reads_itself: bool) -> None:
+    """The definition's loops, in the first form that fits: the plain one for `whole` numbers, and where the value reads
+    the array that it is written to.  `own` reads the definition's element."""
+    for form in () if whole or reads_itself else (_matvec, _softmax, _accumulate):
+        if form(nest, d, own):
             return
     nest.open(*d.indices)
-    value = nest.expression(d.value, "i" if target.whole else "f")
-    nest.line(f"{target.element(nest, d.indices)} = {value.c};")
+    value = nest.expression(d.value, "i" if whole else "f")
+    nest.line(f"{nest.element(own)} = {value.c};")
 
 
 def is_matvec(nest: Nest, indices: Sequence[Index], value: Node) -> tuple[Node, Node, Index] | None:
@@ -107,7 +76,7 @@ def is_matvec(nest: Nest, indices: Sequence[Index], value: Node) -> tuple[Node, 
         return None
     (k,), i = value.arg, indices[-1]
     pair = list(walk.multiplied(value.args[0]))
-    if len(pair) != 2 or any(f.op != "read" or nest.around.storage(f.arg.ref).whole for f in pair):
+    if len(pair) != 2 or any(f.op != "read" or nest.storage(f.arg.ref).whole for f in pair):
         return None
     for matrix, vector in (pair, pair[::-1]):
         rows = nest.moves(matrix, k) == 1 and nest.moves(matrix, i) == k.axis.size
@@ -119,9 +88,9 @@ def is_matvec(nest: Nest, indices: Sequence[Index], value: Node) -> tuple[Node, 
     return None
 
 
-def _matvec(nest: Nest, d: Def, target: Target) -> bool:
+def _matvec(nest: Nest, d: Def, own: Node) -> bool:
     found = is_matvec(nest, d.indices, d.value)
-    if found is None or target.read:
+    if found is None:
         return False
     matrix, vector, k = found
     *lead, i = d.indices
@@ -132,7 +101,7 @@ def _matvec(nest: Nest, d: Def, target: Target) -> bool:
         zero.append(lead[-1])
         rows *= lead.pop().axis.size
     nest.open(*lead)
-    out = target.address(nest, d.indices, zero)
+    out = nest.address(own, *zero)
     a, x = (nest.address(n, k, *zero) for n in (matrix, vector))
     held = nest.held(matrix)
     function = f"cdr_matvec_{held.encoding}" if held else "cdr_matvec"
@@ -140,8 +109,8 @@ def _matvec(nest: Nest, d: Def, target: Target) -> bool:
     return True
 
 
-def _softmax(nest: Nest, d: Def, target: Target) -> bool:
-    if d.value.op != "softmax" or d.value.arg != d.indices[-1] or target.read:
+def _softmax(nest: Nest, d: Def, own: Node) -> bool:
+    if d.value.op != "softmax" or d.value.arg != d.indices[-1]:
         return False
     *lead, t = d.indices
     nest.open(*lead)
@@ -149,12 +118,12 @@ def _softmax(nest: Nest, d: Def, target: Target) -> bool:
     nest.expression(most, "f")  # before the sum
     total, depth = nest.declare("float", nest.scope.name("total"), "0.0f"), len(nest.loops)
     nest.open(t)
-    element = target.element(nest, d.indices)
+    element = nest.element(own)
     nest.line(f"{element} = {nest.expression(each, 'f').c};")
     nest.line(f"{total} += {element};")
     nest.close(depth)
     nest.open(t)
-    nest.line(f"{target.element(nest, d.indices)} /= {total};")
+    nest.line(f"{nest.element(own)} /= {total};")
     return True
 
 
@@ -164,8 +133,8 @@ def _in_rows(nest: Nest, body: Node, i: Index) -> bool:
     return 1 in moves and moves <= {0, 1}
 
 
-def _accumulate(nest: Nest, d: Def, target: Target) -> bool:
-    if d.value.op != "sum" or not d.indices or target.read:
+def _accumulate(nest: Nest, d: Def, own: Node) -> bool:
+    if d.value.op != "sum" or not d.indices:
         return False
     *lead, n = d.indices
     body, bound = d.value.args[0], d.value.arg
@@ -176,8 +145,8 @@ def _accumulate(nest: Nest, d: Def, target: Target) -> bool:
     nest.open(*lead)
     depth = len(nest.loops)
     nest.open(n)
-    nest.line(f"{target.element(nest, d.indices)} = 0.0f;")
+    nest.line(f"{nest.element(own)} = 0.0f;")
     nest.close(depth)
     nest.open(*bound, n)
-    nest.line(f"{target.element(nest, d.indices)} += {nest.expression(body, 'f').c};")
+    nest.line(f"{nest.element(own)} += {nest.expression(body, 'f').c};")
     return True

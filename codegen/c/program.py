@@ -6,11 +6,12 @@ every model: the tokenizer, the program that streams text and its Makefile.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from math import prod
 
 from cdrmix.codegen.c import stack, structs
-from cdrmix.codegen.c.amalgam import join
 from cdrmix.codegen.c.cell import CellWriter, start_function
 from cdrmix.codegen.c.names import Scope, comment, string
 from cdrmix.codegen.c.structs import Shape
@@ -29,6 +30,7 @@ PUBLIC = {
 
 ENGINE = ("model.c", "weights.c", "listed.c", "checksum.c", "saved.c", "output.c", "json.c", "errors.c")
 TEXT = ("tokenizer.c", "tokenizer_file.c", "utf8.c", "sample.c", "stop.c")
+_OWN = re.compile(r'^#include "([^"]+)"[ \t]*\n', re.MULTILINE)
 
 
 def runtime_files() -> dict[str, bytes]:
@@ -41,6 +43,31 @@ def runtime_files() -> dict[str, bytes]:
         "Makefile": files("cdrmix.runtime.c").joinpath("artefact.mk").read_text(encoding="utf-8"),
     }
     return {name: text.encode() for name, text in found.items()}
+
+
+def join(names: Sequence[str], texts: Mapping[str, str], public: Mapping[str, Collection[str]] | None = None) -> str:
+    """The files `names` after one another, every header of ours written in where it is first included.
+
+    `public` holds, by public header, the headers inside it: such a one stays a file of its own, and what it holds is
+    not written again.
+    """
+    public = public or {}
+    seen = {inner for inside in public.values() for inner in inside} - set(public)
+
+    def include(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in seen:
+            return ""
+        if name in public:
+            seen.add(name)
+            return match[0]
+        return text(name)
+
+    def text(name: str) -> str:
+        seen.add(name)
+        return _OWN.sub(include, texts[name])
+
+    return "\n".join(text(name) for name in names if name not in seen)
 
 
 def _sources() -> dict[str, str]:
@@ -62,8 +89,8 @@ def generated(program: Program) -> dict[str, str]:
     carries = stack.carry_members(model)
     names = Scope({"cdr_carries", "cdr_buffer", "run", "check", "calls", "tensors", "pointers", "sizes", "slots"})
     cells = _cells(program, shapes, names, {name: member for name, (member, _) in carries.items()})
-    found = stack.calls(model)
-    order = list(dict.fromkeys(c.cell for c in found))
+    found, tensors, pointers = stack.calls(model, shapes), stack.tensors(model), stack.pointers(model)
+    order, keeping = list(dict.fromkeys(c.cell for c in found)), [c for c in found if c.state]
     slots = stack.slot_rows(model, found, shapes)
     first = model.cells[found[0].cell]
     inputs = 0 if model.vocab else sum(prod(a.size for a in i.axes) for i in first.inputs)
@@ -81,23 +108,23 @@ def generated(program: Program) -> dict[str, str]:
     encoded = any(p.stored != "f32" for cell in model.cells.values() for p in cell.params)
     source = {
         "headers": ["errors.h", *["encodings.h"] * encoded, "kernels.h", "listed.h", "saved.h", "weights.h"],
-        "identity": "{" + ", ".join(map(str, stack.model_hash(program.hash))) + "}",
-        "tensor_count": len(stack.tensors(model)),
-        "pointer_count": len(stack.pointers(model)),
+        "identity": "{" + ", ".join(map(str, bytes.fromhex(program.hash) or bytes(32))) + "}",
+        "tensor_count": len(tensors),
+        "pointer_count": len(pointers),
         "pointed": "void" if encoded else "float",
         "call_count": len(found),
-        "state_calls": stack.needed_for_state(found),
+        "state_calls": found.index(keeping[-1]) + 1 if keeping else 0,
         "slot_count": len(slots),
         "outputs": found[-1].size,
         "carries": [f"float {member}[{structs.padded(n)}];" for member, n in carries.values()] or [_NOTHING],
         "cells": cells,
-        "states": stack.state_members(found, shapes) or [_NOTHING],
-        "line_size": stack.line_size(model, found),
-        "scratch": stack.scratch_members(found, shapes) or [_NOTHING],
+        "states": [f"{shapes[c.cell].state} {c.state}; /* {comment(c.path)} */" for c in keeping] or [_NOTHING],
+        "line_size": structs.padded(max(inputs, *(c.size for c in found))),
+        "scratch": sorted({f"{s} {s};" for c in found if (s := shapes[c.cell].scratch)}) or [_NOTHING],
         "calls": stack.call_rows(found, shapes, order),
-        "sizes": stack.size_rows(model),
-        "tensors": stack.tensor_rows(model),
-        "pointers": stack.pointer_rows(model),
+        "sizes": [f"{', '.join(map(str, shape))}," for _, shape, _ in tensors if shape],
+        "tensors": stack.tensor_rows(tensors),
+        "pointers": [f"{', '.join(map(str, pointers[at : at + 16]))}," for at in range(0, len(pointers), 16)],
         "slots": slots,
         "cases": list(stack.cases(model, shapes, order)),
         "start_cases": list(stack.start_cases(shapes, order)),
@@ -115,11 +142,9 @@ def _cells(program: Program, shapes: dict[str, Shape], names: Scope, carries: di
         cell = model.cells[name]
         form = program.step[name]
         shape = shapes[name] = structs.shape_of(cell, form.body, names, shapes)
-        written = CellWriter(shape, form, shapes, carries, names).write()
-        lines += written.structs
-        if name in in_banks and shape.weights:
-            lines += [*structs.advance(shape, shapes), ""]
-        lines += [*written.functions, *start_function(shape, shapes)]
+        types, function = CellWriter(shape, form, shapes, carries, names).write()
+        of_instance = structs.advance(shape, shapes) if name in in_banks and shape.weights else []
+        lines += [*types, *of_instance, *function, *start_function(shape, shapes)]
     return "\n".join(lines)
 
 

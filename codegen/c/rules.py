@@ -73,16 +73,15 @@ def _call(f: str, d: str, i: str | None = None) -> Rule:
     names = {"f": f, "d": d, "i": i}
 
     def rule(kind: Kind, n: Node, args: list[Text]) -> Text:
-        name = names[kind]
-        if name is None:
+        if names[kind] is None:
             raise ValueError(f"`{n.op}` of whole numbers")
-        return Text(f"{name}({', '.join(a.c for a in args)})")
+        return Text(f"{names[kind]}({', '.join(a.c for a in args)})")
 
     return rule
 
 
-def _ours(name: str, whole: bool = False) -> Rule:
-    return _call(f"cdr_{name}", f"cdr_{name}_d", f"cdr_{name}_i" if whole else None)
+def _ours(name: str, i: str | None = None) -> Rule:
+    return _call(f"cdr_{name}", f"cdr_{name}_d", i)
 
 
 def _negate(kind: Kind, n: Node, args: list[Text]) -> Text:
@@ -108,46 +107,28 @@ def _power(kind: Kind, n: Node, args: list[Text]) -> Text:
     return _call("powf", "pow", "cdr_pow_i")(kind, n, args)
 
 
+_COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+_LIBRARY = ("exp", "log", "sqrt", "sin", "cos", "tanh", "log1p", "expm1", "erf", "floor", "atan2")
+_OURS = ("sigmoid", "silu", "relu", "softplus", "logaddexp")
+_OURS_WHOLE = ("floordiv", "mod", "max", "min", "sign")
+
 ELEMENTWISE: dict[str, Rule] = {
     "add": _infix("+", TOTAL),
     "sub": _infix("-", TOTAL),
     "mul": _infix("*", PRODUCT),
     "div": _infix("/", PRODUCT),
-    "floordiv": _ours("floordiv", whole=True),
-    "mod": _ours("mod", whole=True),
     "pow": _power,
     "neg": _negate,
-    "max": _ours("max", whole=True),
-    "min": _ours("min", whole=True),
-    "eq": _compare("=="),
-    "ne": _compare("!="),
-    "lt": _compare("<"),
-    "le": _compare("<="),
-    "gt": _compare(">"),
-    "ge": _compare(">="),
     "and": _logic("&&"),
     "or": _logic("||"),
     "not": _not,
     "select": _select,
-    "exp": _call("expf", "exp"),
-    "log": _call("logf", "log"),
-    "sqrt": _call("sqrtf", "sqrt"),
     "abs": _call("fabsf", "fabs", "cdr_abs_i"),
-    "sign": _ours("sign", whole=True),
-    "sin": _call("sinf", "sin"),
-    "cos": _call("cosf", "cos"),
-    "tanh": _call("tanhf", "tanh"),
-    "sigmoid": _ours("sigmoid"),
-    "silu": _ours("silu"),
-    "relu": _ours("relu"),
-    "softplus": _ours("softplus"),
-    "logaddexp": _ours("logaddexp"),
-    "log1p": _call("log1pf", "log1p"),
-    "expm1": _call("expm1f", "expm1"),
-    "erf": _call("erff", "erf"),
-    "floor": _call("floorf", "floor"),
     "round": _call("rintf", "rint"),
-    "atan2": _call("atan2f", "atan2"),
+    **{op: _compare(sign) for op, sign in _COMPARISONS.items()},
+    **{op: _call(f"{op}f", op) for op in _LIBRARY},
+    **{op: _ours(op) for op in _OURS},
+    **{op: _ours(op, f"cdr_{op}_i") for op in _OURS_WHOLE},
 }
 
 LEAVES = ("const", "index", "context", "read")

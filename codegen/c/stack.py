@@ -7,16 +7,16 @@ The residual stream and the values inside a chain live in three lines of the buf
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 from cdrmix.codegen.c import structs
 from cdrmix.codegen.c.cell import is_number
 from cdrmix.codegen.c.names import Scope, comment, string
-from cdrmix.codegen.c.structs import Shape, padded
+from cdrmix.codegen.c.structs import Shape
 
-from cdrmix.ir import layout, walk
+from cdrmix.ir import layout
 from cdrmix.ir.nodes import Cell, Model
 
 
@@ -34,7 +34,7 @@ class Call:
     size: int
 
 
-def calls(model: Model) -> list[Call]:
+def calls(model: Model, shapes: Mapping[str, Shape]) -> list[Call]:
     """The cells in order."""
     found: list[Call] = []
     members = Scope()
@@ -45,7 +45,7 @@ def calls(model: Model) -> list[Call]:
             cell = model.cells[instance.cell]
             to = next(n for n in range(3) if n not in (source, current))
             add = current if line.residual and at == len(line.chain) - 1 else -1
-            state = members.name(instance.path) if has_state(model, cell) else None
+            state = members.name(instance.path) if shapes[cell.name].state else None
             size = prod(a.size for a in cell.out_axes)
             found.append(Call(instance.path, instance.cell, weights, state, source, to, add, size))
             weights += count_weights(model, cell)
@@ -54,20 +54,10 @@ def calls(model: Model) -> list[Call]:
     return found
 
 
-def has_state(model: Model, cell: Cell) -> bool:
-    """Whether a cell, or one inside it, keeps anything from token to token."""
-    return bool(cell.states or cell.histories) or any(has_state(model, model.cells[p.cell]) for p in cell.parts)
-
-
 def count_weights(model: Model, cell: Cell) -> int:
     """How many pointers the weights of a cell and of those inside it are."""
     inner = sum(count_weights(model, model.cells[p.cell]) for p in cell.parts)
     return sum(len(layout.planes(d, (1,))) for d in structs.tensors_of(cell)) + inner
-
-
-def needed_for_state(found: list[Call]) -> int:
-    """How many calls must run when nobody wants the logits: those up to the last one that keeps something."""
-    return max((n + 1 for n, call in enumerate(found) if call.state), default=0)
 
 
 def call_rows(found: list[Call], shapes: Mapping[str, Shape], order: list[str]) -> list[str]:
@@ -115,38 +105,22 @@ def tensors(model: Model) -> list[tuple[str, tuple[int, ...], str]]:
     return sorted(found, key=lambda tensor: tensor[0].encode())
 
 
-def tensor_rows(model: Model) -> list[str]:
+def tensor_rows(found: Sequence[tuple[str, tuple[int, ...], str]]) -> list[str]:
     """The table of tensors; their shapes stand one after the other in the table of sizes."""
     rows, at = [], 0
-    for name, shape, dtype in tensors(model):
+    for name, shape, dtype in found:
         rows.append(f"{{{string(name)}, {len(shape)}, sizes + {at}, CDR_{dtype}}},")
         at += len(shape)
     return rows
 
 
-def size_rows(model: Model) -> list[str]:
-    """The sizes of the tensors' axes."""
-    return [f"{', '.join(map(str, shape))}," for _, shape, _ in tensors(model) if shape]
-
-
-def pointers(model: Model) -> list[str]:
-    """For each pointer of the weights structs, in order, the name of the tensor it points to."""
-    return [w.owner + suffix for w in layout.weights(model) for suffix in layout.planes(w.decl, w.shape)]
-
-
-def pointer_rows(model: Model) -> list[str]:
-    """The same by the tensors' numbers."""
+def pointers(model: Model) -> list[int]:
+    """For each pointer of the weights structs, in order, the number of the tensor it points to."""
     place = {name: n for n, (name, _, _) in enumerate(tensors(model))}
-    numbers = [str(place[name]) for name in pointers(model)]
-    return [f"{', '.join(numbers[at : at + 16])}," for at in range(0, len(numbers), 16)]
+    return [place[w.owner + s] for w in layout.weights(model) for s in layout.planes(w.decl, w.shape)]
 
 
 # --- the state -----------------------------------------------------------------------------------------------------
-def state_members(found: list[Call], shapes: Mapping[str, Shape]) -> list[str]:
-    """The members of the model's state."""
-    return [f"{shapes[c.cell].state} {c.state}; /* {comment(c.path)} */" for c in found if c.state]
-
-
 def slot_rows(model: Model, found: list[Call], shapes: Mapping[str, Shape]) -> list[str]:
     """The table of slots; an instance of a bank has its own row, after those of the instances before it."""
     rows: dict[str, list[str]] = {slot.path: [] for slot in layout.slots(model)}
@@ -159,15 +133,10 @@ def slot_rows(model: Model, found: list[Call], shapes: Mapping[str, Shape]) -> l
 
 def _slots(cell: Cell, path: str, member: str, shapes: Mapping[str, Shape]) -> Iterator[tuple[str, str]]:
     shape = shapes[cell.name]
-    for s in cell.states:
-        where, size = f"{path}.{s.name}", walk.size(s.indices)
-        at = f"offsetof(cdr_buffer, {member}.{shape.state_members[s.name]})"
-        yield where, f"{{{string(where)}, {at}, 0, {size}, 0}},"
-    for h in cell.histories:
-        where, size = f"{path}.{h.name}", prod(a.size for a in h.axes)
-        at = f"offsetof(cdr_buffer, {member}.{shape.state_members[h.name]})"
-        ring = f"offsetof(cdr_buffer, {member}.ring[{shape.rings[h.name]}])"
-        yield where, f"{{{string(where)}, {at}, {ring}, {size}, {h.window.size}}},"
+    for name, sizes, window in shape.kept:
+        at = f"offsetof(cdr_buffer, {member}.{shape.state_members[name]})"
+        ring = f"offsetof(cdr_buffer, {member}.ring[{shape.rings[name]}])" if window else "0"
+        yield f"{path}.{name}", f"{{{string(f'{path}.{name}')}, {at}, {ring}, {prod(sizes)}, {window}}},"
     for p in cell.parts:
         inner = shapes[p.cell]
         if inner.state:
@@ -184,20 +153,3 @@ def carry_members(model: Model) -> dict[str, tuple[str, int]]:
             if c.name not in found:
                 found[c.name] = (names.name(c.name), prod(a.size for a in c.axes))
     return found
-
-
-def scratch_members(found: list[Call], shapes: Mapping[str, Shape]) -> list[str]:
-    """The scratch of one cell of the stack at a time."""
-    return sorted({f"{s} {s};" for c in found if (s := shapes[c.cell].scratch)})
-
-
-def line_size(model: Model, found: list[Call]) -> int:
-    """The floats of a line: enough for every value between two cells."""
-    first = model.cells[found[0].cell].inputs
-    given = 0 if model.vocab else sum(prod(a.size for a in i.axes) for i in first)
-    return padded(max(given, *(c.size for c in found)))
-
-
-def model_hash(text_hash: str) -> bytes:
-    """What a saved state is bound to beside the weights: the architecture, for every target the same."""
-    return bytes.fromhex(text_hash) or bytes(32)

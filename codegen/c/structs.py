@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
 
 from cdrmix.codegen.c.access import Held
-from cdrmix.codegen.c.names import Scope, comment
+from cdrmix.codegen.c.names import Scope
 from cdrmix.codegen.c.rules import Text
 
 from cdrmix.ir import walk
-from cdrmix.ir.nodes import Buffer, Cell, Node, Param, Part, Stmt
+from cdrmix.ir.nodes import Buffer, Cell, Node, Param, Stmt
 
 LINE = 16
 """Floats in a cache line."""
@@ -59,6 +58,12 @@ class Shape:
                (carry, self.carry), (pos, self.pos), (scratch, self.scratch))  # fmt: skip
         return [given for given, there in own if there]
 
+    @property
+    def kept(self) -> list[tuple[str, tuple[int, ...], int]]:
+        """The cell's own states and histories: name, sizes of its value or of an entry, the window or 0."""
+        own = [(s.name, walk.sizes(s.indices), 0) for s in self.cell.states]
+        return own + [(h.name, tuple(a.size for a in h.axes), h.window.size) for h in self.cell.histories]
+
 
 def shape_of(cell: Cell, body: tuple[Stmt, ...], names: Scope, shapes: Mapping[str, Shape]) -> Shape:
     """Name the parts of a cell; `shapes` has its callees."""
@@ -73,17 +78,12 @@ def shape_of(cell: Cell, body: tuple[Stmt, ...], names: Scope, shapes: Mapping[s
     shape.carry = bool(cell.carries) or any(p.carry for p in inner)
     if any(p.starts for p in inner) or any(not is_zero(s.init) for s in cell.states):
         shape.starts = names.name(f"start_{cell.name}")
-    members = Scope()
-    shape.weight_members = {n: members.name(n) for n in names_of(cell.params, cell.buffers, cell.parts)}
+    parts, members = [p.name for p in cell.parts], Scope()
+    shape.weight_members = {name: members.name(name) for name in [*(d.name for d in tensors_of(cell)), *parts]}
     members = Scope({"ring"})
-    shape.state_members = {n: members.name(n) for n in names_of(cell.states, cell.histories, cell.parts)}
+    shape.state_members = {name: members.name(name) for name in [*(name for name, _, _ in shape.kept), *parts]}
     shape.rings = {h.name: p for p, h in enumerate(cell.histories)}
     return shape
-
-
-def names_of(*groups: tuple[Any, ...]) -> list[str]:
-    """The names of some declarations."""
-    return [d.name for group in groups for d in group]
 
 
 def tensors_of(cell: Cell) -> list[Param | Buffer]:
@@ -102,57 +102,53 @@ def is_zero(init: Node) -> bool:
     return init.op == "const" and init.arg == 0
 
 
+def struct(name: str | None, lines: Sequence[str]) -> list[str]:
+    """`typedef struct { … } name;`, if the cell has such a thing."""
+    return ["typedef struct {", *(f"  {line}" for line in lines), f"}} {name};", ""] if name else []
+
+
 def weights_struct(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
     """`typedef struct { const float *Wr; … } rwkv7_weights;`"""
-    if shape.weights is None:
-        return []
     lines = []
     for d in tensors_of(shape.cell):
         sizes, how = ", ".join(f"{i.axis.size}" for i in d.indices), held(d)
         c = f"cdr_{how.encoding} " if how else "const float *"
-        lines.append(f"  {c}{shape.weight_members[d.name]}; /* [{sizes}] */")
+        lines.append(f"{c}{shape.weight_members[d.name]}; /* [{sizes}] */")
     for p in shape.cell.parts:
         if (inner := shapes[p.cell]).weights:
             note = f" /* of {p.bank.axis.size}: each tensor has them in front */" if p.bank else ""
-            lines.append(f"  {inner.weights} {shape.weight_members[p.name]};{note}")
-    return ["typedef struct {", *lines, f"}} {shape.weights};"]
+            lines.append(f"{inner.weights} {shape.weight_members[p.name]};{note}")
+    return struct(shape.weights, lines)
 
 
 def state_struct(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
     """`typedef struct { float x_prev[64]; … } rwkv7_state;`"""
-    if shape.state is None:
-        return []
     lines = []
-    for s in shape.cell.states:
-        sizes = [i.axis.size for i in s.indices]
-        lines.append(f"  float {shape.state_members[s.name]}[{padded(prod(sizes))}]; /* {shown(sizes)} */")
-    for h in shape.cell.histories:
-        sizes = [h.window.size, *(a.size for a in h.axes)]
-        lines.append(f"  float {shape.state_members[h.name]}[{padded(prod(sizes))}]; /* a ring of {shown(sizes)} */")
+    for name, sizes, window in shape.kept:
+        sizes = (window, *sizes) if window else sizes
+        shown = "a ring of " * (window > 0) + (" x ".join(map(str, sizes)) or "a number")
+        lines.append(f"float {shape.state_members[name]}[{padded(prod(sizes))}]; /* {shown} */")
     if shape.rings:
-        lines.append(f"  cdr_ring ring[{padded(2 * len(shape.rings)) // 2}];")
+        lines.append(f"cdr_ring ring[{padded(2 * len(shape.rings)) // 2}];")
     for p in shape.cell.parts:
         if (inner := shapes[p.cell]).state:
-            lines.append(f"  {inner.state} {shape.state_members[p.name]}{instances(p)};")
-    return ["typedef struct {", *lines, f"}} {shape.state};"]
+            instances = f"[{p.bank.axis.size}]" if p.bank else ""
+            lines.append(f"{inner.state} {shape.state_members[p.name]}{instances};")
+    return struct(shape.state, lines)
 
 
 def scratch_struct(shape: Shape, arrays: Mapping[str, tuple[str, int]], shapes: Mapping[str, Shape]) -> list[str]:
     """The scratch of a cell, if it has any: `arrays` by member (type, length), and room for one part at a time."""
     inner = sorted({s for p in shape.cell.parts if (s := shapes[p.cell].scratch)})
-    if not arrays and not inner:
-        return []
-    shape.scratch = shape.scratch_name
-    lines = [f"  {c} {name}[{padded(count)}];" for name, (c, count) in arrays.items()]
+    shape.scratch = shape.scratch_name if arrays or inner else None
+    lines = [f"{c} {name}[{padded(count)}];" for name, (c, count) in arrays.items()]
     if inner:
-        lines += ["  union {", *(f"    {s} {s};" for s in inner), "  } part;"]
-    return ["typedef struct {", *lines, f"}} {shape.scratch};"]
+        lines += ["union {", *(f"  {s} {s};" for s in inner), "} part;"]
+    return struct(shape.scratch, lines)
 
 
 def advance(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
     """A function that gives the weights of instance `e` of a bank from the weights of the bank."""
-    if shape.weights is None:
-        return []
     lines = []
     for d in tensors_of(shape.cell):
         member, each, how = f"w.{shape.weight_members[d.name]}", walk.size(d.indices), held(d)
@@ -165,31 +161,16 @@ def advance(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
             times = f" * {p.bank.axis.size}" if p.bank else ""
             lines.append(f"  {member} = {inner.weights}_at({member}, e{times});")
     head = f"static {shape.weights} {shape.weights}_at({shape.weights} w, ptrdiff_t e)"
-    return [head, "{", *lines, "  return w;", "}"]
+    return [head, "{", *lines, "  return w;", "}", ""]
 
 
 def in_banks(cells: Mapping[str, Cell]) -> set[str]:
     """The cells that stand in a bank, and those inside them."""
-    found: set[str] = set()
-
-    def add(name: str) -> None:
+    found = set[str]()
+    todo = [p.cell for cell in cells.values() for p in cell.parts if p.bank]
+    while todo:
+        name = todo.pop()
         if name not in found:
             found.add(name)
-            for p in cells[name].parts:
-                add(p.cell)
-
-    for cell in cells.values():
-        for p in cell.parts:
-            if p.bank:
-                add(p.cell)
+            todo += [p.cell for p in cells[name].parts]
     return found
-
-
-def instances(p: Part) -> str:
-    """`[8]` for a bank of eight."""
-    return f"[{p.bank.axis.size}]" if p.bank else ""
-
-
-def shown(sizes: list[int]) -> str:
-    """Sizes as a comment shows them."""
-    return comment(" x ".join(map(str, sizes)) or "a number")

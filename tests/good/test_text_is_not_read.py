@@ -41,8 +41,7 @@ INPUT = {
         "codegen/tinygrad/toolchain.py": "_missing_for_cuda",
     },
     "the sources of runtime/ and the names of its files": {
-        "codegen/c/amalgam.py": "join.text",
-        "codegen/c/program.py": "_sources",
+        "codegen/c/program.py": "_sources join.text",
         "codegen/metalium/artefact.py": "runtime_files",
         "codegen/tinygrad/program.py": "emit_program",
         "codegen/tinygrad/runner.py": "_sources",
