@@ -51,7 +51,7 @@ def describe_json(model: Model, asked: Asked = Asked()) -> dict[str, Any]:
         "weight_bytes": asked.sizes(model),
         "state_bytes": found.total.state_bytes(),
         "flops_per_token": found.total.flops,
-        "lines": [{"path": x.path, "parameters": x.amount.stored, "active": x.amount.active} for x in found.lines],
+        "lines": [{"path": path, "parameters": x.stored, "active": x.active} for path, x in found.lines.items()],
         "states": classes(model),
     }
 
@@ -106,7 +106,7 @@ def describe(model: Model, ops: bool = False, asked: Asked = Asked()) -> str:
 
 def _stack(found: Cost) -> list[str]:
     """One row a line of the stack, equal neighbours of a repeat folded."""
-    rows: list[tuple[str, int, int]] = [(x.path, x.amount.stored, x.amount.active) for x in found.lines]
+    rows: list[tuple[str, int, int]] = [(path, x.stored, x.active) for path, x in found.lines.items()]
     width = max(len(path) for path, _, _ in rows)
     text = []
     shown: set[tuple[str, int, int]] = set()

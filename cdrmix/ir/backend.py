@@ -71,26 +71,6 @@ class Option:
     help: str
 
 
-def _nothing(target: str) -> Sequence[Any]:
-    return ()
-
-
-def _no_device(target: str) -> str | None:
-    return None
-
-
-def _all(target: str, options: Options) -> None:
-    pass
-
-
-def _as_they_are(manifest: Mapping[str, Any], model: Model) -> Mapping[str, Any]:
-    return {}
-
-
-def _no_others(folder: Path, ids: Sequence[int], how: str) -> Sequence[Ran]:
-    return ()
-
-
 @dataclass(frozen=True, slots=True)
 class Backend:
     """What a folder of `codegen/` does for its targets.
@@ -114,21 +94,21 @@ class Backend:
     """How matrices may be stored."""
     starts: bool = False
     """Whether its weights hold what states begin with, where that is made of parameters."""
-    arrange: Callable[[Mapping[str, Any], Model], Mapping[str, Any]] = _as_they_are
+    arrange: Callable[[Mapping[str, Any], Model], Mapping[str, Any]] = lambda manifest, model: {}
     """By its own keys of a manifest, the tensors that lie in an order of the target's own, by name."""
     tolerances: Mapping[str, float] = field(default_factory=dict)
     """By encoding, the relative RMS error of logits and states that its arithmetic promises, if not the usual one."""
-    require: Callable[[str, Options], None] = _all
+    require: Callable[[str, Options], None] = lambda target, options: None
     """Refuse at once what would fail after long work (`UserError`)."""
-    needs: Callable[[str], Sequence[Need]] = _nothing
+    needs: Callable[[str], Sequence[Need]] = lambda target: ()
     """What is missing on this machine to compile, verify and generate, and how to get it."""
-    tools: Callable[[str], Sequence[str]] = _nothing
+    tools: Callable[[str], Sequence[str]] = lambda target: ()
     """What it uses here where nothing is missing, in words."""
-    device: Callable[[str], str | None] = _no_device
+    device: Callable[[str], str | None] = lambda target: None
     """The device that is found here, in words; None: the host."""
     inspect: Callable[[Program, Options], str] | None = None
     """A budget of the device: what each line of the stack costs there."""
     execute: Callable[[Path, Sequence[int]], Ran] | None = None
     """Another way to run an artefact, where its device is absent."""
-    others: Callable[[Path, Sequence[int], str], Sequence[Ran]] = _no_others
+    others: Callable[[Path, Sequence[int], str], Sequence[Ran]] = lambda folder, ids, how: ()
     """The runs that a verification takes besides the one that ran so."""

@@ -10,10 +10,10 @@ counted full.  Each cell is worked out once, however many places it stands at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from math import prod
-from typing import TypeVar
 
 import numpy as np
 
@@ -23,10 +23,11 @@ from cdrmix.ir.nodes import Apply, Cell, DType, Index, Model, Node, Param, Ref, 
 from cdrmix.ir.ops import OPS
 from cdrmix.runtime.encodings import ENCODINGS, HELD
 
-Held = TypeVar("Held", bound=str)
-
 BYTES = {"f32": 4, "bf16": 2, "f16": 2} | {dtype: np.dtype(held).itemsize for dtype, held in HELD.items()}
 """Of an element, by its type or by what safetensors calls what it is held in."""
+
+Elements = Counter[DType | Stored]
+"""How many elements there are of each type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,12 @@ class Amount:
     stored: int = 0
     active: int = 0
     flops: int = 0
-    weights: tuple[tuple[DType | Stored, int], ...] = ()
-    read: tuple[tuple[DType | Stored, int], ...] = ()
-    state: tuple[tuple[DType, int], ...] = ()
+    weights: Elements = field(default_factory=Counter)
+    read: Elements = field(default_factory=Counter)
+    state: Elements = field(default_factory=Counter)
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def weight_bytes(self, work: str = "f32") -> int:
         """Bytes of the stored parameters and buffers when the working type is `work`."""
@@ -54,24 +58,21 @@ class Amount:
 
 
 @dataclass(frozen=True, slots=True)
-class LineCost:
-    """The share of one line of the stack; tied tensors count where they are owned."""
-
-    path: str
-    amount: Amount
-
-
-@dataclass(frozen=True, slots=True)
 class Cost:
-    """A model's lines and their sum."""
+    """The share of each line of the stack, by path, and their sum; tied tensors count where they are owned."""
 
-    lines: tuple[LineCost, ...]
+    lines: Mapping[str, Amount]
     total: Amount
 
 
 def cost(model: Model) -> Cost:
     """The model's cost."""
-    return _Counter(model).whole()
+    counter, lines = _Counter(model), {}
+    for line in model.lines:
+        found = [counter.place(i.path, model.cells[i.cell], 1, 1) for i in line.chain]
+        added = prod(a.size for a in model.cells[line.chain[-1].cell].out_axes) if line.residual else 0
+        lines[line.path] = sum(found, Amount(flops=added))
+    return Cost(lines, sum(lines.values(), Amount()))
 
 
 def flops(n: Node) -> int:
@@ -83,105 +84,64 @@ def flops(n: Node) -> int:
 
 
 def _elements(indices: Iterable[Index]) -> int:
-    return prod(i.axis.size for i in set(indices))
+    return walk.size(set(indices))
 
 
-def _elements_held(p: Param, n: int) -> list[tuple[DType | Stored, int]]:
+def _held(p: Param, n: int) -> Elements:
     """`n` elements of a parameter by the type they are held in, with their scales."""
     if p.stored == "f32":
-        return [(p.dtype, n)]
-    row = p.indices[-1].axis.size
-    return [(plane.dtype, n * prod(plane.shape) // row) for plane in ENCODINGS[p.stored].planes((row,)).values()]
+        return Counter({p.dtype: n})
+    row, found = p.indices[-1].axis.size, Elements()
+    for plane in ENCODINGS[p.stored].planes((row,)).values():
+        found[plane.dtype] += n * prod(plane.shape) // row
+    return found
 
 
-def _bytes(elements: Iterable[tuple[DType | Stored, int]], work: str) -> int:
-    return sum(BYTES[work if dtype == "work" else dtype] * n for dtype, n in elements)
-
-
-def _sum(amounts: Iterable[Amount]) -> Amount:
-    found = list(amounts)
-    return Amount(
-        sum(a.stored for a in found),
-        sum(a.active for a in found),
-        sum(a.flops for a in found),
-        _gathered(a.weights for a in found),
-        _gathered(a.read for a in found),
-        _gathered(a.state for a in found),
-    )
-
-
-def _gathered(groups: Iterable[Iterable[tuple[Held, int]]]) -> tuple[tuple[Held, int], ...]:
-    counts: dict[Held, int] = {}
-    for group in groups:
-        for dtype, n in group:
-            counts[dtype] = counts.get(dtype, 0) + n
-    return tuple(sorted(counts.items()))
+def _bytes(elements: Elements, work: str) -> int:
+    return sum(BYTES[work if dtype == "work" else dtype] * n for dtype, n in elements.items())
 
 
 class _Counter:
+    """Counts cells where they stand; what is the same at every place is worked out once."""
+
     def __init__(self, model: Model):
-        self.source = model
-        self.flops_of: dict[str, int] = {}
-        self.runs_of: dict[str, dict[str, int]] = {}
-        self.touched_of: dict[str, dict[str, int]] = {}
+        self.model = model
+        self.flops = {name: sum(map(flops, walk.roots(cell.body))) for name, cell in model.cells.items()}
+        self.touched = {name: _touched(cell) for name, cell in model.cells.items()}
 
-    def whole(self) -> Cost:
-        ties = set(self.source.ties)
-        lines = []
-        for line in self.source.lines:
-            found = [self.place(i.path, self.source.cells[i.cell], 1, 1, ties) for i in line.chain]
-            if line.residual:
-                found.append(Amount(flops=prod(a.size for a in self.source.cells[line.chain[-1].cell].out_axes)))
-            lines.append(LineCost(line.path, _sum(found)))
-        return Cost(tuple(lines), _sum(line.amount for line in lines))
-
-    def place(self, path: str, cell: Cell, instances: int, runs: int, ties: set[str]) -> Amount:
+    def place(self, path: str, cell: Cell, instances: int, runs: int) -> Amount:
         """`instances` of a cell, of which one token runs `runs`."""
-        touched = self.touched(cell)
         stored = active = 0
-        weights: list[tuple[DType | Stored, int]] = []
-        read: list[tuple[DType | Stored, int]] = []
+        weights, read, state = Elements(), Elements(), Elements()
         for p in cell.params:
-            size = prod(i.axis.size for i in p.indices)
-            once = min(size, touched.get(p.name, 0))
+            size = walk.size(p.indices)
+            once = min(size, self.touched[cell.name][Ref("param", p.name)])
             active += runs * once
-            read += _elements_held(p, runs * once)
-            if f"{path}.{p.name}" not in ties:
+            read += _held(p, runs * once)
+            if f"{path}.{p.name}" not in self.model.ties:
                 stored += instances * size
-                weights += _elements_held(p, instances * size)
-        weights += [(b.dtype, instances * prod(i.axis.size for i in b.indices)) for b in cell.buffers]
-        state = [(s.dtype, instances * prod(i.axis.size for i in s.indices)) for s in cell.states]
-        state += [(h.dtype, instances * (h.window.size - 1) * prod(a.size for a in h.axes)) for h in cell.histories]
-        own = Amount(stored, active, runs * self.flops(cell), tuple(weights), tuple(read), tuple(state))
-        inner = [own]
+                weights += _held(p, instances * size)
+        for b in cell.buffers:
+            weights[b.dtype] += instances * walk.size(b.indices)
+        for s in cell.states:
+            state[s.dtype] += instances * walk.size(s.indices)
+        for h in cell.histories:
+            state[h.dtype] += instances * (h.window.size - 1) * prod(a.size for a in h.axes)
+        found = Amount(stored, active, runs * self.flops[cell.name], weights, read, state)
+        often = {a.part: _elements(a.lead) for a in cell.body if isinstance(a, Apply)}
         for part in cell.parts:
             many = instances * (part.bank.axis.size if part.bank else 1)
-            ran = runs * self.runs(cell).get(part.name, 0)
-            inner.append(self.place(f"{path}.{part.name}", self.source.cells[part.cell], many, ran, ties))
-        return _sum(inner)
+            ran = runs * often.get(part.name, 0)
+            found += self.place(f"{path}.{part.name}", self.model.cells[part.cell], many, ran)
+        return found
 
-    def flops(self, cell: Cell) -> int:
-        """Of the cell's own body, parts left out."""
-        if cell.name not in self.flops_of:
-            self.flops_of[cell.name] = sum(flops(n) for s in cell.body for n in walk.roots(s))
-        return self.flops_of[cell.name]
 
-    def runs(self, cell: Cell) -> dict[str, int]:
-        """How often one token runs each part."""
-        if cell.name not in self.runs_of:
-            applied = [s for s in cell.body if isinstance(s, Apply)]
-            self.runs_of[cell.name] = {a.part: _elements(a.lead) for a in applied}
-        return self.runs_of[cell.name]
-
-    def touched(self, cell: Cell) -> dict[str, int]:
-        """How many elements of each param one token reads, at most."""
-        if cell.name not in self.touched_of:
-            found: dict[str, int] = {}
-            read = [m for s in cell.body for n in walk.roots(s) for m in walk.reads(n)]
-            for m in (*read, *(m for s in cell.states for m in walk.reads(s.init))):
-                if m.arg.ref.kind == "param":
-                    found[m.arg.ref.name] = found.get(m.arg.ref.name, 0) + _elements(m.free)
-            given = {g.ref for s in cell.body if isinstance(s, Apply) for g in s.inputs}
-            found |= {p.name: _elements(p.indices) for p in cell.params if Ref("param", p.name) in given}
-            self.touched_of[cell.name] = found
-        return self.touched_of[cell.name]
+def _touched(cell: Cell) -> Counter[Ref]:
+    """How many elements of each name one token reads, at most."""
+    found = Counter[Ref]()
+    for root in (*walk.roots(cell.body), *(s.init for s in cell.states)):
+        for m in walk.reads(root):
+            found[m.arg.ref] += _elements(m.free)
+    given = {g.ref for a in cell.body if isinstance(a, Apply) for g in a.inputs}
+    found |= Counter({ref: walk.size(p.indices) for p in cell.params if (ref := Ref("param", p.name)) in given})
+    return found

@@ -17,22 +17,30 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cdrmix.diagnose import Report
-from cdrmix.ir import layout
+from cdrmix.diagnose import CompileError, Diagnostic
+from cdrmix.ir import layout, walk
 from cdrmix.ir.interp_expr import Array, Frame, expression
-from cdrmix.ir.nodes import Index, Model, Node, Param
+from cdrmix.ir.nodes import Init, Model, Param
 
 Random = np.random.Generator
 
 
-def initial_weights(model: Model, seed: int = 0) -> dict[str, Array]:
+Finish = Callable[[layout.Weight, Array, Random], Array]
+"""Makes a tensor's value of what it begins with."""
+
+
+def _as_drawn(weight: layout.Weight, value: Array, random: Random) -> Array:
+    return value
+
+
+def initial_weights(model: Model, seed: int = 0, finish: Finish = _as_drawn) -> dict[str, Array]:
     """Every owned param and buffer, as the spec says it begins."""
-    return {w.path: initial_tensor(w, seed) for w in layout.weights(model) if w.owner == w.path}
+    return {w.path: initial_tensor(w, seed, finish) for w in layout.weights(model) if w.owner == w.path}
 
 
 def random_weights(model: Model, seed: int = 0) -> dict[str, Array]:
     """The initial values with noise on every one, since what starts at zero hides faults."""
-    return _draw(model, seed, shaken)
+    return initial_weights(model, seed, shaken)
 
 
 def shaken(weight: layout.Weight, value: Array, random: Random) -> Array:
@@ -46,14 +54,7 @@ def shaken(weight: layout.Weight, value: Array, random: Random) -> Array:
     return value + scale * random.standard_normal(value.shape)
 
 
-Finish = Callable[[layout.Weight, Array, Random], Array]
-
-
-def _draw(model: Model, seed: int, finish: Finish) -> dict[str, Array]:
-    return {w.path: initial_tensor(w, seed, finish) for w in layout.weights(model) if w.owner == w.path}
-
-
-def initial_tensor(weight: layout.Weight, seed: int = 0, finish: Finish = lambda weight, value, random: value) -> Array:
+def initial_tensor(weight: layout.Weight, seed: int = 0, finish: Finish = _as_drawn) -> Array:
     """One tensor of `initial_weights`, for models that do not fit in memory.
 
     Raises `CompileError` for a rule with no finite value.
@@ -64,10 +65,9 @@ def initial_tensor(weight: layout.Weight, seed: int = 0, finish: Finish = lambda
             random = stream(seed, "/".join([weight.path, *map(str, at)]))
             value[at] = finish(weight, _begin(weight, random), random)
     if not np.isfinite(value).all():
-        report = Report()
-        report.error("E0215", weight.decl.span, f"`{weight.path}` begins with values that are not finite",
-                     "mend its init rule, or the sizes that it is made of")  # fmt: skip
-        report.raise_if_any()
+        message = f"`{weight.path}` begins with values that are not finite"
+        help = "mend its init rule, or the sizes that it is made of"
+        raise CompileError([Diagnostic("E0215", weight.decl.span, message, help)])
     return value
 
 
@@ -80,29 +80,17 @@ def stream(seed: int, name: str) -> Random:
 def _begin(weight: layout.Weight, random: Random) -> Array:
     decl, instance = weight.decl, weight.place.instance
     frame = Frame({}, {"layer": instance.layer, "layers": instance.layers})
-
-    def number(n: Node) -> float:
-        return float(expression(n)(frame))
-
-    def whole(n: Node) -> Array:
-        return expression(n, order=decl.indices)(frame)
-
-    if not isinstance(decl, Param):
-        return whole(decl.init)
-    shape, args = _shape(decl.indices), decl.init.args
-    match decl.init.rule:
-        case "value":
-            return whole(args[0])
+    init = decl.init if isinstance(decl, Param) else Init("value", (decl.init,))
+    if init.rule == "value":
+        return expression(init.args[0], order=decl.indices)(frame)
+    shape, numbers = walk.sizes(decl.indices), [float(expression(n)(frame)) for n in init.args]
+    match init.rule:
         case "orthogonal":
-            return orthogonal(shape, number(args[0]), random)
+            return orthogonal(shape, numbers[0], random)
         case "uniform":
-            return random.uniform(number(args[0]), number(args[1]), shape)
+            return random.uniform(numbers[0], numbers[1], shape)
         case "normal":
-            return number(args[0]) * random.standard_normal(shape)
-
-
-def _shape(indices: tuple[Index, ...]) -> tuple[int, ...]:
-    return tuple(i.axis.size for i in indices)
+            return numbers[0] * random.standard_normal(shape)
 
 
 def orthogonal(shape: tuple[int, ...], gain: float, random: Random) -> Array:

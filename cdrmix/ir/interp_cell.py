@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import product
-from typing import Protocol
 
 import numpy as np
 
 from cdrmix.ir.interp_expr import Array, Expression, Frame, cast, expression
 from cdrmix.ir.nodes import Apply, Cell, Def, DType, Ref, Stmt, Top
 from cdrmix.ir.types import param_types, rounded
-from cdrmix.ir.walk import Windows, refs, windows
+from cdrmix.ir.walk import Windows, around, refs, roots, sizes, windows
 
 Banks = tuple[int, ...]
 Recording = dict[tuple[str, Banks], list[dict[Ref, Array]]]
@@ -33,10 +31,8 @@ class Token:
     recording: Recording | None = None
 
 
-class Weights(Protocol):
-    """Gives the params and buffers of a cell where it stands."""
-
-    def __call__(self, path: str, cell: Cell, banks: Banks) -> Mapping[Ref, Array]: ...
+Weights = Callable[[str, Cell, Banks], Mapping[Ref, Array]]
+"""Gives the params and buffers of a cell by the path where it stands and the chosen instances around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +51,17 @@ class _Run:
     site: Site
     token: Token
     frame: Frame
-    out: Array | None = None
 
 
-class Program:
+class Runner:
     """A cell made ready to run; with `rounding`, what it names and what meets a matrix is rounded."""
 
-    def __init__(self, cell: Cell, programs: Mapping[str, Program], weights: Weights, rounding: bool = False):
+    def __init__(self, cell: Cell, runners: Mapping[str, Runner], weights: Weights, rounding: bool = False):
         self.cell = cell
         self.weights = weights
         self.rounding = rounding
         self.types = param_types(cell) if rounding else {}
-        self.parts = {p.name: programs[p.cell] for p in cell.parts}
+        self.parts = {p.name: runners[p.cell] for p in cell.parts}
         self.stateful: bool = bool(cell.states or cell.histories) or any(p.stateful for p in self.parts.values())
         over_window = windows(cell)
         self.actions = [self._action(s, over_window) for s in cell.body]
@@ -91,20 +86,17 @@ class Program:
         if token.recording is not None and cell.training:
             kept = {r: values[r] for r in self.recorded}
             token.recording.setdefault((site.path, site.banks), []).append(kept)
-        assert run.out is not None
-        return run.out
+        return values[Ref("output", "out")]
 
     def _held(self, value: Array, dtype: DType) -> Array:
         return rounded(value, dtype) if self.rounding else value
 
     def _action(self, stmt: Stmt, over_window: Windows) -> Action:
-        match stmt:
-            case Def():
-                return self._define(stmt, expression(stmt.value, over_window, stmt.indices, self.types))
-            case Top():
-                return _top(stmt, expression(stmt.source, over_window, (*stmt.lead, stmt.over), self.types))
-            case Apply():
-                return self._apply(stmt)
+        if isinstance(stmt, Apply):
+            return self._apply(stmt)
+        (root,) = roots(stmt)
+        value = expression(root, over_window, around(stmt), self.types)
+        return self._define(stmt, value) if isinstance(stmt, Def) else _top(stmt, value)
 
     def _define(self, d: Def, value: Expression) -> Action:
         kind, name, key = cast(d.dtype), d.ref.name, d.ref
@@ -121,8 +113,6 @@ class Program:
                     run.token.carries[name] = result
                     if from_above:
                         return
-                case "output":
-                    run.out = result
             run.frame.values[key] = result
 
         return define
@@ -145,22 +135,20 @@ class Program:
         return enter
 
     def _apply(self, a: Apply) -> Action:
-        part, program = next(p for p in self.cell.parts if p.name == a.part), self.parts[a.part]
+        part, runner = next(p for p in self.cell.parts if p.name == a.part), self.parts[a.part]
         select = expression(a.select, {}, a.lead) if a.select is not None else None
-        sizes = [i.axis.size for i in a.lead]
-        shape = [*sizes, *(i.axis.size for i in a.outs)]
         taken = [(g.ref, [a.lead.index(i) for i in g.lead]) for g in a.inputs]
 
         def apply(run: _Run) -> None:
             values, path, banks = run.frame.values, f"{run.site.path}.{a.part}", run.site.banks
             chosen = select(run.frame) if select is not None else None
-            if chosen is not None and program.stateful and len(set(chosen.flat)) < chosen.size:
+            if chosen is not None and runner.stateful and len(set(chosen.flat)) < chosen.size:
                 raise ValueError(f"{a.span}: an expert of `{part.name}` with state is chosen twice by one token")
-            result = np.empty(shape)
-            for at in product(*(range(n) for n in sizes)):
+            result = np.empty(sizes((*a.lead, *a.outs)))
+            for at in np.ndindex(*sizes(a.lead)):
                 inputs = tuple(values[ref][tuple(at[p] for p in ps)] for ref, ps in taken)
                 site = Site(path, banks if chosen is None else (*banks, int(chosen[at])))
-                result[at] = program.run(site, inputs, run.token)
+                result[at] = runner.run(site, inputs, run.token)
             values[Ref("def", a.name)] = result
 
         return apply

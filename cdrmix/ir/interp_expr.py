@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cdrmix.ir import build
 from cdrmix.ir.build import FLOATS
-from cdrmix.ir.nodes import Axis, DType, Index, Node, Ref
+from cdrmix.ir.nodes import DType, Index, Node, Ref
 from cdrmix.ir.ops import OPS
 from cdrmix.ir.types import NARROW, matrix_product, operand_type, rounded
 from cdrmix.ir.walk import Windows, multiplied, window_positions, windowed
@@ -44,8 +44,8 @@ def expression(
     n: Node, windows: Windows | None = None, order: Sequence[Index] | None = None, types: ParamTypes | None = None
 ) -> Expression:
     """The function that computes `n`; with `order`, over those indices (all of `n.free` and perhaps more)."""
-    compiler = _Compiler(windows or {}, windowed(n, windows or {}), types or {})
-    return compiler.over(n, n.free if order is None else tuple(order))
+    found = windows or {}
+    return _Compiler(found, windowed(n, found), types or {}).over(n, n.free if order is None else tuple(order))
 
 
 def cast(dtype: DType) -> type[np.generic]:
@@ -119,16 +119,12 @@ class _Compiler:
         if self.types and operand_type(n, self.types) in NARROW:
             return self.product(n)
         if n.op == "sum" and body.op == "mul" and body.dtype in FLOATS and set(n.arg) <= set(body.free):
-            return self.contract(n)
+            return self.summed(n, [(self.compile(a), a.free) for a in multiplied(body)])  # without the product's array
         order = n.free + n.arg
         value, kind, compute = self.over(body, order), cast(n.dtype), OPS[n.op].numpy
         assert compute is not None
         axes = tuple(range(len(n.free), len(order)))
         return lambda f: compute(value(f).astype(kind, copy=False), axis=axes)
-
-    def contract(self, n: Node) -> Expression:
-        """A sum of products without the product's array."""
-        return self.summed(n, [(self.compile(a), a.free) for a in multiplied(n.args[0])])
 
     def product(self, n: Node) -> Expression:
         """A value that meets a matrix: it is rounded as one, whatever its factors."""
@@ -160,54 +156,40 @@ class _Compiler:
     def read(self, n: Node) -> Expression:
         fetch = self.fetch(n)
         lone = [a.arg for a in n.args if a.op == "index"]
-        if len(lone) == len(n.args) == len(set(lone)):
+        distinct = len(set(lone)) == len(lone)
+        if distinct and len(lone) == len(n.args):
             return fetch
-        if len(set(lone)) == len(lone) and all(a.op == "index" or not a.free for a in n.args):
-            return self.slice(n, fetch)
-        places = [self.over(a, a.free) for a in n.args]
-        aligned = [_aligner(a.free, n.free) for a in n.args]
-
-        def gather(f: Frame) -> Array:
-            at = [to(v(f)) for v, to in zip(places, aligned, strict=True)]
-            source = fetch(f)
-            for p, where in enumerate(at):
-                if where.min() < 0 or where.max() >= source.shape[p]:
-                    raise IndexError(f"{n.span}: {n.arg.ref.name} is read outside its axis {n.arg.view[p].name}")
-            return np.asarray(source[tuple(at)])
-
-        return gather
-
-    def slice(self, n: Node, fetch: Expression) -> Expression:
-        """A read at lone indices and single places."""
-        places = [None if a.op == "index" else self.compile(a) for a in n.args]
+        single = distinct and all(a.op == "index" or not a.free for a in n.args)
+        places = [self.place(a, n, single) for a in n.args]
 
         def value(f: Frame) -> Array:
-            source = fetch(f)
-            at = [slice(None) if place is None else int(place(f)) for place in places]
+            source, at = fetch(f), tuple(place(f) for place in places)
             for p, where in enumerate(at):
-                if isinstance(where, int) and not 0 <= where < source.shape[p]:
+                if not isinstance(where, slice) and (np.min(where) < 0 or np.max(where) >= source.shape[p]):
                     raise IndexError(f"{n.span}: {n.arg.ref.name} is read outside its axis {n.arg.view[p].name}")
-            return np.asarray(source[tuple(at)])
+            return np.asarray(source[at])
 
         return value
+
+    def place(self, a: Node, n: Node, single: bool) -> Callable[[Frame], Any]:
+        """Where `n` reads on one axis; `single` places and whole axes need no gathering."""
+        if single and a.op == "index":
+            return lambda f: slice(None)
+        value, align = self.compile(a), _aligner(a.free, n.free)
+        return (lambda f: int(value(f))) if single else lambda f: align(value(f))
 
     def fetch(self, n: Node) -> Expression:
         """What is read, under the read's view, cut to the tokens that are there."""
         ref, view = n.arg.ref, n.arg.view
-        shape = self.view_shape(view, window_positions(view, self.windows.get(ref, frozenset())))
+        over_window = window_positions(view, self.windows.get(ref, frozenset()))
         cut = [self.size(a.arg) if a.op == "index" and a.arg in self.here else None for a in n.args]
         narrowed = any(size is not None for size in cut)
 
         def value(f: Frame) -> Array:
-            source = f.values[ref].reshape(shape(f))
+            shape = [min(a.size, f.seen + 1) if p in over_window else a.size for p, a in enumerate(view)]
+            source = f.values[ref].reshape(shape)
             if narrowed:
                 source = source[tuple(slice(None) if size is None else slice(size(f)) for size in cut)]
             return source
 
         return value
-
-    def view_shape(self, view: tuple[Axis, ...], over_window: tuple[int, ...]) -> Callable[[Frame], tuple[int, ...]]:
-        full = tuple(a.size for a in view)
-        if not over_window:
-            return lambda f: full
-        return lambda f: tuple(min(s, f.seen + 1) if p in over_window else s for p, s in enumerate(full))

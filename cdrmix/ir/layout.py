@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cdrmix.diagnose import CompileError, Diagnostic
+from cdrmix.ir import walk
 from cdrmix.ir.nodes import Buffer, Cell, History, Instance, Line, Model, Param, State
 from cdrmix.runtime.encodings import ENCODINGS, Entry
 
@@ -96,8 +97,7 @@ def weights(model: Model) -> list[Weight]:
     for place in places(model):
         for kind, decls in (("param", place.cell.params), ("buffer", place.cell.buffers)):
             for decl in decls:
-                path = f"{place.path}.{decl.name}"
-                shape = place.banks + tuple(i.axis.size for i in decl.indices)
+                path, shape = f"{place.path}.{decl.name}", place.banks + walk.sizes(decl.indices)
                 found.append(Weight(path, shape, kind, decl, place, model.ties.get(path, path)))  # type: ignore[arg-type]
     return found
 
@@ -117,7 +117,7 @@ def slots(model: Model) -> list[Slot]:
     found = []
     for place in places(model):
         for state in place.cell.states:
-            shape = place.banks + tuple(i.axis.size for i in state.indices)
+            shape = place.banks + walk.sizes(state.indices)
             found.append(Slot(f"{place.path}.{state.name}", shape, "state", state, place))
         for history in place.cell.histories:
             shape = (*place.banks, history.window.size - 1, *(a.size for a in history.axes))

@@ -28,13 +28,13 @@ def test_parameters_are_those_that_are_there() -> None:
     assert found.total.stored == sum(v.size for v in weights.values()) - buffers
     state = Interpreter(model, weights).start()
     assert found.total.state_bytes() == 4 * sum(state[s.path].size for s in layout.slots(model))
-    assert found.total.stored == sum(line.amount.stored for line in found.lines)
+    assert found.total.stored == sum(line.stored for line in found.lines.values())
 
 
 def test_a_mixture_runs_its_chosen_experts() -> None:
     model = load_text(SPEC.replace("moe(relu2(hidden=32), experts=4", "moe(relu2(hidden=64), experts=8, shared=1"))
     expert = 2 * 32 * 64
-    lines = {line.path: line.amount for line in cost(model).lines}
+    lines = cost(model).lines
     found, shift_and_norm = lines["layer.1.ffn"], 3 * 32
     assert found.stored == 8 * 32 + 9 * expert + shift_and_norm
     assert found.active == 8 * 32 + 3 * expert + shift_and_norm
