@@ -1,6 +1,6 @@
 """Where the names of a cell lie in memory, and how a read becomes an address.
 
-Input: a `read` node and a way to write index expressions.  Output: C text, and the strides that loops are chosen by.
+Input: the places of a read's indices.  Output: C text.
 
 Every tensor is row-major and a view has the order of the axes it splits or merges, so a view changes sizes only.
 """
@@ -13,7 +13,7 @@ from math import prod
 
 from cdrmix.codegen.c.rules import ATOM, PRODUCT, TOTAL, Text
 
-from cdrmix.ir.nodes import Index, Node
+from cdrmix.ir.nodes import Node
 from cdrmix.ir.places import strides
 
 
@@ -25,6 +25,10 @@ class Ring:
     window: int
     entry: int
 
+    def axis(self, of: Sequence[int]) -> int | None:
+        """The position of the window in a view of these sizes; None when the view merges it with others."""
+        return next((p for p, size in enumerate(of) if size == self.window and prod(of[p + 1 :]) == self.entry), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -32,14 +36,6 @@ class Held:
 
     encoding: str
     row: int
-
-    def element(self, base: str, place: str) -> str:
-        """One value."""
-        return f"cdr_at_{self.encoding}({base}, {place}, {self.row})"
-
-    def address(self, base: str, place: Text) -> str:
-        """The rows from a place on, the first element of one."""
-        return base if place.value == 0 else f"cdr_on_{self.encoding}({base}, {place.c}, {self.row})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +50,20 @@ class Storage:
     scalar: bool = False
     ring: Ring | None = None
     held: Held | None = None
+
+    def element(self, place: Text) -> str:
+        """One value."""
+        if self.held is not None:
+            return f"cdr_at_{self.held.encoding}({self.base}, {place.c}, {self.held.row})"
+        return self.base if self.scalar else f"{self.base}[{place.c}]"
+
+    def address(self, place: Text) -> str:
+        """The address of an element, of what is held otherwise of the rows from a row's first element on."""
+        if place.value == 0:
+            return self.base
+        if self.held is not None:
+            return f"cdr_on_{self.held.encoding}({self.base}, {place.c}, {self.held.row})"
+        return f"&{self.base}[{place.c}]"
 
 
 def sizes(n: Node) -> list[int]:
@@ -81,25 +91,3 @@ def number(value: int) -> Text:
 
 
 ZERO = number(0)
-
-
-def address(base: str, place: Text) -> str:
-    """The address of an element."""
-    return base if place.value == 0 else f"&{base}[{place.c}]"
-
-
-def stride(n: Node, i: Index, ring: Ring | None = None) -> int | None:
-    """How far a read moves when `i` grows by one; None when that is not a constant."""
-    of, found = sizes(n), 0
-    entry = ring_axis(of, ring) if ring is not None else -1
-    for p, arg in enumerate(n.args):
-        if i in arg.free:
-            if arg.op != "index" or p == entry or entry is None:
-                return None
-            found += prod(of[p + 1 :])
-    return found
-
-
-def ring_axis(of: Sequence[int], ring: Ring) -> int | None:
-    """The position of a history's window in a view of these sizes; None when the view merges it with others."""
-    return next((p for p, size in enumerate(of) if size == ring.window and prod(of[p + 1 :]) == ring.entry), None)

@@ -11,10 +11,10 @@ from math import prod
 from pathlib import PurePath
 
 from cdrmix.codegen.c import patterns, structs
-from cdrmix.codegen.c.access import ZERO, Held, Ring, Storage, address, flat
+from cdrmix.codegen.c.access import ZERO, Ring, Storage, flat
 from cdrmix.codegen.c.names import Scope, comment
 from cdrmix.codegen.c.nest import Nest
-from cdrmix.codegen.c.rules import TOTAL
+from cdrmix.codegen.c.rules import TOTAL, Text
 from cdrmix.codegen.c.structs import Shape
 
 from cdrmix.diagnose import CompileError, Diagnostic, Span
@@ -27,8 +27,6 @@ from cdrmix.ir.text import headings, statement
 WHOLE: dict[DType, str] = {"int": "int64_t", "bool": "int32_t", "pick": "int32_t"}
 _OWN = ("wt", "st", "tmp", "out", "carry", "pos", "lane")
 """The generator's own names in a function: weights, state, scratch, …"""
-_FORMALS = {"param": "wt", "buffer": "wt", "state": "st", "next": "st", "history": "st", "carry": "carry"}
-"""Where names of a kind lie."""
 
 
 def c_type(dtype: DType) -> str:
@@ -93,28 +91,26 @@ class CellWriter:
     def used(self) -> set[str]:
         """The formals that the statements touch."""
         refs = {*self.storages, *(r for s in self.cell.body for r in walk.defines(s))}
-        found = {_FORMALS.get(r.kind, "") for r in refs} | {self.formals[r.name] for r in refs if r.kind == "input"}
+        kinds, inputs = {r.kind for r in refs}, {self.formals[r.name] for r in refs if r.kind == "input"}
         called = {s.part for s in self.cell.body if isinstance(s, Apply)}
         inner = [self.shapes[p.cell] for p in self.cell.parts if p.name in called]
         nodes = (n for s in self.cell.body for r in walk.roots(s) for n in walk.nodes(r))
-        passed = {
-            "wt": any(p.weights for p in inner),
-            "st": any(p.state for p in inner),
-            "carry": any(p.carry for p in inner),
+        touched = {
+            "wt": any(p.weights for p in inner) or kinds & {"param", "buffer"},
+            "st": any(p.state for p in inner) or kinds & {"state", "next", "history"},
+            "carry": any(p.carry for p in inner) or "carry" in kinds,
             "pos": any(p.pos for p in inner) or any(n.op == "context" for n in nodes),
-            "tmp": any(p.scratch for p in inner) or bool(self.arrays),
+            "tmp": any(p.scratch for p in inner) or self.arrays,
         }
-        return found | {"out"} | {name for name, there in passed.items() if there}
+        return {"out", *inputs, *(name for name, there in touched.items() if there)}
 
     def parameters(self) -> list[str]:
         weights, state = f"const {self.shape.weights} *wt", f"{self.shape.state} *restrict st"
         carry, scratch = "cdr_carries *restrict carry", f"{self.shape.scratch} *restrict tmp"
-        inputs = [self.formal(i) for i in self.cell.inputs]
+        inputs = []
+        for i, name in zip(self.cell.inputs, self.formals.values(), strict=True):
+            inputs.append(f"{c_type(i.dtype)} {name}" if is_number(i) else f"const {c_type(i.dtype)} *restrict {name}")
         return self.shape.arguments(weights, state, inputs, "float *restrict out", carry, "int64_t pos", scratch)
-
-    def formal(self, i: Input) -> str:
-        name = self.formals[i.name]
-        return f"{c_type(i.dtype)} {name}" if is_number(i) else f"const {c_type(i.dtype)} *restrict {name}"
 
     def weights(self) -> Iterator[str]:
         """Weights as restrict pointers: nothing that is written overlaps them."""
@@ -232,15 +228,11 @@ class CellWriter:
         out = self.new(stmt.name, walk.size((*stmt.lead, *stmt.outs)), stmt.dtype)
         nest = self.nest()
         nest.open(*stmt.lead)
-        weights = f"&wt->{self.shape.weight_members[part.name]}"
-        state = f"&st->{self.shape.state_members[part.name]}"
+        place = None
         if stmt.select is not None and (inner.weights or inner.state):
             select = nest.expression(stmt.select, "i").c
             place = nest.declare("const ptrdiff_t", nest.scope.name("place"), select)
-            if inner.weights:
-                chosen = f"{inner.weights}_at({weights[1:]}, {place})"
-                weights = f"&{nest.declare(f'const {inner.weights}', nest.scope.name('chosen'), chosen)}"
-            state = f"{state}[{place}]"
+        weights, state = instance(nest, self.shape, part.name, inner, place, "chosen")
         given = [self.given(nest, g, i, stmt.span) for g, i in zip(stmt.inputs, inner.cell.inputs, strict=True)]
         made = self.address(nest, out, stmt.lead, walk.size(stmt.outs))
         own = inner.arguments(weights, state, given, made, "carry", "pos", f"&tmp->part.{inner.scratch}")
@@ -254,21 +246,32 @@ class CellWriter:
             raise CompileError([Diagnostic("E0903", span, message, "name what the part needs of it in an equation")])
         if storage.scalar:
             return storage.base
-        base = storage.base if storage.held is None else self.widened(g.ref, storage.base, storage.held)
+        base = storage.base if storage.held is None else self.widened(g.ref, storage)
         address = self.address(nest, base, g.lead, prod(a.size for a in formal.axes))
         return f"*({address})" if is_number(formal) else address
 
-    def widened(self, ref: Ref, held: str, how: Held) -> str:
+    def widened(self, ref: Ref, storage: Storage) -> str:
         """An array of a parameter's values, for a part that takes them as it takes any others."""
         param = next(p for p in self.cell.params if p.name == ref.name)
         count, i = walk.size(param.indices), self.scope.child().name("i")
-        base = self.array(f"{ref.name}_values", count)
-        each = how.element(held, i)
+        base, each = self.array(f"{ref.name}_values", count), storage.element(Text(i))
         self.lines.append(f"for (ptrdiff_t {i} = 0; {i} < {count}; {i}++) {base}[{i}] = {each};")
         return base
 
     def address(self, nest: Nest, base: str, lead: tuple[Index, ...], each: int) -> str:
-        return address(base, flat([*(nest.named[i] for i in lead), ZERO], [*walk.sizes(lead), each]))
+        return Storage(base).address(flat([*(nest.named[i] for i in lead), ZERO], [*walk.sizes(lead), each]))
+
+
+def instance(nest: Nest, shape: Shape, part: str, inner: Shape, place: str | None, name: str) -> tuple[str, str]:
+    """The weights and the state of a part, in a bank of the instance at `place`."""
+    weights, state = f"wt->{shape.weight_members[part]}", f"&st->{shape.state_members[part]}"
+    if place is None:
+        return f"&{weights}", state
+    if inner.weights:
+        weights = nest.declare(
+            f"const {inner.weights}", nest.scope.name(name), f"{inner.weights}_at({weights}, {place})"
+        )
+    return f"&{weights}", f"{state}[{place}]"
 
 
 def signature(function: str, parameters: list[str]) -> list[str]:
@@ -308,23 +311,16 @@ def start_function(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
     for p in shape.cell.parts:
         inner = shapes[p.cell]
         if inner.starts:
-            lines += _start_part(shape, inner, p.name, p.bank.axis.size if p.bank else 0)
-    weights = [f"const {shape.weights} *wt"] if shape.weights else []
+            nest, e = Nest(storage, lambda window: "0", scope.child()), None
+            if p.bank:
+                e = Index("e", p.bank.axis)
+                nest.open(e)
+            weights, state = instance(nest, shape, p.name, inner, nest.named[e].c if e else None, "each")
+            nest.line(f"{inner.starts}({', '.join([weights] * bool(inner.weights) + [state])});")
+            lines += nest.lines()
+    formals = [f"const {shape.weights} *wt"] * bool(shape.weights) + [f"{shape.state} *st"]
     read = any(walk.refs(s.init) for s in shape.cell.states)
     passed = any(shapes[p.cell].starts and shapes[p.cell].weights for p in shape.cell.parts)
-    unused = ["(void)wt;"] if weights and not (read or passed) else []
-    head = f"static void {shape.starts}({', '.join([*weights, f'{shape.state} *st'])})"
+    unused = ["(void)wt;"] if shape.weights and not (read or passed) else []
+    head = f"static void {shape.starts}({', '.join(formals)})"
     return [head, "{", *(f"  {line}" for line in [*unused, *lines]), "}", ""]
-
-
-def _start_part(shape: Shape, inner: Shape, name: str, bank: int) -> list[str]:
-    weights = f"wt->{shape.weight_members[name]}" if inner.weights else ""
-    state = f"&st->{shape.state_members[name]}"
-    if not bank:
-        given = [f"&{weights}"] * bool(weights) + [state]
-        return [f"{inner.starts}({', '.join(given)});"]
-    lines = [f"for (ptrdiff_t e = 0; e < {bank}; e++) {{"]
-    if weights:
-        lines.append(f"  const {inner.weights} each = {inner.weights}_at({weights}, e);")
-    given = ["&each"] * bool(weights) + [f"{state}[e]"]
-    return [*lines, f"  {inner.starts}({', '.join(given)});", "}"]

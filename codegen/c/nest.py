@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
-from cdrmix.codegen.c.access import ZERO, Held, Ring, Storage, address, flat, number, ring_axis, sizes, stride
+from cdrmix.codegen.c.access import ZERO, Held, Ring, Storage, flat, number, sizes
 from cdrmix.codegen.c.names import Scope
 from cdrmix.codegen.c.rules import ATOM, ELEMENTWISE, TOTAL, TYPES, UNARY, Kind, Text, operand_kinds
 
@@ -22,8 +23,11 @@ from cdrmix.ir.ops import OPS as ROWS
 
 LANES = 8
 """`CDR_LANES` of runtime/c/kernels.h."""
-_FIRST = {"max_over": "-INFINITY", "min_over": "INFINITY"}
-_WHOLE_FIRST = {"max_over": "INT64_MIN", "min_over": "INT64_MAX"}
+_EXTREMES = {
+    "max_over": ("largest", "max", {"i": "INT64_MIN", "f": "-INFINITY", "d": "-INFINITY"}),
+    "min_over": ("least", "min", {"i": "INT64_MAX", "f": "INFINITY", "d": "INFINITY"}),
+}
+"""What they are called, the function of two, and the first value by kind."""
 
 
 @dataclass(slots=True)
@@ -133,10 +137,7 @@ class Nest:
 
     def element(self, n: Node) -> str:
         """A read, as an element of an array or a variable."""
-        storage = self.storage(n.arg.ref)
-        if storage.held is not None:
-            return storage.held.element(storage.base, self.place(n).c)
-        return storage.base if storage.scalar else f"{storage.base}[{self.place(n).c}]"
+        return self.storage(n.arg.ref).element(self.place(n))
 
     def address(self, n: Node, *zero: Index) -> str:
         """The address of a read's element at the first value of some indices."""
@@ -145,15 +146,14 @@ class Nest:
         place = self.place(n)
         self.named.clear()
         self.named.update(kept)
-        storage = self.storage(n.arg.ref)
-        return (storage.held.address if storage.held is not None else address)(storage.base, place)
+        return self.storage(n.arg.ref).address(place)
 
     def place(self, n: Node) -> Text:
         """The place of a read in its array; a history's entry lies in the slot of its age."""
         ring, of = self.storage(n.arg.ref).ring, sizes(n)
         if ring is None:
             return flat([self.at(a) for a in n.args], of)
-        entry = ring_axis(of, ring)
+        entry = ring.axis(of)
         if entry is None:
             whole = flat([self.at(a) for a in n.args], of).inside(ATOM)
             turned = f"cdr_wrap({ring.head} + {whole} / {ring.entry}, {ring.window})"
@@ -183,12 +183,24 @@ class Nest:
         return self.storage(n.arg.ref).held
 
     def moves(self, n: Node, i: Index) -> int | None:
-        """The stride of a read along an index."""
-        return stride(n, i, self.storage(n.arg.ref).ring)
+        """How far a read moves when `i` grows by one; None when that is not a constant."""
+        ring, of, found = self.storage(n.arg.ref).ring, sizes(n), 0
+        entry = ring.axis(of) if ring is not None else -1
+        for p, arg in enumerate(n.args):
+            if i in arg.free:
+                if arg.op != "index" or p == entry or entry is None:
+                    return None
+                found += prod(of[p + 1 :])
+        return found
+
+    def in_rows(self, body: Node, i: Index) -> bool:
+        """Whether every read stands still or moves to the next element along `i`."""
+        moves = {self.moves(m, i) for m in walk.reads(body)}
+        return 1 in moves and moves <= {0, 1}
 
     # --- reductions; `self` is the nest they stand in ----------------------------------------------------------------
     def reduce(self, n: Node, have: Kind) -> str:
-        body, name = n.args[0], self.scope.name({"max_over": "largest", "min_over": "least"}.get(n.op, n.op))
+        body, name = n.args[0], self.scope.name(_EXTREMES[n.op][0] if n.op in _EXTREMES else n.op)
         c = f"const {TYPES[have]}"
         match n.op:
             case "logsumexp":
@@ -225,14 +237,13 @@ class Nest:
 
     def loop(self, bound: tuple[Index, ...], body: Node, have: Kind, name: str, op: str) -> str:
         """Accumulate the body over the bound indices into a variable."""
-        first = (_WHOLE_FIRST if have == "i" else _FIRST).get(op, literal(0, have).c)
-        self.declare(TYPES[have], name, first)
+        _, function, first = _EXTREMES.get(op, ("", "", {have: literal(0, have).c}))
+        self.declare(TYPES[have], name, first[have])
         depth = len(self.loops)
         self.open(*bound)
         value = self.expression(body, have).c
         suffix = {"f": "", "d": "_d", "i": "_i"}[have]
-        most = {"max_over": "max", "min_over": "min"}.get(op)
-        self.line(f"{name} = cdr_{most}{suffix}({name}, {value});" if most else f"{name} += {value};")
+        self.line(f"{name} = cdr_{function}{suffix}({name}, {value});" if function else f"{name} += {value};")
         self.close(depth)
         return name
 
@@ -240,8 +251,7 @@ class Nest:
         """Whether an index runs along rows that lie in memory as they are."""
         if i in self.windowed or i.axis.size < 2 * LANES or any(m.arg == i for m in values(body) if m.op == "index"):
             return False
-        moves = [self.moves(m, i) for m in walk.reads(body)]
-        return 1 in moves and set(moves) <= {0, 1} and all(lightweight(m) for m in values(body))
+        return self.in_rows(body, i) and all(lightweight(m) for m in values(body))
 
     def lanes(self, bound: tuple[Index, ...], body: Node, name: str) -> str:
         *before, i = bound
@@ -293,7 +303,7 @@ def kind(n: Node) -> Kind:
     """The kind of number a node is computed in."""
     if n.dtype not in FLOATS:
         return "i"
-    return "f" if any(m.op == "read" for m in walk.nodes(n)) else "d"
+    return "f" if walk.has_reads(n) else "d"
 
 
 def values(n: Node) -> Iterator[Node]:

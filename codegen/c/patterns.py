@@ -127,18 +127,12 @@ def _softmax(nest: Nest, d: Def, own: Node) -> bool:
     return True
 
 
-def _in_rows(nest: Nest, body: Node, i: Index) -> bool:
-    """Whether every read stands still or moves to the next element along `i`."""
-    moves = {nest.moves(m, i) for m in walk.reads(body)}
-    return 1 in moves and moves <= {0, 1}
-
-
 def _accumulate(nest: Nest, d: Def, own: Node) -> bool:
     if d.value.op != "sum" or not d.indices:
         return False
     *lead, n = d.indices
     body, bound = d.value.args[0], d.value.arg
-    if _in_rows(nest, body, bound[-1]) or not _in_rows(nest, body, n):
+    if nest.in_rows(body, bound[-1]) or not nest.in_rows(body, n):
         return False
     if any(n in m.free and not lightweight(m) for m in values(body)):
         return False

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from cdrmix.codegen.c.access import Held
+from cdrmix.codegen.c.access import Held, Storage
 from cdrmix.codegen.c.names import Scope
 from cdrmix.codegen.c.rules import Text
 
@@ -151,10 +151,8 @@ def advance(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
     """A function that gives the weights of instance `e` of a bank from the weights of the bank."""
     lines = []
     for d in tensors_of(shape.cell):
-        member, each, how = f"w.{shape.weight_members[d.name]}", walk.size(d.indices), held(d)
-        lines.append(
-            f"  {member} = {how.address(member, Text(f'e * {each}'))};" if how else f"  {member} += e * {each};"
-        )
+        member, by, how = f"w.{shape.weight_members[d.name]}", Text(f"e * {walk.size(d.indices)}"), held(d)
+        lines.append(f"  {member} = {Storage(member, held=how).address(by)};" if how else f"  {member} += {by.c};")
     for p in shape.cell.parts:
         if (inner := shapes[p.cell]).weights:
             member = f"w.{shape.weight_members[p.name]}"

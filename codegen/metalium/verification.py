@@ -92,17 +92,13 @@ def _call(command: Sequence[str], folder: Path) -> tuple[int, str]:
                 start_new_session=True,
             )
         except OSError as e:
-            raise UserError(
-                f"{PYTHON} is `{os.environ[PYTHON]}`, which does not start ({e.strerror})",
-                "give a Python that has ttnn",
-            ) from e
+            told = f"{PYTHON} is `{os.environ[PYTHON]}`, which does not start ({e.strerror})"
+            raise UserError(told, "give a Python that has ttnn") from e
         try:
             code = started.wait(LIMIT)
         except subprocess.TimeoutExpired as e:
-            raise UserError(
-                f"the artefact's host.py did not end within {LIMIT} s under {PYTHON}",
-                "fewer --tokens, or a smaller model",
-            ) from e
+            told = f"the artefact's host.py did not end within {LIMIT} s under {PYTHON}"
+            raise UserError(told, "fewer --tokens, or a smaller model") from e
         finally:
             if started.poll() is None:
                 os.killpg(started.pid, signal.SIGKILL)

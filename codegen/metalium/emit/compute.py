@@ -7,12 +7,13 @@ for the reader which pages of a streamed product's matrix the core reads.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from math import prod
+from typing import Any
 
 from cdrmix.ir import walk
 from cdrmix.ir.steps import Map, Product, Step
 
-from ..plan import Program
 from .amounts import ZERO, Amount, portion, tiles_of
 from .block import Block
 from .buffers import Setting, by_rows, is_spread
@@ -22,32 +23,27 @@ from .products import ELEMENTS, Parts, across, streaming, tiled_of
 from .registers import evaluate, fillings
 
 
-def mode(program: Program, step: Step) -> str | None:
-    """The call that sets the unpacker up for a step; empty if it does so itself, None for what computes nothing."""
-    match step:
-        case Map():
-            return "to_elementwise(cb_in);" if step.loads else ""
-        case Product() if is_spread(program, step):
-            return ""
-        case Product():
-            return to_product(step, "cb_rows" if step.streamed else "cb_left")
-        case _:
-            return None
-
-
-def compute_step(setting: Setting, step: Step) -> list[str]:
-    """The lines of a step that computes something."""
-    block = Block(setting, set())
-    match step:
-        case Map():
-            _map(block, step)
-        case Product() if step.streamed:
-            _streamed(block, step)
-        case Product() if is_spread(setting.program, step):
-            _spread(block, step)
-        case Product():
-            _product(block, step)
-    return block.lines
+def compute_steps(setting: Setting) -> Iterator[tuple[Step, list[str]]]:
+    """The lines of each step that computes something, behind the call that sets the unpacker up if it stands otherwise.
+    A product that is spread sets it up itself."""
+    stands: str | None = None
+    for step in setting.program.steps:
+        block, spread = Block(setting, set()), isinstance(step, Product) and is_spread(setting.program, step)
+        match step:
+            case Map():
+                write: Callable[[Block, Any], None] = _map
+                wanted = "to_elementwise(cb_in);" if step.loads else stands
+            case Product() if step.streamed:
+                write, wanted = _streamed, None if spread else to_product(step, "cb_rows")
+            case Product():
+                write, wanted = (_spread, None) if spread else (_product, to_product(step, "cb_left"))
+            case _:
+                continue
+        if wanted is not None and wanted != stands:
+            block.put(wanted)
+        stands = wanted
+        write(block, step)
+        yield step, block.lines
 
 
 def reader_step(setting: Setting, step: Step) -> list[str]:

@@ -16,10 +16,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cdrmix.ir.steps import Map, Product, Step
 
-from ..plan import Fetch, Gather, ModelPlan, Program, Split, Tensor, Write
+from ..plan import Fetch, ModelPlan, Program, Split, Tensor, Write
 from .amounts import ZERO, own_elements
 from .buffers import FLAT_PAGE, WEIGHT_BATCH, Setting, is_spread, plane_slots, products, setting_of
-from .compute import compute_step, mode, reader_step
+from .compute import compute_steps, reader_step
 from .names import accessor, identifier, share_name
 from .writer import writer_step
 
@@ -49,11 +49,6 @@ _BUFFERS = {
                "cb_vectors"),
 }  # fmt: skip
 """The circular buffers that a kernel names where the program has them."""
-_NUMBERS = {
-    "reader": ("weights_pages", "weights_page_bytes", "weights_batch"),
-    "compute": ("operand_slots", "plane_slots"),
-    "writer": ("operand_slots", "semaphore_free", "semaphore_landed", "rows_pages", "plane_slots", "factor_pages"),
-}
 
 
 def kernel_file(program: str, role: str) -> str:
@@ -115,16 +110,6 @@ def writer(setting: Setting) -> Written:
 def compute(setting: Setting) -> Written:
     """The compute kernel's parts."""
     program = setting.program
-    steps, current = [], None
-    for step in program.steps:
-        wanted = mode(program, step)
-        if wanted is None:
-            continue
-        body = compute_step(setting, step)
-        if wanted and wanted != current:
-            body = [wanted, *body]
-        current = wanted or (None if isinstance(step, Product) else current)
-        steps.append((step, body))
     computing = [s for s in program.steps if isinstance(s, Map | Product)]
     splits = {program.arrays[s.parts.outs[0]].split for s in computing} | _streams(program)
     start = list(_shares(program, splits))
@@ -142,7 +127,7 @@ def compute(setting: Setting) -> Written:
         headers.add("add_rows.h")
     if any(isinstance(s, Map) and s.value.op != "operand" for s in program.steps):
         headers.add("elementwise.h")
-    return headers, start, steps
+    return headers, start, list(compute_steps(setting))
 
 
 def reader(setting: Setting) -> Written:
@@ -212,9 +197,8 @@ def frame(
     role: str, setting: Setting, headers: set[str], prologue: Sequence[str], steps: Sequence[tuple[Step, list[str]]]
 ) -> Mapping[str, Any]:
     """What the template is given: the headers and names that the lines need, and the lines."""
-    buffers, numbers = _BUFFERS[role], _NUMBERS[role]
-    constants = {b.name: f"tt::CBIndex::c_{b.index}" for b in setting.buffers if b.name in buffers}
-    constants |= {name: str(value) for name, value in _numbers(setting).items() if name in numbers}
+    constants = {b.name: f"tt::CBIndex::c_{b.index}" for b in setting.buffers if b.name in _BUFFERS[role]}
+    constants |= {name: str(value) for name, value in _numbers(role, setting)}
     return {
         "title": _wrapped(f"{setting.program.title}: {_ABOUT[role]}"),
         "flow": _FLOW[role],
@@ -225,16 +209,21 @@ def frame(
     }
 
 
-def _numbers(setting: Setting) -> dict[str, int]:
-    """Numbers about circular buffers that the kernels name."""
-    found = {"operand_slots": setting.slots} if setting.has("cb_in") else {}
-    if any(isinstance(s, Gather) for s in setting.program.steps) and setting.semaphores:
-        found |= {"semaphore_free": 0, "semaphore_landed": 1}
-    for b in setting.buffers:
-        if b.name == "cb_weights":
-            found |= {"weights_pages": b.pages, "weights_page_bytes": b.page_bytes, "weights_batch": WEIGHT_BATCH}
-        if b.name == "cb_rows":
-            found["rows_pages"] = b.pages
-        if b.name == "cb_right":
-            found |= {"plane_slots": plane_slots(setting.program), "factor_pages": b.pages}
-    return found
+def _numbers(role: str, setting: Setting) -> Iterator[tuple[str, int]]:
+    """Numbers about circular buffers that a kernel names."""
+    buffers = {b.name: b for b in setting.buffers}
+    if role == "reader":
+        if weights := buffers.get("cb_weights"):
+            yield from (("weights_pages", weights.pages), ("weights_page_bytes", weights.page_bytes))
+            yield "weights_batch", WEIGHT_BATCH
+        return
+    if "cb_in" in buffers:
+        yield "operand_slots", setting.slots
+    if role == "writer" and setting.semaphores:
+        yield from (("semaphore_free", 0), ("semaphore_landed", 1))
+    if role == "writer" and "cb_rows" in buffers:
+        yield "rows_pages", buffers["cb_rows"].pages
+    if "cb_right" in buffers:
+        yield "plane_slots", plane_slots(setting.program)
+        if role == "writer":
+            yield "factor_pages", buffers["cb_right"].pages

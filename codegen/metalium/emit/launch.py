@@ -33,7 +33,7 @@ from math import prod
 from typing import Any
 
 from ..cost.devices import DEVICES
-from ..plan import Array, CallOf, ModelPlan, Program, Tensor
+from ..plan import CallOf, ModelPlan, Program, Tensor
 from .buffers import FLAT_PAGE, Setting, setting_of
 from .kernels import ROLES, kernel_file, page_bytes
 
@@ -100,24 +100,19 @@ def _program(setting: Setting) -> dict[str, Any]:
 
 
 def _call(program: Program, call: CallOf) -> dict[str, Any]:
-    return {
-        "path": call.path,
-        "program": call.program,
-        "tensors": dict(call.tensors),
-        "state": {
-            "bytes": program.state_bytes,
-            "arrays": [_resident(program.arrays[r.array], r.slot, r.ring) for r in call.state],
-        },
-    }
-
-
-def _resident(array: Array, slot: str, ring: bool) -> dict[str, Any]:
-    return {
-        "slot": slot,
-        "offset": array.offset,
-        "shape": list(array.shape),
-        "layout": array.layout,
-        "split": None if array.split is None else [array.split.lead, array.split.each],
-        "dtype": array.dtype,
-        "ring": array.shape[0] if ring else 0,
-    }
+    arrays = []
+    for resident in call.state:
+        array = program.arrays[resident.array]
+        arrays.append(
+            {
+                "slot": resident.slot,
+                "offset": array.offset,
+                "shape": list(array.shape),
+                "layout": array.layout,
+                "split": None if array.split is None else [array.split.lead, array.split.each],
+                "dtype": array.dtype,
+                "ring": array.shape[0] if resident.ring else 0,
+            }
+        )
+    state = {"bytes": program.state_bytes, "arrays": arrays}
+    return {"path": call.path, "program": call.program, "tensors": dict(call.tensors), "state": state}
