@@ -15,12 +15,9 @@ from cdrmix.codegen.c import stack, structs
 from cdrmix.codegen.c.cell import CellWriter, start_function
 from cdrmix.codegen.c.names import Scope, comment, string
 from cdrmix.codegen.c.structs import Shape
-from jinja2 import Environment, StrictUndefined
-from jinja2.loaders import FunctionLoader
 
-from cdrmix.ir.backend import Files, Options
+from cdrmix.ir.backend import Files, Options, fill
 from cdrmix.ir.forms import Program
-from cdrmix.ir.nodes import Model
 
 PUBLIC = {
     "model.h": ("model.h", "errors.h"),
@@ -129,7 +126,8 @@ def generated(program: Program) -> dict[str, str]:
         "cases": list(stack.cases(model, shapes, order)),
         "start_cases": list(stack.start_cases(shapes, order)),
     }
-    return {"model.c": _render("model.c.j2", both | source), "model.h": _render("model.h.j2", both | header)}
+    files = {"model.c": both | source, "model.h": both | header}
+    return {name: fill("cdrmix.codegen.c", f"{name}.j2", keys) for name, keys in files.items()}
 
 
 _NOTHING = "float nothing[16];"
@@ -138,33 +136,10 @@ _NOTHING = "float nothing[16];"
 def _cells(program: Program, shapes: dict[str, Shape], names: Scope, carries: dict[str, str]) -> str:
     model, lines = program.model, list[str]()
     in_banks = structs.in_banks(model.cells)
-    for name in reachable(model):
-        cell = model.cells[name]
+    for name, cell in model.cells.items():
         form = program.step[name]
         shape = shapes[name] = structs.shape_of(cell, form.body, names, shapes)
         types, function = CellWriter(shape, form, shapes, carries, names).write()
         of_instance = structs.advance(shape, shapes) if name in in_banks and shape.weights else []
         lines += [*types, *of_instance, *function, *start_function(shape, shapes)]
     return "\n".join(lines)
-
-
-def reachable(model: Model) -> list[str]:
-    """The cells that the stack uses, callees before their callers."""
-    found: dict[str, None] = {}
-
-    def add(name: str) -> None:
-        for part in model.cells[name].parts:
-            add(part.cell)
-        found.setdefault(name)
-
-    for line in model.lines:
-        for instance in line.chain:
-            add(instance.cell)
-    return list(found)
-
-
-def _render(template: str, keys: dict[str, object]) -> str:
-    folder = files("cdrmix.codegen.c")
-    loader = FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8"))
-    environment = Environment(loader=loader, undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    return environment.get_template(template).render(keys)

@@ -179,17 +179,17 @@ def test_the_same_spec_gives_the_same_bytes_and_no_paths() -> None:
 def test_templates_use_exactly_the_keys_they_are_given() -> None:
     """A key that no template reads, or one that is missing, is an error."""
     rendered: dict[str, set[str]] = {}
-    original = backend._render
+    original = backend.fill
 
-    def spy(template: str, keys: dict[str, object]) -> str:
+    def spy(package: str, template: str, keys: dict[str, object]) -> str:
         rendered[template] = set(keys)
-        return original(template, keys)
+        return original(package, template, keys)
 
-    backend._render = spy
+    backend.fill = spy
     try:
         backend.emit(lower(models()[0]).program, "cpu", {})
     finally:
-        backend._render = original
+        backend.fill = original
     folder = Path(backend.__file__).parent
     for template, keys in rendered.items():
         tree = jinja2.Environment(autoescape=False).parse((folder / template).read_text(encoding="utf-8"))

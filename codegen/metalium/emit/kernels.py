@@ -12,8 +12,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from cdrmix.ir.backend import fill
 from cdrmix.ir.steps import Map, Product, Step
 
 from ..plan import Fetch, ModelPlan, Program, Split, Tensor, Write
@@ -62,16 +61,11 @@ Written = tuple[set[str], list[str], list[tuple[Step, list[str]]]]
 
 def emit_kernels(plan: ModelPlan) -> dict[str, str]:
     """See the module."""
-    environment = Environment(
-        loader=PackageLoader(__package__, "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )  # fmt: skip
-    template = environment.get_template("kernel.cpp.j2")
     found: dict[str, str] = {}
     for name, program in plan.programs.items():
         setting = setting_of(program)
         for role, write in zip(ROLES, (reader, compute, writer), strict=True):
-            found[kernel_file(name, role)] = template.render(frame(role, setting, *write(setting)))
+            found[kernel_file(name, role)] = fill(__package__, "kernel.cpp.j2", frame(role, setting, *write(setting)))
     return found
 
 
