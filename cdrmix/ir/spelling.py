@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
+from itertools import dropwhile
 from math import prod
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from cdrmix.ir.arrays import Array, Local, union
 from cdrmix.ir.code import (
@@ -76,12 +77,9 @@ class Spelling:
         rule: Callable[[Array], Code] = getattr(self, f"{x.op}_", self.elementwise)
         return rule(x)
 
-    def enter_loop(self) -> Code:
-        """Turn to one token at a time; how many there are."""
+    def of_token(self) -> tuple[Code, Self]:
+        """How many tokens there are, and the spelling of one of them, with the same names."""
         raise NotImplementedError
-
-    def leave_loop(self) -> None:
-        """Turn back to whole sequences."""
 
     # --- leaves ----------------------------------------------------------------------------------------------------
     def number_(self, x: Array) -> Code:
@@ -134,13 +132,8 @@ class Spelling:
         code = self.in_order(x, tuple(d for d in dims if d in x.dims))
         pattern = [":" if d in x.dims else "None" for d in dims]
         if not x.lead and not self.leading:
-            while pattern and pattern[0] == "None":
-                pattern.pop(0)
-        if "None" not in pattern:
-            return code
-        while pattern[0] == ":":
-            pattern.pop(0)
-        return item(code, "...", *pattern)
+            pattern = [*dropwhile(lambda there: there == "None", pattern)]
+        return item(code, "...", *pattern[pattern.index("None") :]) if "None" in pattern else code
 
     def permute_(self, x: Array) -> Code:
         return self.permuted(x.args[0], x.dims)
@@ -186,20 +179,16 @@ class Spelling:
 
     def at_(self, x: Array) -> Code:
         (of,), places = x.args, dict(x.arg)
-        pattern = [str(places[p]) if p in places else ":" for p in range(len(of.dims))]
+        pattern = [places.get(p, ":") for p in range(len(of.dims))]
         if of.lead or self.leading:
-            while pattern[0] == ":":
-                pattern.pop(0)
-            return item(self.of(of), "...", *pattern)
-        while pattern[-1] == ":":
-            pattern.pop()
-        return item(self.of(of), *pattern)
+            return item(self.of(of), "...", *pattern[min(places) :])
+        return item(self.of(of), *pattern[: max(places) + 1])
 
     def slice_(self, x: Array) -> Code:
         p, start, size = x.arg
         end = start + x.dims[p].axis.size
-        whole = end == size
-        return item(self.of(x.args[0]), "...", f"{start or ''}:{'' if whole else end}", *[":"] * (len(x.dims) - p - 1))
+        there = f"{start or ''}:{'' if end == size else end}"
+        return item(self.of(x.args[0]), "...", there, *[":"] * (len(x.dims) - p - 1))
 
     def flip_(self, x: Array) -> Code:
         return method(self.of(x.args[0]), "flip", x.arg - len(x.dims))

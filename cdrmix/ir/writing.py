@@ -140,12 +140,13 @@ class Writer:
         for code in seen:
             self.assign(code, listed(open="["))
         t = self.spell.fresh(stmt.token)
-        tokens = self.spell.enter_loop()
+        around = self.spell
+        tokens, self.spell = around.of_token()
         body = [*self.restarts(stmt, t, now), *self.inner(stmt.body)]
         for every, after in zip(seen, stmt.after, strict=True):
             body.append(Assign((), method(every, "append", self.of(after))))
         body += [Assign((code,), item(every, -1)) for code, every in zip(now, seen, strict=True)]
-        self.spell.leave_loop()
+        self.spell = around
         self.lines.append(Block(Code(("for ", t, " in ", call("range", tokens))), tuple(body)))
         for local, every, dims in zip(stmt.all, seen, stmt.dims, strict=True):
             self.define(local, self.stacked(every), dims)

@@ -1,7 +1,7 @@
 """The tinygrad backend: the `cuda` and `rocm` targets.
 
 A program is emitted as readable tinygrad (`program.py`), captured and compiled ahead of time with no device at hand
-(`compile.py`), and put with its runner into an artefact (`artefact.py`).
+(`artefact.py`), and verified on the CPU of the machine (`host.py`).
 """
 
 from __future__ import annotations
@@ -35,5 +35,5 @@ BACKEND = Backend(
     require=_late("require"),
     needs=_late("needs"),
     tools=_late("tools"),
-    execute=_late("execute"),
+    execute=Late("cdrmix.codegen.tinygrad.host", "execute"),
 )

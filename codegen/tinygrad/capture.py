@@ -3,8 +3,8 @@
 Input: a folder with `program.py` and `cdrmix_tinygrad/`, the manifest's `schedule`, the (unit, B, T) wanted.
 Output: `Captured`: kernel sources (equal ones once) and a plan for each unit and shape.
 
-tinygrad's device and options are settings of a whole process, so the work is done by `python -m …capture` in child
-processes, each with a clean environment: request and reply are JSON files in a temporary folder.
+tinygrad's device and options are settings of a whole process, so the work is done in child processes, each with a clean
+environment.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import sys
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from cdrmix.codegen.tinygrad import internals, toolchain
-from cdrmix.codegen.tinygrad.plan import Arg, Known, Launch, Plan, Unplannable, plan
+from cdrmix.codegen.tinygrad.plan import Known, Plan, Unplannable, plan
 
 from cdrmix.diagnose import UserError
 
-MODULE = "cdrmix.codegen.tinygrad.capture"
 ITSELF = "@kernel@"
 """Stands for a kernel's own name in its source, so that equal kernels have equal texts."""
 
@@ -74,63 +74,46 @@ def capture(
     # A shape stays in one process: units of one shape have kernels in common, and each is lowered once a process.
     shapes = list(dict.fromkeys((w.b, w.t) for w in wanted))
     shares = [[w for w in wanted if (w.b, w.t) in shapes[i::jobs]] for i in range(min(jobs, len(shapes)))]
+
+    def in_child(share: Sequence[Wanted]) -> list[tuple[list[Source], Plan]]:
+        declared = {w.unit: schedule["units"][w.unit] for w in share}
+        return toolchain.in_child(device, _capture_units, folder.resolve(), declared, share)
+
     with ThreadPoolExecutor(len(shares) or 1) as pool:
-        replies = list(pool.map(lambda share: _in_child(folder, schedule, share, device), shares))
-    found = {key: (reply, unit) for reply in replies for key, unit in reply["units"].items()}
+        found = dict(zip(chain(*shares), chain(*pool.map(in_child, shares)), strict=True))
     numbers: dict[Source, int] = {}
     units = {}
     for w in wanted:
-        reply, unit = found[w.key]
-        launches = []
-        for at, args in unit["launches"]:
-            source = _source(reply["sources"][at])
-            launches.append(Launch(numbers.setdefault(source, len(numbers)), tuple(Arg(*a) for a in args)))
-        units[w.key] = Plan(unit["scratch"], tuple(launches))
+        sources, planned = found[w]
+        kernels = (numbers.setdefault(sources[x.kernel], len(numbers)) for x in planned.launches)
+        launches = (replace(x, kernel=k) for x, k in zip(planned.launches, kernels, strict=True))
+        units[w.key] = replace(planned, launches=tuple(launches))
     return Captured(tuple(numbers), units)
-
-
-def _source(fields: list[Any]) -> Source:
-    name, text, grid, block, reads, writes, flops = fields
-    return Source(name, text, tuple(grid), tuple(block), tuple(reads), tuple(writes), flops)
-
-
-def _in_child(folder: Path, schedule: Mapping[str, Any], wanted: Sequence[Wanted], device: str) -> dict[str, Any]:
-    request = {
-        "folder": str(folder.resolve()),
-        "units": {w.unit: schedule["units"][w.unit] for w in wanted},
-        "wanted": [[w.unit, w.b, w.t] for w in wanted],
-    }
-    return toolchain.ask_child(MODULE, request, device)
 
 
 # What follows runs in the child.
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Capture what the request names; a unit that cannot be captured is a `UserError` that names it."""
+def _capture_units(
+    folder: Path, declared: Mapping[str, Any], wanted: Sequence[Wanted]
+) -> list[tuple[list[Source], Plan]]:
+    """Capture all that is wanted; a unit that cannot be captured is a `UserError` that names it."""
     internals.check_version()
     internals.stop_compiling()
-    sys.path.insert(0, request["folder"])
+    sys.path.insert(0, str(folder))
     program = importlib.import_module("program")
-    numbers: dict[Source, int] = {}
-    units = {}
-    for name, b, t in request["wanted"]:
-        w = Wanted(name, b, t)
-        if name not in program.UNITS:
-            raise UserError(f"the program has no unit `{name}`", f"it has {', '.join(program.UNITS)}")
+    found = []
+    for w in wanted:
+        if w.unit not in program.UNITS:
+            raise UserError(f"the program has no unit `{w.unit}`", f"it has {', '.join(program.UNITS)}")
         try:
-            sources, found = _capture_unit(program.UNITS[name], request["units"][name], b, t)
+            found.append(_capture_unit(program.UNITS[w.unit], declared[w.unit], w.b, w.t))
         except (internals.NotAKernel, Unplannable) as e:
-            raise UserError(f"unit `{name}` at {b} x {t} tokens cannot be compiled ahead of time: {e}") from e
+            raise UserError(f"unit `{w.unit}` at {w.b} x {w.t} tokens cannot be compiled ahead of time: {e}") from e
         except Exception as e:
-            e.add_note(f"in unit `{name}` at {b} x {t} tokens")
+            e.add_note(f"in unit `{w.unit}` at {w.b} x {w.t} tokens")
             raise
-        launches = []
-        for launch in found.launches:
-            number = numbers.setdefault(sources[launch.kernel], len(numbers))
-            launches.append([number, [[a.kind, a.index, a.offset] for a in launch.args]])
-        units[w.key] = {"scratch": found.scratch, "launches": launches}
-    return {"sources": [[s.name, s.text, s.grid, s.block, s.reads, s.writes, s.flops] for s in numbers], "units": units}
+    return found
 
 
 def _capture_unit(unit: Any, declared: Mapping[str, Any], b: int, t: int) -> tuple[list[Source], Plan]:
@@ -210,7 +193,3 @@ def _to_source(kernel: internals.Kernel) -> Source:
     text = re.sub(rf"\b{re.escape(kernel.name)}\b", ITSELF, kernel.source)
     reads, writes = tuple(o.read for o in kernel.operands), tuple(o.written for o in kernel.operands)
     return Source(kernel.name, text, kernel.grid, kernel.block, reads, writes, kernel.flops)
-
-
-if __name__ == "__main__":
-    toolchain.answer_parent(answer)

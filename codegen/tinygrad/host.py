@@ -1,19 +1,28 @@
-"""The C compiler that makes tinygrad's CPU kernels on this machine.
+"""The CPU of this machine as tinygrad's device: it runs an artefact's readable program.
 
-Input: C as tinygrad writes it, which is clang's dialect.  Output: an object file.  gcc takes the same text once vectors
-and halves are written its way, so whatever compiler builds an artefact's runner runs its program too.
+Input: the artefact's folder and token ids.  Output: logits, and the states after them.  The kernels are C in clang's
+dialect; gcc takes the same text once vectors and halves are written its way, so whatever compiler builds an artefact's
+runner runs its program too.
 """
 
 from __future__ import annotations
 
+import importlib
 import platform
 import re
 import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cdrmix.codegen.tinygrad import internals, toolchain
 
 from cdrmix.diagnose import Need, UserError, command, need_compiler
+from cdrmix.ir.backend import Ran
 
 REMEDY = "set CC to another compiler"
 NAMES = ("cc", "gcc", "clang")
@@ -61,21 +70,54 @@ def missing() -> list[Need]:
     return [Need("gcc 12 or newer, or clang", tried, "apt-get install clang, and set CC=clang")]
 
 
+def execute(folder: Path, ids: Sequence[int]) -> Ran:
+    """Run the readable program token by token, and as a prompt.
+
+    tinygrad's device is a setting of a whole process: the work is a child's.  Raises `UserError` where there is no such
+    device.
+    """
+    internals.check_version()
+    if needs := missing():
+        raise UserError(f"tinygrad's CPU device needs {needs[0].what}: {needs[0].why}", f"run {needs[0].command}")
+    return "executed on CPU through tinygrad", toolchain.in_child("CPU", _run_program, folder.resolve(), list(ids))
+
+
+def _run_program(folder: Path, ids: Sequence[int]) -> dict[str, Any]:
+    """In the child: both runs."""
+    internals.compile_for_cpu(compile_object)
+    sys.path.insert(0, str(folder / "source"))
+    program, stream, encodings = (
+        importlib.import_module(name) for name in ("program", "cdrmix_tinygrad.stream", "cdrmix_tinygrad.encodings")
+    )
+    weights, _ = encodings.read_file(folder / "weights.safetensors")
+    tokens = np.array(ids)
+    one = stream.Stream(program, weights)
+    stepped = [one.step(tokens[n : n + 1])[0] for n in range(len(tokens))]
+    found = {f"step:{path}": value for path, value in one.state().items()}
+    one.start()
+    prompted = one.prefill(tokens[None])[0]
+    found |= {f"prefill:{path}": value for path, value in one.state().items()}
+    return {"stepped": np.stack(stepped), "prompted": prompted, **found}
+
+
+# --- the compiler of its kernels -----------------------------------------------------------------------------------
 def compile_object(text: str) -> bytes:
     """The object file of some kernels, for tinygrad's own loader."""
     with tempfile.TemporaryDirectory(prefix="cdrmix-kernel-") as folder:
         out = Path(folder, "kernel.o")
-        done = _run(compiler(), text, out, *ALONE, "-c")
-        if done.returncode:
-            raise UserError(f"{' '.join(compiler())} does not take a kernel: {done.stderr[-2000:]}", REMEDY)
+        _compile(text, out, *ALONE, "-c")
         return out.read_bytes()
 
 
 def compile_library(text: str, out: Path) -> None:
     """The same as a shared library at `out`."""
-    done = _run(compiler(), text, out, "-shared")
+    _compile(text, out, "-shared", "-lm")
+
+
+def _compile(text: str, out: Path, *flags: str) -> None:
+    done = _run(compiler(), text, out, *flags)
     if done.returncode:
-        raise UserError(f"{' '.join(compiler())} does not take the kernels: {done.stderr[-2000:]}", REMEDY)
+        raise UserError(f"{' '.join(compiler())} does not take a kernel: {done.stderr[-2000:]}", REMEDY)
 
 
 def _takes(words: tuple[str, ...]) -> bool:
@@ -87,11 +129,7 @@ def _takes(words: tuple[str, ...]) -> bool:
 
 
 def _run(words: tuple[str, ...], text: str, out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    options = [*FLAGS, *flags, *_tuned(), "-x", "c", "-", "-o", str(out), *(["-lm"] if "-shared" in flags else [])]
+    own = "-mcpu=native" if platform.machine().lower() in ("aarch64", "arm64") else "-march=native"
     written = VECTOR.sub(r"typedef \1 \2 __attribute__((\3,vector_size(\4*sizeof(\1))));", text)
-    return subprocess.run([*words, *options], input=FOR_GCC + written, capture_output=True, text=True, check=False)
-
-
-def _tuned() -> list[str]:
-    """The option for this very processor."""
-    return ["-mcpu=native" if platform.machine().lower() in ("aarch64", "arm64") else "-march=native"]
+    command = [*words, *FLAGS, own, "-x", "c", "-", "-o", str(out), *flags]
+    return subprocess.run(command, input=FOR_GCC + written, capture_output=True, text=True, check=False)

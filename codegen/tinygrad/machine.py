@@ -6,19 +6,16 @@ the machine code: a cubin or PTX by nvrtc; for AMD one linked by `amd.py`.  The 
 
 from __future__ import annotations
 
-import base64
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cdrmix.codegen.tinygrad import amd, toolchain
 from cdrmix.codegen.tinygrad.toolchain import Arch, Vendor
 
 from cdrmix.diagnose import UserError
 
-MODULE = "cdrmix.codegen.tinygrad.machine"
 MARKER = "; ---- kernel "
 """Begins the line before each module of a `.ll` text; the kernel's name follows."""
 
@@ -59,21 +56,14 @@ def split(text: str) -> dict[str, str]:
 
 def build(arch: Arch, text: str) -> bytes:
     """The machine code of a text, made in a child process."""
-    request = {"vendor": arch.vendor, "compiler": arch.compiler, "text": text}
+    make = _nvidia if arch.vendor == "cuda" else _amd
     try:
-        reply = toolchain.ask_child(MODULE, request, arch.device)
+        return toolchain.in_child(arch.device, make, arch.compiler, text)
     except UserError as e:
         raise UserError(f"the kernels do not compile for {arch.name}: {e.message}", e.help) from e
-    return base64.b64decode(reply["code"])
 
 
 # What follows runs in the child.
-
-
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Compile the text of a request."""
-    make = _nvidia if request["vendor"] == "cuda" else _amd
-    return {"code": base64.b64encode(make(request["compiler"], request["text"])).decode()}
 
 
 def _nvidia(compiler: str, text: str) -> bytes:
@@ -116,7 +106,3 @@ def _amd(compiler: str, text: str) -> bytes:
         except Exception as e:
             raise UserError(f"kernel {name}: {e}") from e
     return amd.link(objects, Path.cwd())
-
-
-if __name__ == "__main__":
-    toolchain.answer_parent(answer)

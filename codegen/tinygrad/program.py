@@ -11,15 +11,16 @@ from importlib.resources import files
 from typing import Any
 
 from cdrmix.ir import python as escape
-from cdrmix.ir.array_statements import Traits
+from cdrmix.ir.array_statements import CellArrays, Traits
 from cdrmix.ir.backend import fill
-from cdrmix.ir.code import Assign, call, called, mapped, name, written
+from cdrmix.ir.code import Assign, call, called, flat, item, mapped, name, named, written
 from cdrmix.ir.forms import Program
 from cdrmix.ir.nodes import Model
+from cdrmix.ir.writing import Written
 
-from .cells import emit_cell
-from .spelling import FUNCTIONS
+from .spelling import FUNCTIONS, Tinygrad, quoted
 from .stack import CallText, emit_stack, schedule_of
+from .statements import Function
 
 TEMPLATE = "program.py.j2"
 TRAITS = Traits(frozenset({"sequence"}), fuses=True, by_weight=True, moments=True)
@@ -60,8 +61,7 @@ def template_keys(program: Program) -> dict[str, Any]:
     model = program.model
     names = _functions(model)
     stack = emit_stack(program, names)
-    taken = frozenset({*_MODULE, *_ALWAYS, *IMPORTED, "here", "b", "t", *names.values()})
-    functions = [emit_cell(made, names, taken, model.sources) for made in program.array_form(TRAITS).values()]
+    functions = [_cell(made, names, model.sources) for made in program.array_form(TRAITS).values()]
     functions += [u.function for u in stack.units]
     used = set().union(*(called(f.body) for f in functions))
     imports = _ALWAYS | (IMPORTED & used) | ({"choices"} if model.vocab else set())
@@ -83,6 +83,24 @@ def _functions(model: Model) -> dict[str, str]:
     """The Python name of each cell."""
     names = escape.Names({*_MODULE, *_LOCAL, *_ALWAYS, *IMPORTED})
     return {name: names.fresh(name) for name in model.cells}
+
+
+def _cell(made: CellArrays, functions: Mapping[str, str], sources: Mapping[str, str]) -> Written:
+    """The function of a cell, over [B, T, …]."""
+    cell, function = made.cell, made.sequence
+    assert function is not None and function.result is not None
+    spell = Tinygrad(escape.Names({*_MODULE, *_ALWAYS, *IMPORTED, "here", "b", "t", *functions.values()}))
+    inputs = [spell.fresh(x) for x in function.inputs]
+    above = [Assign((spell.fresh(local),), call("here.carry", quoted(carry))) for carry, local in function.above]
+    body = [*above, *Function(function, spell, sources, functions=functions).body()]
+    body += [Assign((), call("here.give", quoted(carry), spell.of(x))) for carry, x in function.gives]
+    body.append(Assign((), spell.of(function.result), returns=True))
+    if {"b", "t"} & named(body):
+        first = flat(inputs[0]) if inputs else "here.pos"
+        body.insert(0, Assign((name("b"), name("t")), item(name(f"{first}.shape"), ":2")))
+    arguments = ", ".join(["here: Frame", *(f"{flat(n)}: Tensor" for n in inputs)])
+    doc = tuple(escape.doc(f"op {cell.op} ({cell.span})\n\n{cell.doc}".strip()))
+    return Written(f"def {functions[cell.name]}({arguments}) -> Tensor:", tuple(body), doc)
 
 
 def _shapes(found: Mapping[str, tuple[int, ...]]) -> str:

@@ -17,21 +17,9 @@ from pathlib import Path
 from cdrmix.diagnose import Need, UserError, need_compiler
 
 SHARED = (
-    "checksum",
-    "errors",
-    "json",
-    "listed",
-    "main",
-    "options",
-    "output",
-    "sample",
-    "saved",
-    "stop",
-    "tokenizer",
-    "tokenizer_file",
-    "utf8",
-    "weights",
-)
+    "checksum", "errors", "json", "listed", "main", "options", "output", "sample", "saved", "stop", "tokenizer",
+    "tokenizer_file", "utf8", "weights",
+)  # fmt: skip
 """The sources that the runner shares with the cpu target."""
 
 BUILT = ("libmodel.so", "cdrmix-run")

@@ -7,9 +7,9 @@ tensor has the axes [B, T] in front, one long where it does not vary along them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from cdrmix.ir.arrays import Array
 from cdrmix.ir.code import MUL, Code, call, infix, item, listed, method, name, number
@@ -51,12 +51,9 @@ class Tinygrad(Spelling):
     functions: ClassVar[dict[str, str]] = {f: f for f in FUNCTIONS} | METHODS
     leading: ClassVar[bool] = True
 
-    def enter_loop(self) -> Code:
-        tokens, self.sizes = self.sizes[1], (self.sizes[0], "1")
-        return name(tokens)
-
-    def leave_loop(self) -> None:
-        self.sizes = (self.sizes[0], "t")
+    def of_token(self) -> tuple[Code, Self]:
+        b, t = self.sizes
+        return name(t), replace(self, sizes=(b, "1"))
 
     # --- leaves ----------------------------------------------------------------------------------------------------
     def number_(self, x: Array) -> Code:

@@ -9,8 +9,8 @@ Everything comes from PyPI: nvrtc and CUDA's headers compile for NVIDIA; `amd.py
 from __future__ import annotations
 
 import ctypes
-import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from cdrmix.codegen.tinygrad import amd, internals
 from cdrmix.codegen.tinygrad.places import GPU_EXTRA, first, in_system, in_toolkits, in_wheels
@@ -26,39 +26,28 @@ from cdrmix.codegen.tinygrad.places import GPU_EXTRA, first, in_system, in_toolk
 from cdrmix.diagnose import Need, UserError, did_you_mean
 
 Vendor = Literal["cuda", "hip"]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
 class Arch:
-    """A kind of device.  `code`: suffix of the machine code's file; `text`: of the source kept beside it."""
+    """A kind of device.  `code`: suffix of the machine code's file; `device`: what tinygrad calls it when none is
+    there; `compiler`: what the compiler calls it.
+    """
 
     name: str
     vendor: Vendor
     code: str
-    text: str
     device: str
-    """What tinygrad calls it when no device is there."""
-
     compiler: str
-    """What the compiler calls it."""
 
 
-def _nvidia(name: str) -> Arch:
-    return Arch(name, "cuda", "cubin", "cu", f"NULL:CUDA:{name}", name)
-
-
-def _amd(name: str) -> Arch:
-    return Arch(name, "hip", "hsaco", "ll", f"NULL:AMDLLVM:{name}", name)
-
-
+NVIDIA = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120")
+AMD = ("gfx908", "gfx90a", "gfx942", "gfx1030", "gfx1100", "gfx1101", "gfx1102", "gfx1151", "gfx1200", "gfx1201")
 ARCHS = {
-    a.name: a
-    for a in (
-        *map(_nvidia, ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120")),
-        Arch("ptx", "cuda", "ptx", "cu", "NULL:CUDA:sm_80", "compute_80"),
-        *map(_amd, ("gfx908", "gfx90a", "gfx942", "gfx1030", "gfx1100", "gfx1101", "gfx1102")),
-        *map(_amd, ("gfx1151", "gfx1200", "gfx1201")),
-    )
+    **{name: Arch(name, "cuda", "cubin", f"NULL:CUDA:{name}", name) for name in NVIDIA},
+    "ptx": Arch("ptx", "cuda", "ptx", "NULL:CUDA:sm_80", "compute_80"),
+    **{name: Arch(name, "hip", "hsaco", f"NULL:AMDLLVM:{name}", name) for name in AMD},
 }
 
 DEFAULTS = {
@@ -137,8 +126,8 @@ def _missing_for_cuda(archs: Sequence[Arch]) -> list[Need]:
         found.append(Need("nvrtc (nvidia-cuda-nvrtc)", "it compiles the kernels for NVIDIA", GPU_EXTRA))
     else:
         known = _nvrtc_archs()
-        if unknown := [a.name for a in archs if a.compiler.startswith("sm_") and int(a.compiler[3:]) not in known]:
-            why = f"{nvrtc()} cannot compile for {', '.join(unknown)}; it knows {', '.join(f'sm_{n}' for n in known)}"
+        if unknown := [a.name for a in archs if a.code == "cubin" and a.compiler not in known]:
+            why = f"{nvrtc()} cannot compile for {', '.join(unknown)}; it knows {', '.join(known)}"
             found.append(Need("another nvrtc (nvidia-cuda-nvrtc)", why, GPU_EXTRA))
     if cuda_headers() is None:
         found.append(Need("CUDA's headers (nvidia-cuda-runtime)", "kernels with 16 bit weights need them", GPU_EXTRA))
@@ -154,13 +143,13 @@ def require(archs: Sequence[Arch], others: Sequence[Need] = ()) -> None:
 
 
 @cache
-def _nvrtc_archs() -> tuple[int, ...]:
+def _nvrtc_archs() -> tuple[str, ...]:
     library = load_nvrtc()
     count = ctypes.c_int()
     library.nvrtcGetNumSupportedArchs(ctypes.byref(count))
     archs = (ctypes.c_int * count.value)()
     library.nvrtcGetSupportedArchs(archs)
-    return tuple(archs)
+    return tuple(f"sm_{n}" for n in archs)
 
 
 def tools(target: str) -> list[str]:
@@ -197,31 +186,37 @@ def environment(device: str, work: Path) -> dict[str, str]:
     }
 
 
-def ask_child(module: str, request: dict[str, Any], device: str) -> dict[str, Any]:
-    """Run a module's `answer_parent` in a process of its own; its `UserError` is raised here."""
+def in_child(device: str, task: Callable[..., Found], *args: Any) -> Found:
+    """What a function of a module returns in a process of its own; its `UserError` is raised here."""
     with tempfile.TemporaryDirectory(prefix="cdrmix-") as folder:
         work = Path(folder)
-        (work / "request.json").write_text(json.dumps(request))
+        (work / "task").write_bytes(pickle.dumps((task, args)))
         # -P: a folder named `tinygrad` where the user stands must not hide the library.
         done = subprocess.run(
-            [sys.executable, "-P", "-m", module, "request.json", "reply.json"],
+            [sys.executable, "-P", "-m", __name__, "task", "reply"],
             cwd=work, env=environment(device, work), capture_output=True, text=True,
         )  # fmt: skip
-        if not (work / "reply.json").exists():
-            raise RuntimeError(f"{module} ended with {done.returncode}:\n{done.stderr[-4000:]}")
-        reply: dict[str, Any] = json.loads((work / "reply.json").read_text())
-    if "error" in reply:
-        raise UserError(reply["error"], reply["help"])
-    return reply
+        if not (work / "reply").exists():
+            raise RuntimeError(f"{task.__module__} ended with {done.returncode}:\n{done.stderr[-4000:]}")
+        found: Found
+        found, error = pickle.loads((work / "reply").read_bytes())
+    if error is not None:
+        raise error
+    return found
 
 
-def answer_parent(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """The child's main function: read the request, write the reply or the `UserError`."""
-    request, reply = Path(sys.argv[1]), Path(sys.argv[2])
+def _answer(task: Path, reply: Path) -> None:
+    """The child: do the task, and write what it returns or its `UserError`."""
+    function, args = pickle.loads(task.read_bytes())
+    answer: tuple[Any, UserError | None]
     try:
-        found = answer(json.loads(request.read_text()))
-    except UserError as e:
-        found = {"error": e.message, "help": e.help}
-    written = reply.with_suffix(".part")
-    written.write_text(json.dumps(found))
-    written.rename(reply)
+        answer = (function(*args), None)
+    except UserError as error:
+        answer = (None, error)
+    part = reply.with_suffix(".part")
+    part.write_bytes(pickle.dumps(answer))
+    part.rename(reply)
+
+
+if __name__ == "__main__":
+    _answer(Path(sys.argv[1]), Path(sys.argv[2]))

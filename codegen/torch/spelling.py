@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from cdrmix.ir.arrays import Array, union
 from cdrmix.ir.code import ADD, NEG, Code, call, flat, infix, item, listed, member, method, name, number, prefix
@@ -62,18 +62,13 @@ class Torch(Spelling):
     shape: str = "x.shape"
     rows: bool = False
     begin: bool = False
-    _around: str = ""
     mixed: bool = False
 
     functions: ClassVar[dict[str, str]] = FUNCTIONS
     reductions: ClassVar[dict[str, str]] = {"sum": "sum", "mean": "mean", "max_over": "amax", "min_over": "amin"}
 
-    def enter_loop(self) -> Code:
-        self._around, self.shape = self.shape, f"{self.first}.shape[:1]"
-        return name(f"{self.first}.shape[1]")
-
-    def leave_loop(self) -> None:
-        self.shape = self._around
+    def of_token(self) -> tuple[Code, Self]:
+        return name(f"{self.first}.shape[1]"), replace(self, shape=f"{self.first}.shape[:1]")
 
     def parameter(self, of: str) -> Code:
         """The module's own tensor."""
@@ -110,9 +105,8 @@ class Torch(Spelling):
 
     # --- between types ---------------------------------------------------------------------------------------------
     def cast_(self, x: Array) -> Code:
-        (given,) = x.args
-        code = self.of(given)
-        return self._tensor(x, code) if given.type == "number" else self._cast(x, code)
+        code = self.of(x.args[0])
+        return self._tensor(x, code) if x.args[0].type == "number" else self._cast(x, code)
 
     def _cast(self, x: Array, code: Code) -> Code:
         if x.type in NARROW:
@@ -133,11 +127,11 @@ class Torch(Spelling):
         (given,) = x.args
         sizes: list[str | int] = [f"*{self.shape}"] if x.arg and self.shape != "()" else []
         sizes += [i.axis.size for i in x.dims]
-        if given.type == "number":
-            if x.type == "int":
-                return method(name(self.data), "new_full", listed(*sizes), self.of(given), dtype=name("torch.int64"))
-            return self.new("full", listed(*sizes), self.of(given))
-        return method(self.fit(given, x.dims), "expand", *sizes)
+        if given.type != "number":
+            return method(self.fit(given, x.dims), "expand", *sizes)
+        if x.type == "int":
+            return method(name(self.data), "new_full", listed(*sizes), self.of(given), dtype=name("torch.int64"))
+        return self.new("full", listed(*sizes), self.of(given))
 
     def spread_(self, x: Array) -> Code:
         has, sizes = x.arg
@@ -176,12 +170,10 @@ class Torch(Spelling):
     def reshaped(self, code: Code, old: Sequence[int], new: Sequence[int]) -> Code:
         old, new, after = list(old), list(new), 0
         while old and new and old[-1] == new[-1]:
-            old.pop()
-            new.pop()
+            del old[-1], new[-1]
             after += 1
         while old and new and old[0] == new[0]:
-            old.pop(0)
-            new.pop(0)
+            del old[0], new[0]
         if not old and new:
             return item(code, "...", *["None"] * len(new), *[":"] * after)
         if old and not new:
@@ -206,25 +198,24 @@ class Torch(Spelling):
         ends = {i: f":{flat(self.of(m))}.shape[-1]" for i, m in zip(x.arg, masks, strict=True)}
         return item(self.of(given), "...", *(ends.get(i, ":") for i in x.dims[first:]))
 
-    def _places(self, x: Array, order: Sequence[Index]) -> list[Code]:
+    def _places(self, x: Array) -> list[Code]:
         """Places on axes, as whole numbers over all the axes that any of them has."""
         places = x.args[1:]
-        found = union(places, order)
-        codes = [self.fit(p, found) for p in places]
-        return [c if p.type == "int" else method(c, "long") for c, p in zip(codes, places, strict=True)]
+        codes = ((p, self.fit(p, union(places, x.dims))) for p in places)
+        return [code if p.type == "int" else method(code, "long") for p, code in codes]
 
     def index_(self, x: Array) -> Code:
         of, at = x.args[0], x.arg[0]
         first, moved = min(at), tuple(of.dims[p] for p in at)
         behind = [d for d in of.dims[first:] if d not in moved]
         given = self.in_order(of, (*of.dims[:first], *moved, *behind))
-        return item(given, "...", *self._places(x, x.dims), *[":"] * len(behind))
+        return item(given, "...", *self._places(x), *[":"] * len(behind))
 
     def rows_(self, x: Array) -> Code:
         of, at = x.args[0], x.arg[0]
         rest = [d for p, d in enumerate(of.dims) if p not in at]
         table = self.in_order(of, (*(of.dims[p] for p in at), *rest))
-        codes = self._places(x, x.dims)
+        codes = self._places(x)
         return call("F.embedding", *codes, table) if len(codes) == len(rest) == 1 else item(table, *codes)
 
     def pick_(self, x: Array) -> Code:
@@ -254,11 +245,9 @@ class Torch(Spelling):
         if how.weight is None:
             return Spelling.contract_(self, x)
         matrix, given = self._matrix(x.args[0]), self.of(x.args[1])
-        if self.rows:
-            matrix = member(matrix, "mT") if how.transposed else matrix
-            code = call("grouped_linear", given, matrix, "rows")
-        else:
-            code = call("F.linear", given, member(matrix, "T") if how.transposed else matrix)
+        if how.transposed:
+            matrix = member(matrix, "mT" if self.rows else "T")
+        code = call("grouped_linear", given, matrix, "rows") if self.rows else call("F.linear", given, matrix)
         sizes = [i.axis.size for i in how.outs]
         return method(code, "unflatten", -1, listed(*sizes)) if len(sizes) > 1 else code
 

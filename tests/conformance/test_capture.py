@@ -16,8 +16,8 @@ import pytest
 pytest.importorskip("tinygrad")
 
 from cdrmix.codegen.tinygrad import amd, machine, toolchain
+from cdrmix.codegen.tinygrad.artefact import compile_programs, shapes
 from cdrmix.codegen.tinygrad.capture import Wanted, capture
-from cdrmix.codegen.tinygrad.compile import compile_programs, shapes
 from cdrmix.codegen.tinygrad.internals import Kernel, Operand, Storage
 from cdrmix.codegen.tinygrad.plan import Known, Unplannable, plan
 

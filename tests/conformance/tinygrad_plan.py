@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 from cdrmix.codegen.tinygrad import host
+from cdrmix.codegen.tinygrad.artefact import shapes
 from cdrmix.codegen.tinygrad.capture import ITSELF, Captured, Wanted, capture
-from cdrmix.codegen.tinygrad.compile import shapes
 
 Array = np.ndarray[Any, Any]
 STORED = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16, "i8": np.int8, "i32": np.int32}

@@ -38,7 +38,6 @@ INPUT = {
     },
     "what a user asks": {
         "cdrmix/passes/encodings.py": "_read",
-        "codegen/tinygrad/toolchain.py": "_missing_for_cuda",
     },
     "the sources of runtime/ and the names of its files": {
         "codegen/c/program.py": "_sources join.text",
@@ -50,7 +49,7 @@ INPUT = {
     "what a compiler or a library wrote": {
         "codegen/metalium/verification.py": "run_apart",
         "codegen/tinygrad/capture.py": "_to_source",
-        "codegen/tinygrad/compile.py": "_describe _identifier",
+        "codegen/tinygrad/artefact.py": "_describe",
         "codegen/tinygrad/host.py": "_run",
         "codegen/tinygrad/internals.py": "_may_race used_names used_names.made_by",
         "codegen/tinygrad/machine.py": "join split _nvidia",

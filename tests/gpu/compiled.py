@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cdrmix.codegen.tinygrad import compile as compiler
+from cdrmix.codegen.tinygrad import artefact as compiler
 from cdrmix.codegen.tinygrad import runner, toolchain
 from safetensors.numpy import save_file
 
