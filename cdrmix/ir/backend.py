@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,13 +47,17 @@ class Late:
 
 def fill(package: str, template: str, keys: Mapping[str, Any]) -> str:
     """The skeleton of a file, which lies in a package, with its keys filled in; one that is missing is an error."""
-    from jinja2 import Environment, StrictUndefined
+    text: str = _skeleton(package, template).render(keys)
+    return text
 
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    text = resources.files(package).joinpath(template).read_text(encoding="utf-8")
-    return environment.from_string(text).render(keys)
+
+@cache
+def _skeleton(package: str, template: str) -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(loader=PackageLoader(package, "."), undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    return environment.get_template(template)
 
 
 @dataclass(frozen=True, slots=True)
