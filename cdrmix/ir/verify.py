@@ -9,15 +9,15 @@ Each rule is one short function that yields what breaks it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
-from cdrmix.ir import layout, verify_nodes, walk
-from cdrmix.ir.nodes import Apply, Axis, Cell, Def, DType, Index, Model, Ref, Top
+from cdrmix.ir import layout, walk
+from cdrmix.ir.nodes import Apply, Axis, Buffer, Cell, Def, Index, Model, Param, Part, Ref, Top
 from cdrmix.ir.ops import OPS
-
-Declared = verify_nodes.Declared
+from cdrmix.ir.verify_nodes import Declared, broken, outside_tokens, those
 
 
 class InvalidIR(Exception):
@@ -31,7 +31,7 @@ class _Scope:
     cell: Cell
     cells: Mapping[str, Cell]
     names: Mapping[Ref, Declared]
-    windows: Mapping[Ref, frozenset[tuple[int, int]]]
+    windows: walk.Windows
 
 
 Rule = Callable[[_Scope], Iterator[str]]
@@ -57,46 +57,34 @@ def verify_cell(cell: Cell, cells: Mapping[str, Cell]) -> None:
 
 def faults(cell: Cell, cells: Mapping[str, Cell]) -> Iterator[str]:
     """Every broken rule of a cell."""
-    for n in (n for s in cell.body for root in walk.roots(s) for n in walk.nodes(root)):
+    for n in (n for root in walk.roots(cell.body) for n in walk.nodes(root)):
         if n.op not in OPS:
             yield f"`{n.op}` is no op"
             return
-    scope = _Scope(cell, cells, declared(cell, cells), walk.windows(cell))
+    scope = _Scope(cell, cells, declared(cell), walk.windows(cell))
     for rule in RULES:
         yield from rule(scope)
 
 
-def declared(cell: Cell, cells: Mapping[str, Cell]) -> dict[Ref, Declared]:
+def declared(cell: Cell) -> dict[Ref, Declared]:
     """The axes and dtype of every name of a cell."""
-    found: dict[Ref, Declared] = {}
-
-    def put(ref: Ref, axes: tuple[Axis, ...], dtype: DType) -> None:
-        found[ref] = Declared(axes, dtype)
-
-    for x in cell.inputs:
-        put(Ref("input", x.name), x.axes, x.dtype)
-    for p in cell.params:
-        put(Ref("param", p.name), _axes(p.indices), p.dtype)
-    for b in cell.buffers:
-        put(Ref("buffer", b.name), _axes(b.indices), b.dtype)
+    found = {Ref("input", x.name): Declared(x.axes, x.dtype) for x in cell.inputs}
+    found |= {Ref("param", p.name): Declared(_axes(p.indices), p.dtype) for p in cell.params}
+    found |= {Ref("buffer", b.name): Declared(_axes(b.indices), b.dtype) for b in cell.buffers}
     for s in cell.states:
-        put(Ref("state", s.name), _axes(s.indices), s.dtype)
-        put(Ref("next", s.name), _axes(s.indices), s.dtype)
-    for h in cell.histories:
-        put(Ref("history", h.name), (h.window, *h.axes), h.dtype)
-    for c in cell.carries:
-        put(Ref("carry", c.name), c.axes, c.dtype)
+        found[Ref("state", s.name)] = found[Ref("next", s.name)] = Declared(_axes(s.indices), s.dtype)
+    found |= {Ref("history", h.name): Declared((h.window, *h.axes), h.dtype) for h in cell.histories}
+    found |= {Ref("carry", c.name): Declared(c.axes, c.dtype) for c in cell.carries}
     for stmt in cell.body:
         match stmt:
             case Def() if stmt.ref.kind in ("def", "output"):
-                put(stmt.ref, _axes(stmt.indices), stmt.dtype)
+                found[stmt.ref] = Declared(_axes(stmt.indices), stmt.dtype)
             case Top():
-                if stmt.values is not None:
-                    put(Ref("def", stmt.values), _axes((*stmt.lead, stmt.k)), stmt.source.dtype)
-                if stmt.picks is not None:
-                    put(Ref("def", stmt.picks), _axes((*stmt.lead, stmt.k)), "pick")
+                axes = _axes((*stmt.lead, stmt.k))
+                found |= {Ref("def", stmt.values): Declared(axes, stmt.source.dtype)} if stmt.values else {}
+                found |= {Ref("def", stmt.picks): Declared(axes, "pick")} if stmt.picks else {}
             case Apply():
-                put(Ref("def", stmt.name), _axes((*stmt.lead, *stmt.outs)), stmt.dtype)
+                found[Ref("def", stmt.name)] = Declared(_axes((*stmt.lead, *stmt.outs)), stmt.dtype)
     return found
 
 
@@ -104,10 +92,14 @@ def _axes(indices: tuple[Index, ...]) -> tuple[Axis, ...]:
     return tuple(i.axis for i in indices)
 
 
+def _sizes(axes: tuple[Axis, ...]) -> tuple[int, ...]:
+    return tuple(a.size for a in axes)
+
+
 # --- rules of a cell -----------------------------------------------------------------------------------------------
 def _axes_have_distinct_names(s: _Scope) -> Iterator[str]:
     sizes: dict[str, int] = {}
-    views = [m.arg.view for stmt in s.cell.body for n in walk.roots(stmt) for m in walk.reads(n)]
+    views = [m.arg.view for n in walk.roots(s.cell.body) for m in walk.reads(n)]
     for axis in (a for axes in (*(d.axes for d in s.names.values()), *views) for a in axes):
         if sizes.setdefault(axis.name, axis.size) != axis.size:
             yield f"two axes have the name {axis.name}, of sizes {sizes[axis.name]} and {axis.size}"
@@ -115,21 +107,12 @@ def _axes_have_distinct_names(s: _Scope) -> Iterator[str]:
 
 def _names_are_declared_once(s: _Scope) -> Iterator[str]:
     c = s.cell
-    taken: set[str] = set()
-    tensors = [d.name for d in (*c.params, *c.states, *c.histories, *c.buffers)]  # type: ignore[attr-defined]
-    for name in (*(x.name for x in c.inputs), *tensors, *(x.name for x in c.carries)):
-        if name in taken:
-            yield f"{name} is declared twice"
-        taken.add(name)
-    for p in c.parts:
-        if p.name in tensors:
-            yield f"the part {p.name} has the name of a tensor"
-    for stmt in c.body:
-        for ref in walk.defines(stmt):
-            if ref.kind == "def" and ref.name in taken:
-                yield f"{ref.name} is defined twice"
-            if ref.kind == "def":
-                taken.add(ref.name)
+    tensors = [d.name for group in (c.params, c.states, c.histories, c.buffers) for d in group]
+    declared = Counter([*(d.name for group in (c.inputs, c.carries) for d in group), *tensors])
+    yield from (f"{name} is declared twice" for name, count in declared.items() if count > 1)
+    yield from (f"the part {p.name} has the name of a tensor" for p in c.parts if p.name in tensors)
+    defined = Counter(ref.name for stmt in c.body for ref in walk.defines(stmt) if ref.kind == "def")
+    yield from (f"{name} is defined twice" for name, count in defined.items() if count + (name in declared) > 1)
 
 
 def _body_is_in_order(s: _Scope) -> Iterator[str]:
@@ -147,59 +130,41 @@ def _body_is_in_order(s: _Scope) -> Iterator[str]:
             written.add(ref)
     due = [Ref("next", x.name) for x in s.cell.states] + [Ref("history", x.name) for x in s.cell.histories]
     due += [Ref("carry", x.name) for x in s.cell.carries if x.writes] + [Ref("output", "out")]
-    for ref in due:
-        if ref not in written:
-            yield f"{_say(ref)} is never defined"
-    for ref in written:
-        if ref.kind in ("next", "history", "carry", "output") and ref not in due:
+    yield from (f"{_say(ref)} is never defined" for ref in due if ref not in written)
+    for ref in written - set(due):
+        if ref.kind in ("next", "history", "carry", "output"):
             yield f"{_say(ref)} is defined and not declared as written"
 
 
 def _definitions_fit_what_they_define(s: _Scope) -> Iterator[str]:
     for d in s.cell.body:
         if isinstance(d, Def) and d.ref in s.names:
-            want = s.names[d.ref].axes
-            sizes = [a.size for a in (want[1:] if d.ref.kind == "history" else want)]
-            if [i.axis.size for i in d.indices] != sizes:
-                yield f"{_say(d.ref)} is defined over {[i.axis.size for i in d.indices]}, declared over {sizes}"
-            if d.dtype != s.names[d.ref].dtype:
-                yield f"{_say(d.ref)} is defined as {d.dtype}, declared as {s.names[d.ref].dtype}"
+            want = s.names[d.ref]
+            axes = want.axes[1:] if d.ref.kind == "history" else want.axes
+            if walk.sizes(d.indices) != _sizes(axes):
+                yield f"{_say(d.ref)} is defined over {walk.sizes(d.indices)}, declared over {_sizes(axes)}"
+            if d.dtype != want.dtype:
+                yield f"{_say(d.ref)} is defined as {d.dtype}, declared as {want.dtype}"
     out = s.names.get(Ref("output", "out"))
-    if out is not None and [a.size for a in out.axes] != [a.size for a in s.cell.out_axes]:
+    if out is not None and _sizes(out.axes) != _sizes(s.cell.out_axes):
         yield "the output is defined over other axes than the cell's"
 
 
-def _definitions_are_sound(s: _Scope) -> Iterator[str]:
+def _statements_are_sound(s: _Scope) -> Iterator[str]:
     for stmt in s.cell.body:
+        what, around = _what(stmt), walk.around(stmt)
+        yield from broken(what, stmt, around, s.names, s.windows, {"pos"})
         match stmt:
             case Def():
-                outer = stmt.indices
+                leaks = stmt.ref.kind != "def" and bool(set(around) & walk.windowed(stmt.value, s.windows))
             case Top():
-                outer = (*stmt.lead, stmt.over)
-            case Apply():
-                outer = stmt.lead
-        for n in walk.roots(stmt):
-            for message in verify_nodes.broken(n, outer, s.names, s.windows, {"pos"}):
-                yield f"{_what(stmt)}: {message}"
-
-
-def _windows_stay_in_definitions(s: _Scope) -> Iterator[str]:
-    for stmt in s.cell.body:
-        match stmt:
-            case Def():
-                leaks = stmt.ref.kind != "def" and bool(set(stmt.indices) & walk.windowed(stmt.value, s.windows))
-            case Top():
-                leaks = bool({stmt.over, *stmt.lead} & walk.windowed(stmt.source, s.windows))
+                leaks = bool(set(around) & walk.windowed(stmt.source, s.windows))
+                if stmt.k.axis.size > stmt.over.axis.size:
+                    yield f"{what} chooses {stmt.k.axis.size} of {stmt.over.axis.size}"
             case Apply():
                 leaks = any(g.ref in s.windows for g in stmt.inputs)
         if leaks:
-            yield f"{_what(stmt)} runs over a history's window"
-
-
-def _tops_choose_from_enough(s: _Scope) -> Iterator[str]:
-    for t in s.cell.body:
-        if isinstance(t, Top) and t.k.axis.size > t.over.axis.size:
-            yield f"{_what(t)} chooses {t.k.axis.size} of {t.over.axis.size}"
+            yield f"{what} runs over a history's window"
 
 
 def _parts_advance_once(s: _Scope) -> Iterator[str]:
@@ -213,64 +178,51 @@ def _parts_advance_once(s: _Scope) -> Iterator[str]:
     for a in applied:
         if a.part not in parts:
             yield f"{_what(a)} applies {a.part}, which is no part"
-            continue
-        part, callee = parts[a.part], s.cells.get(parts[a.part].cell)
-        if callee is None:
-            continue
-        if (part.bank is None) != (a.select is None):
-            yield f"{_what(a)} must choose instances exactly when {a.part} is a bank"
-        if part.bank is None and a.lead:
-            yield f"{_what(a)} advances a part more than once"
-        if a.select is not None and a.select.dtype not in ("pick", "int"):
-            yield f"{_what(a)} chooses by a {a.select.dtype}"
-        if [i.axis.size for i in a.outs] != [x.size for x in callee.out_axes]:
-            yield f"{_what(a)} takes other axes than {callee.name} gives"
-        if len(a.inputs) != len(callee.inputs):
-            yield f"{_what(a)} gives {len(a.inputs)} inputs of {len(callee.inputs)}"
-        for given, formal in zip(a.inputs, callee.inputs, strict=False):
-            axes = s.names[given.ref].axes
-            rest = axes[len(given.lead) :]
-            if [x.size for x in axes[: len(given.lead)]] != [i.axis.size for i in given.lead]:
-                yield f"{_what(a)} indexes {given.ref.name} by other axes than its own"
-            if not set(given.lead) <= set(a.lead):
-                yield f"{_what(a)} indexes {given.ref.name} by an index that it does not run over"
-            if prod(x.size for x in rest) != prod(x.size for x in formal.axes):
-                yield f"{_what(a)} gives {given.ref.name} for {formal.name}, which has another size"
+        elif parts[a.part].cell in s.cells:
+            yield from (f"{_what(a)} {what}" for what in _call(s, a, parts[a.part], s.cells[parts[a.part].cell]))
+
+
+def _call(s: _Scope, a: Apply, part: Part, callee: Cell) -> Iterator[str]:
+    yield from those({
+        f"must choose instances exactly when {a.part} is a bank": (part.bank is None) != (a.select is None),
+        "advances a part more than once": part.bank is None and a.lead,
+        f"chooses by a {a.select and a.select.dtype}": a.select is not None and a.select.dtype not in ("pick", "int"),
+        f"takes other axes than {callee.name} gives": walk.sizes(a.outs) != _sizes(callee.out_axes),
+        f"gives {len(a.inputs)} inputs of {len(callee.inputs)}": len(a.inputs) != len(callee.inputs),
+    })  # fmt: skip
+    for given, formal in zip(a.inputs, callee.inputs, strict=False):
+        name, axes, lead = given.ref.name, s.names[given.ref].axes, len(given.lead)
+        yield from those({
+            f"indexes {name} by other axes than its own": _sizes(axes[:lead]) != walk.sizes(given.lead),
+            f"indexes {name} by an index that it does not run over": set(given.lead) - set(a.lead),
+            f"gives {name} for {formal.name}, which has another size":
+                prod(_sizes(axes[lead:])) != prod(_sizes(formal.axes)),
+        })  # fmt: skip
 
 
 def _declarations_begin_well(s: _Scope) -> Iterator[str]:
     params = {r: d for r, d in s.names.items() if r.kind == "param"}
-    for p in s.cell.params:
-        for n in p.init.args:
-            for message in verify_nodes.broken(n, p.indices, {}, {}, {"layer", "layers"}):
-                yield f"the init of {p.name}: {message}"
-    for b in s.cell.buffers:
-        for message in verify_nodes.broken(b.init, b.indices, {}, {}, {"layer", "layers"}):
-            yield f"the init of {b.name}: {message}"
+    drawn: tuple[Param | Buffer, ...] = (*s.cell.params, *s.cell.buffers)
+    for d in drawn:
+        yield from broken(f"the init of {d.name}", d, d.indices, {}, {}, {"layer", "layers"})
     for x in s.cell.states:
-        for message in verify_nodes.broken(x.init, x.indices, params, {}, set()):
-            yield f"the init of {x.name}: {message}"
+        yield from broken(f"the init of {x.name}", x, x.indices, params, {}, set())
         if x.init.op not in ("const", "read"):
             yield f"the state {x.name} begins as neither a constant nor a param"
-    for h in s.cell.histories:
-        if h.window.size < 1:
-            yield f"the window of {h.name} holds nothing"
+    yield from (f"the window of {h.name} holds nothing" for h in s.cell.histories if h.window.size < 1)
 
 
 def _training_reduces_over_tokens(s: _Scope) -> Iterator[str]:
     held = {r: d for r, d in s.names.items() if r.kind != "history"}
     for t in s.cell.training:
         what = f"{t.kind} {t.name}"
-        if t.kind == "aux" and t.indices:
-            yield f"{what} is not one number"
-        if t.kind == "after" and Ref("buffer", t.name) not in s.names:
-            yield f"{what} is no buffer"
-        for message in verify_nodes.broken(t.value, t.indices, held, s.windows, set()):
-            yield f"{what}: {message}"
-        for name in verify_nodes.outside_tokens(t.value):
-            yield f"{what} reads {name} outside a reduction over tokens"
-        if any(r in s.windows for r in walk.refs(t.value)):
-            yield f"{what} reads a history's window"
+        yield from broken(what, t, t.indices, held, s.windows, set())
+        yield from (f"{what} reads {name} outside a reduction over tokens" for name in outside_tokens(t.value))
+        yield from those({
+            f"{what} is not one number": t.kind == "aux" and t.indices,
+            f"{what} is no buffer": t.kind == "after" and Ref("buffer", t.name) not in s.names,
+            f"{what} reads a history's window": walk.refs(t.value) & s.windows.keys(),
+        })  # fmt: skip
 
 
 RULES: tuple[Rule, ...] = (
@@ -278,9 +230,7 @@ RULES: tuple[Rule, ...] = (
     _names_are_declared_once,
     _body_is_in_order,
     _definitions_fit_what_they_define,
-    _definitions_are_sound,
-    _windows_stay_in_definitions,
-    _tops_choose_from_enough,
+    _statements_are_sound,
     _parts_advance_once,
     _declarations_begin_well,
     _training_reduces_over_tokens,
@@ -310,13 +260,13 @@ def _carries_are_written_above(model: Model) -> Iterator[str]:
     shapes: dict[str, tuple[int, ...]] = {}
     for place in layout.places(model):
         for c in place.cell.carries:
-            shape = tuple(a.size for a in c.axes)
-            if place.banks:
-                yield f"{place.path} is in a bank and has the carry {c.name}"
-            if c.reads and c.name not in shapes:
-                yield f"{place.path} reads the carry {c.name}, which nothing above has written"
-            if shapes.setdefault(c.name, shape) != shape:
-                yield f"{place.path} has the carry {c.name} in another shape"
+            above, shape = shapes.get(c.name), _sizes(c.axes)
+            yield from those({
+                f"{place.path} is in a bank and has the carry {c.name}": place.banks,
+                f"{place.path} reads the carry {c.name}, which nothing above has written": c.reads and above is None,
+                f"{place.path} has the carry {c.name} in another shape": above not in (None, shape),
+            })  # fmt: skip
+            shapes.setdefault(c.name, shape)
 
 
 def _what(stmt: Def | Top | Apply) -> str:

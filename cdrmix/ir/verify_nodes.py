@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.nodes import TOKENS, Axis, DType, Index, Node, Ref
@@ -25,26 +26,30 @@ class Declared:
     dtype: DType
 
 
+def those(rules: Mapping[str, object]) -> Iterator[str]:
+    """The sentences of which what they say is so."""
+    return (sentence for sentence, so in rules.items() if so)
+
+
 def broken(
-    n: Node,
+    what: str,
+    record: Any,
     outer: tuple[Index, ...],
     names: Mapping[Ref, Declared],
     windows: walk.Windows,
     contexts: Collection[str],
 ) -> Iterator[str]:
-    """The broken rules of a whole expression under the indices `outer`."""
-    for i in n.free:
-        if i not in outer:
-            yield f"the index {i.name} is bound nowhere"
-    yield from _own_names(n, outer)
-    for m in walk.nodes(n):
-        yield from _as_built(m)
-        match m.op:
-            case "context":
-                if m.arg not in contexts:
-                    yield f"`{m.arg}` has no value here"
-            case "read":
-                yield from _read(m, names, windows)
+    """The broken rules of the expressions of `record`, which is called `what`, under the indices `outer`."""
+    for root in walk.roots(record):
+        found = [f"the index {i.name} is bound nowhere" for i in root.free if i not in outer]
+        found += _own_names(root, outer)
+        for n in walk.nodes(root):
+            found += _as_built(n)
+            if n.op == "context" and n.arg not in contexts:
+                found.append(f"`{n.arg}` has no value here")
+            if n.op == "read":
+                found += _read(n, names, windows)
+        yield from (f"{what}: {rule}" for rule in found)
 
 
 def outside_tokens(n: Node, inside: bool = False) -> Iterator[str]:
@@ -65,17 +70,7 @@ def _own_names(n: Node, outer: tuple[Index, ...]) -> Iterator[str]:
 
 def _as_built(n: Node) -> Iterator[str]:
     """dtype and free indices are those the constructors give."""
-    match n.op:
-        case "const":
-            same = build.const(n.arg)
-        case "index":
-            same = build.index(n.arg)
-        case "context":
-            same = build.context(n.arg)
-        case "read":
-            same = build.read(n.arg.ref, n.arg.view, n.args, n.dtype)
-        case _:
-            same = build.node(n.op, *n.args, arg=n.arg)
+    same = build.again(n, n.args, n.arg)
     if same.dtype != n.dtype:
         yield f"`{n.op}` has the dtype {n.dtype}, not {same.dtype}"
     if same.free != n.free:
@@ -89,14 +84,17 @@ def _read(n: Node, names: Mapping[Ref, Declared], windows: walk.Windows) -> Iter
     if ref not in names:
         yield f"there is no {ref.kind} {ref.name} to read"
         return
-    found = names[ref]
-    if prod(a.size for a in view) != prod(a.size for a in found.axes):
-        yield f"{ref.name} is read under a view of another size"
-    if n.dtype != found.dtype and not (n.dtype == "f32" and found.dtype in NARROW):  # widened, once types are decided
-        yield f"{ref.name} is read as {n.dtype}, declared as {found.dtype}"
-    places = windows.get(ref, frozenset())
-    if len(walk.window_positions(view, places)) < len([p for p in places if p[1] > 1]):
-        yield f"{ref.name} is read under a view that merges its window with another axis"
+    found, places = names[ref], windows.get(ref, frozenset())
+    widened = n.dtype == "f32" and found.dtype in NARROW  # once types are decided
+    fixed = ref.kind == "history" and (n.args[0].op != "index" or view[0].size != found.axes[0].size)
+    resized = prod(a.size for a in view) != prod(a.size for a in found.axes)
+    merged = len(walk.window_positions(view, places)) < len([p for p in places if p[1] > 1])
+    yield from those({
+        f"{ref.name} is read under a view of another size": resized,
+        f"{ref.name} is read as {n.dtype}, declared as {found.dtype}": n.dtype != found.dtype and not widened,
+        f"{ref.name} is read under a view that merges its window with another axis": merged,
+        f"the history {ref.name} is read at a fixed age": fixed,
+    })  # fmt: skip
     for a, axis in zip(n.args, view, strict=True):
         if a.dtype not in ("int", "pick"):
             yield f"{ref.name} is indexed by a {a.dtype}"
@@ -104,5 +102,3 @@ def _read(n: Node, names: Mapping[Ref, Declared], windows: walk.Windows) -> Iter
             yield f"{ref.name} is read at {a.arg} of {axis.name}, which has {axis.size} places"
         if a.op == "index" and a.arg.axis.size != axis.size:
             yield f"{ref.name} is read by {a.arg.name} < {a.arg.axis.size} on {axis.name}, which has {axis.size} places"
-    if ref.kind == "history" and (n.args[0].op != "index" or view[0].size != found.axes[0].size):
-        yield f"the history {ref.name} is read at a fixed age"

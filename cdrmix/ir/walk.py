@@ -254,9 +254,7 @@ def uses(stmt: Any) -> set[Ref]:
 # --- cells ---------------------------------------------------------------------------------------------------------
 def map_cell(cell: Cell, fn: Callable[[Node], Node]) -> Cell:
     """The cell with `fn` applied to every expression of its body and its training values."""
-    body = tuple(map_roots(s, fn) for s in cell.body)
-    training = tuple(replace(t, value=fn(t.value)) for t in cell.training)
-    return replace(cell, body=body, training=training)
+    return replace(cell, body=map_roots(cell.body, fn), training=map_roots(cell.training, fn))
 
 
 def names(cell: Cell) -> set[str]:
