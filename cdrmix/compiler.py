@@ -16,6 +16,7 @@
 | hoist | cell | cell whose loop-invariant parts are equations of their own | `passes/hoist.py` |
 | step form | cell | `StepForm`: one token, states in place where that is safe | `passes/step.py` |
 | array form | sequence and step form, a library's traits | functions over whole tensors | `passes/arrays` |
+| verify | functions over whole tensors | the same, or a compiler bug named | `ir/verify_arrays.py` |
 | emit | `ir.forms.Program` | the program's files | `codegen/<target>` |
 | write | files, weights, tokenizer | the artefact's folder | `artifact.py` |
 

@@ -380,6 +380,12 @@ class CellArrays:
     states: Function | None = None
     totals: tuple[tuple[Literal["aux", "metric", "after"], Function], ...] = ()
 
+    @property
+    def functions(self) -> list[Function]:
+        """All that there are."""
+        found = (self.sequence, self.step, self.rows, self.weights, self.states, *(f for _, f in self.totals))
+        return [f for f in found if f is not None]
+
 
 # --- traversal -----------------------------------------------------------------------------------------------------
 T = TypeVar("T")

@@ -57,42 +57,54 @@ class Contract:
     transposed: bool = False
 
 
-ROWS: Mapping[str, tuple[str, Any, str]] = {
-    "number": ("", int | float, "a number of Python's"),
-    "local": ("", Local, "a name of this function"),
-    "stored": ("", Stored, "a parameter or buffer"),
-    "old": ("", str, "the state of this name before the first token"),
-    "total": ("", tuple[str, bool], "the sum over all tokens that was kept under a key, or (True) the mean"),
-    "places": ("", Index, "0, 1, …"),
-    "context": ("", Literal["pos", "layer", "layers"], "of the token, or of the cell"),
-    "token": ("x t", None, "a sequence at one token"),
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How many operands an operation has, or has at least (`more`), the type of `arg`, and what it is."""
+
+    operands: int
+    arg: Any
+    meaning: str
+    more: bool = False
+
+
+ROWS: Mapping[str, Row] = {
+    "number": Row(0, int | float, "a number of Python's"),
+    "local": Row(0, Local, "a name of this function"),
+    "stored": Row(0, Stored, "a parameter or buffer"),
+    "old": Row(0, str, "the state of this name before the first token"),
+    "total": Row(0, tuple[str, bool], "the sum over all tokens that was kept under a key, or (True) the mean"),
+    "places": Row(0, Index, "0, 1, …"),
+    "context": Row(0, Literal["pos", "layer", "layers"], "of the token, or of the cell"),
+    "token": Row(2, None, "a sequence, t: it at one token"),
     # between types
-    "cast": ("x", None, "to `type`"),
-    "turn": ("angle", None, "less its whole turns"),
-    "whole": ("truth", None, "as 0 or 1"),
+    "cast": Row(1, None, "to `type`"),
+    "turn": Row(1, None, "less its whole turns"),
+    "whole": Row(1, None, "as 0 or 1"),
     # the same elements, seen in another way
-    "view": ("x", tuple[Sizes, Sizes], "the axes row-major under other sizes: (old, new)"),
-    "rename": ("x", None, "under other indices"),
-    "permute": ("x", None, "the axes in the order of `dims`"),
-    "expand": ("x", bool, "all of `dims`, each at its full size; whether the leading axes too"),
-    "spread": ("x", tuple[tuple[bool, ...], Sizes], "axes that it lacks at their sizes: (has, sizes)"),
-    "at": ("x", tuple[tuple[int, int], ...], "fixed places of axes, which go: ((position, place), …)"),
-    "slice": ("x", tuple[int, int, int], "as many places as the axis of `dims` has there: (position, start, size)"),
-    "flip": ("x", int, "backwards along the axis at this position"),
-    "clip": ("x there…", Indices, "as many places along these as the windows that are met have tokens"),
-    # places that are computed: (positions, sizes of all axes)
-    "rows": ("x place…", tuple[Sizes, Sizes, bool], "that differ by token; and whether they are whole stored rows"),
-    "index": ("x place…", tuple[Sizes, Sizes], "the same for every token"),
-    "pick": ("x place…", tuple[Sizes, Sizes], "that differ by token, of what does too"),
+    "view": Row(1, tuple[Sizes, Sizes], "the axes row-major under other sizes: (old, new)"),
+    "rename": Row(1, None, "under other indices"),
+    "permute": Row(1, None, "the axes in the order of `dims`"),
+    "expand": Row(1, bool, "all of `dims`, each at its full size; whether the leading axes too"),
+    "spread": Row(1, tuple[tuple[bool, ...], Sizes], "axes that it lacks at their sizes: (has, sizes)"),
+    "at": Row(1, tuple[tuple[int, int], ...], "fixed places of axes, which go: ((position, place), …)"),
+    "slice": Row(1, tuple[int, int, int], "as many places as the axis of `dims` has there: (position, start, size)"),
+    "flip": Row(1, int, "backwards along the axis at this position"),
+    "clip": Row(2, Indices, "x, there, …: as many places along these as the windows have tokens", more=True),
+    # x, place, …: read at computed places of some axes: (their positions, the sizes of all)
+    "rows": Row(
+        2, tuple[Sizes, Sizes, bool], "that differ by token; and whether they are whole stored rows", more=True
+    ),
+    "index": Row(2, tuple[Sizes, Sizes], "the same for every token", more=True),
+    "pick": Row(2, tuple[Sizes, Sizes], "that differ by token, of what does too", more=True),
     # along axes
-    **dict.fromkeys(("sum", "mean", "max_over", "min_over", "logsumexp"), ("x", Indices, "over these")),
-    "norm": ("x", Indices, "the root of the sum of squares"),
-    "softmax": ("x", Index, "along this"),
-    "contract": ("factor…", Contract, "a product, summed"),
-    "masked": ("there x", float, "this where a token of the window is not there"),
-    "count": ("there", Index, "how many tokens of the window are there"),
+    **dict.fromkeys(("sum", "mean", "max_over", "min_over", "logsumexp"), Row(1, Indices, "over these")),
+    "norm": Row(1, Indices, "the root of the sum of squares"),
+    "softmax": Row(1, Index, "along this"),
+    "contract": Row(1, Contract, "a product, summed", more=True),
+    "masked": Row(2, float, "there, x: this where a token of the window is not there"),
+    "count": Row(1, Indices, "there: how many tokens of the window are"),
 }
-"""Of each operation that is no elementwise row of `ops.OPS`: its operands, the type of `arg`, and what it is."""
+"""Of each operation that is no elementwise row of `ops.OPS`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from cdrmix.ir.array_statements import CellArrays, Function, Keep, Loop, Mode, T
 from cdrmix.ir.arrays import Array, Local
 from cdrmix.ir.forms import Attend, SequenceForm, SequenceStmt, StepForm
 from cdrmix.ir.nodes import Apply, Axis, Cell, Def, DType, Model, Ref, Stmt, Top
+from cdrmix.ir.verify_arrays import verify_function
 
 from . import chunks as chunks  # registers its rule
 from .attention import attend, enter
@@ -55,6 +56,8 @@ def array_form(
         for name, cell in model.cells.items()
         if name in used
     }
+    for function in (f for found in made.values() for f in found.functions):
+        verify_function(function)
     return made
 
 

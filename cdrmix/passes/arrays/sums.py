@@ -110,7 +110,7 @@ def count_of(i: Index, draft: Draft) -> Array:
     """How many places an index has; of a window, how many tokens are there."""
     if i not in draft.here:
         return number(i.axis.size)
-    return Array("count", (draft.there(i),), i, "float" if draft.traits.fuses else "int", (), True)
+    return Array("count", (draft.there(i),), (i,), "float" if draft.traits.fuses else "int", (), True)
 
 
 def _sum(s: Summand, bound: Indices, draft: Draft, lower: Lower) -> Array:
