@@ -31,7 +31,7 @@ Ran = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """A function of a module that is imported when it is first called."""
+    """What a module has under a name, a function mostly, which is imported when it is first called."""
 
     module: str
     name: str
@@ -39,10 +39,9 @@ class Late:
     def __call__(self, *args: Any) -> Any:
         return self.found()(*args)
 
-    def found(self) -> Callable[..., Any]:
-        """The function itself."""
-        function: Callable[..., Any] = vars(importlib.import_module(self.module))[self.name]
-        return function
+    def found(self) -> Any:
+        """It itself."""
+        return vars(importlib.import_module(self.module))[self.name]
 
 
 def fill(package: str, template: str, keys: Mapping[str, Any]) -> str:

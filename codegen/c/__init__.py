@@ -8,13 +8,6 @@ from cdrmix.diagnose import Need, command, need_compiler
 from cdrmix.ir.backend import Backend, Late
 
 
-def ops() -> frozenset[str]:
-    """The primitives that it has rules for."""
-    from .rules import OPS
-
-    return OPS
-
-
 def needs(target: str) -> list[Need]:
     """What runs the artefact's Makefile on this machine; compiling a spec to C needs nothing."""
     why = "it builds the artefact's program"
@@ -29,7 +22,7 @@ def tools(target: str) -> list[str]:
 
 BACKEND = Backend(
     targets={"cpu": "one C file"},
-    ops=ops,
+    ops=Late("cdrmix.codegen.c.rules", "OPS").found,
     emit=Late("cdrmix.codegen.c.program", "emit"),
     engine="cdrmix.runtime.native",
     encodings=frozenset({"f32", "f16", "bf16", "i8", "i8g32"}),  # those of runtime/c/encodings.h, and f32

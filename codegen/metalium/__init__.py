@@ -13,16 +13,9 @@ from cdrmix.ir.backend import Backend, Late, Option
 _late = partial(Late, "cdrmix.codegen.metalium.artefact")
 
 
-def ops() -> frozenset[str]:
-    """The primitives that it has rules for."""
-    from .artefact import OPS
-
-    return OPS
-
-
 BACKEND = Backend(
     targets={"tenstorrent": "kernels and a ttnn host"},
-    ops=ops,
+    ops=Late("cdrmix.codegen.metalium.artefact", "OPS").found,
     emit=_late("emit"),
     engine="cdrmix.runtime.metalium.engine",
     options=(

@@ -13,16 +13,9 @@ from cdrmix.ir.backend import Backend, Late, Option
 _late = partial(Late, "cdrmix.codegen.tinygrad.artefact")
 
 
-def ops() -> frozenset[str]:
-    """The primitives that it has rules for."""
-    from .spelling import OPS
-
-    return OPS
-
-
 BACKEND = Backend(
     targets={"cuda": "kernels and a C runner", "rocm": "kernels and a C runner"},
-    ops=ops,
+    ops=Late("cdrmix.codegen.tinygrad.spelling", "OPS").found,
     emit=_late("emit"),
     engine="cdrmix.runtime.device",
     options=(

@@ -19,7 +19,7 @@ from cdrmix.ir.nodes import Model
 from cdrmix.ir.writing import Written
 
 from .spelling import FUNCTIONS, Tinygrad, quoted
-from .stack import CallText, emit_stack, schedule_of
+from .stack import CallText, Shaped, emit_stack, schedule_of
 from .statements import Function
 
 TEMPLATE = "program.py.j2"
@@ -60,9 +60,9 @@ def template_keys(program: Program) -> dict[str, Any]:
     """Everything the skeleton is filled with."""
     model = program.model
     names = _functions(model)
-    stack = emit_stack(program, names)
+    units, calls, slots = emit_stack(program, names)
     functions = [_cell(made, names, model.sources) for made in program.array_form(TRAITS).values()]
-    functions += [u.function for u in stack.units]
+    functions += [u.function for u in units]
     used = set().union(*(called(f.body) for f in functions))
     imports = _ALWAYS | (IMPORTED & used) | ({"choices"} if model.vocab else set())
     return {
@@ -70,9 +70,9 @@ def template_keys(program: Program) -> dict[str, Any]:
         "imports": sorted(imports),
         "hash": escape.text(program.hash),
         "functions": functions,
-        "units": stack.units,
-        "calls": [line for c in stack.calls for line in _call(c)],
-        "slots": stack.slots,
+        "units": units,
+        "calls": [line for c in calls for line in _call(c)],
+        "slots": slots,
         "vocab": model.vocab,
         "text": escape.text,
         "shapes": _shapes,
@@ -103,8 +103,8 @@ def _cell(made: CellArrays, functions: Mapping[str, str], sources: Mapping[str, 
     return Written(f"def {functions[cell.name]}({arguments}) -> Tensor:", tuple(body), doc)
 
 
-def _shapes(found: Mapping[str, tuple[int, ...]]) -> str:
-    return f"{{{', '.join(f'{escape.text(n)}: {shape}' for n, shape in found.items())}}}"
+def _shapes(found: Shaped) -> str:
+    return f"{{{', '.join(f'{escape.text(n)}: {shape}' for n, shape in found)}}}"
 
 
 def _call(c: CallText) -> list[str]:

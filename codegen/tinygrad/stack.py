@@ -24,7 +24,8 @@ from cdrmix.ir.writing import Written
 from .spelling import viewed
 
 Shape = tuple[int, ...]
-Typed = dict[str, tuple[Shape, str]]
+Typed = list[tuple[str, Shape, str]]
+Shaped = list[tuple[str, Shape]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ class UnitText:
     out: Shape
     weights: Typed
     states: Typed
-    reads: dict[str, Shape]
-    writes: dict[str, Shape]
+    reads: Shaped
+    writes: Shaped
     blocked: bool
 
 
@@ -65,13 +66,8 @@ class SlotText:
     start: float | str
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """The whole model."""
-
-    units: tuple[UnitText, ...]
-    calls: tuple[CallText, ...]
-    slots: tuple[SlotText, ...]
+Stack = tuple[list[UnitText], list[CallText], list[SlotText]]
+"""The whole model."""
 
 
 def emit_stack(program: Program, functions: Mapping[str, str]) -> Stack:
@@ -90,11 +86,11 @@ def emit_stack(program: Program, functions: Mapping[str, str]) -> Stack:
             own = names.fresh(escape.identifier(label if not label.isdigit() else line.path))
             made[key] = _unit(program, line, own, taken.fresh(f"run_{own}"), functions, x)
         unit = made[key]
-        weights = {n: owners[f"{line.path}.{n}"] for n in unit.weights}
-        states = {n: n if n == "pos" else f"{line.path}.{n}" for n in unit.states}
+        weights = {n: owners[f"{line.path}.{n}"] for n, *_ in unit.weights}
+        states = {n: n if n == "pos" else f"{line.path}.{n}" for n, *_ in unit.states}
         calls.append(CallText(unit, line.path, weights, states))
         x = unit.out
-    return Stack(tuple(made.values()), tuple(_last_only(calls)), (*_slots(model), SlotText("pos", (), "pos", 0)))
+    return [*made.values()], [*_last_only(calls)], [*_slots(model), SlotText("pos", (), "pos", 0)]
 
 
 def _input(model: Model) -> Shape:
@@ -110,18 +106,16 @@ def _input(model: Model) -> Shape:
 # --- one unit ------------------------------------------------------------------------------------------------------
 def _unit(program: Program, line: Line, own: str, body: str, functions: Mapping[str, str], x: Shape) -> UnitText:
     model = program.model
-    weights: Typed = {}
-    states: Typed = {}
+    weights: Typed = []
     for w in layout.weights(model):
         if w.place.instance in line.chain:
             for suffix, plane in layout.planes(w.decl, w.shape).items():
-                weights[layout.below(w.path + suffix, line.path)] = (plane.shape, plane.dtype.lower())
-    for s in _held(model):
-        if s.place.instance in line.chain:
-            states[layout.below(s.path, line.path)] = (s.shape, "f32")
+                weights.append((layout.below(w.path + suffix, line.path), plane.shape, plane.dtype.lower()))
+    held = [s for s in _held(model) if s.place.instance in line.chain]
+    states = [(layout.below(s.path, line.path), s.shape, "f32") for s in held]
     inside = [p.cell for p in layout.places(model) if p.instance in line.chain]
     if any(map(_asks_pos, inside)):
-        states["pos"] = ((), "i32")
+        states.append(("pos", (), "i32"))
     cells = [model.cells[i.cell] for i in line.chain]
     reads: dict[str, Shape] = {}
     writes: dict[str, Shape] = {}
@@ -138,7 +132,7 @@ def _unit(program: Program, line: Line, own: str, body: str, functions: Mapping[
     doc = escape.comment(f"{line.path}: {'residual ' if line.residual else ''}{chain}")
     head = f"def {body}(here: Frame, x: Tensor) -> Tensor:"
     function = Written(head, tuple(_body(line, model, functions)), (f"{doc}.",))
-    return UnitText(own, body, function, x, x_dtype, out, weights, states, reads, writes, blocked)
+    return UnitText(own, body, function, x, x_dtype, out, weights, states, [*reads.items()], [*writes.items()], blocked)
 
 
 def _asks_pos(cell: Cell) -> bool:
@@ -199,19 +193,8 @@ NOTHING: dict[str, Any] = {
 
 def schedule_of(stack: Stack, vocab: int) -> dict[str, Any]:
     """The units and calls in the manifest's form; those that choose the next token where there are tokens."""
-    units = {
-        u.name: {
-            "x": u.x,
-            "x_dtype": u.x_dtype,
-            "out": u.out,
-            "weights": [[n, *of] for n, of in u.weights.items()],
-            "states": [[n, *of] for n, of in u.states.items()],
-            "reads": [*u.reads.items()],
-            "writes": [*u.writes.items()],
-            "blocked": u.blocked,
-        }
-        for u in stack.units
-    }
+    made, called, _ = stack
+    units = {u.name: {key: getattr(u, key) for key in NOTHING} for u in made}
     units["advance"] = NOTHING | {"states": [("pos", (), "i32")]}
     if vocab:
         logits = NOTHING | {"x": (vocab,), "x_dtype": "f32"}
@@ -225,7 +208,7 @@ def schedule_of(stack: Stack, vocab: int) -> dict[str, Any]:
             "states": [*c.states.values()],
             "last_only": c.last_only,
         }
-        for c in stack.calls
+        for c in called
     ]
     calls.append({"unit": "advance", "path": "pos", "weights": [], "states": ["pos"], "last_only": False})
     return {"units": units, "calls": calls}

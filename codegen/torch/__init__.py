@@ -8,13 +8,6 @@ from cdrmix.ir.layout import ENCODING_NAMES
 from cdrmix.ir.types import NARROW
 
 
-def ops() -> frozenset[str]:
-    """The primitives that it has rules for."""
-    from .spelling import OPS
-
-    return OPS
-
-
 def tools(target: str) -> list[str]:
     """What the scans run by here, in words."""
     if found := command("CXX", "c++", "g++", "clang++"):
@@ -24,7 +17,7 @@ def tools(target: str) -> list[str]:
 
 BACKEND = Backend(
     targets={"torch": "a module that also trains"},
-    ops=ops,
+    ops=Late("cdrmix.codegen.torch.spelling", "OPS").found,
     emit=Late("cdrmix.codegen.torch.module", "emit"),
     engine="cdrmix.runtime.torch.engine",
     trains=True,
