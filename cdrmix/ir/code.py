@@ -15,6 +15,11 @@ WIDTH = 116
 
 # How tightly Python binds, loosest first.
 CHOICE, OR, AND, NOT, COMPARE, BITOR, BITAND, ADD, MUL, NEG, POW, NUMBER, ATOM = range(13)
+INFIX = {
+    "or": OR, "and": AND, "|": BITOR, "&": BITAND, "+": ADD, "-": ADD, "*": MUL, "/": MUL, "//": MUL, "%": MUL,
+    "**": POW, **dict.fromkeys(("==", "!=", "<", "<=", ">", ">=", "is", "is not"), COMPARE),
+}  # fmt: skip
+PREFIX = {"not ": NOT, "-": NEG, "~": NEG, "*": ATOM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ def number(value: float, infinity: str = "math.inf", nan: str = "math.nan") -> C
     if value != value:
         return name(nan)
     if value in (float("inf"), float("-inf")):
-        return name(infinity) if value > 0 else prefix("-", NEG, name(infinity))
+        return name(infinity) if value > 0 else prefix("-", name(infinity))
     code = repr(value)
     return Code((code,), NEG if code.startswith("-") else NUMBER)
 
@@ -59,7 +64,7 @@ def member(of: Code, name: str) -> Code:
 
 def call(function: str | Code, *args: Code | str | int, **keywords: Code) -> Code:
     """A call of a function by name or of a member."""
-    given = [*args, *(prefix(f"{k}=", CHOICE, v) for k, v in keywords.items())]
+    given = [*args, *(prefix(f"{k}=", v) for k, v in keywords.items())]
     return Code((code(function), "(", *_separated(given), ")"), breaks="items")
 
 
@@ -81,16 +86,18 @@ def listed(*items: Code | str | int, open: str = "(") -> Code:
 
 def mapped(pairs: Mapping[str, Code]) -> Code:
     """`{key: value, …}`; a key is the text of one."""
-    return Code(("{", *_separated(prefix(f"{k}: ", CHOICE, v) for k, v in pairs.items()), "}"), breaks="items")
+    return Code(("{", *_separated(prefix(f"{k}: ", v) for k, v in pairs.items()), "}"), breaks="items")
 
 
-def prefix(sign: str, level: int, of: Code) -> Code:
-    """`sign of`; also an argument by its name, and at level `ATOM` one that is spread out."""
+def prefix(sign: str, of: Code) -> Code:
+    """`sign of`; also an argument that is spread out, or behind its name."""
+    level = PREFIX.get(sign, CHOICE)
     return Code((sign, _grouped(of, level)), level)
 
 
-def infix(sign: str, level: int, left: Code, right: Code) -> Code:
+def infix(sign: str, left: Code, right: Code) -> Code:
     """`left sign right`: all but powers and comparisons group to the left."""
+    level = INFIX[sign]
     if level == POW:
         return Code((_grouped(left, NUMBER), f" {sign} ", _grouped(right, NEG)), level, "nowhere")
     if level == COMPARE:
@@ -144,7 +151,7 @@ Statement = Assign | Comment | Block
 
 def when(test: Code, *body: Statement) -> Block:
     """`if test:`."""
-    return Block(prefix("if ", CHOICE, test), body)
+    return Block(prefix("if ", test), body)
 
 
 # --- reading it ----------------------------------------------------------------------------------------------------

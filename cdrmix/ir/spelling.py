@@ -16,36 +16,14 @@ from math import prod
 from typing import ClassVar, Self
 
 from cdrmix.ir.arrays import Array, Local, union
-from cdrmix.ir.code import (
-    ADD,
-    AND,
-    BITAND,
-    BITOR,
-    COMPARE,
-    MUL,
-    NEG,
-    NOT,
-    OR,
-    POW,
-    Code,
-    call,
-    choice,
-    infix,
-    item,
-    listed,
-    method,
-    name,
-    number,
-    prefix,
-)
+from cdrmix.ir.code import Code, call, choice, infix, item, listed, method, name, number, prefix
 from cdrmix.ir.nodes import Index
 from cdrmix.ir.ops import OPS
 from cdrmix.ir.python import Names, text
 
 INFIX = {
-    "add": ("+", ADD), "sub": ("-", ADD), "mul": ("*", MUL), "div": ("/", MUL), "floordiv": ("//", MUL),
-    "mod": ("%", MUL), "pow": ("**", POW), "eq": ("==", COMPARE), "ne": ("!=", COMPARE), "lt": ("<", COMPARE),
-    "le": ("<=", COMPARE), "gt": (">", COMPARE), "ge": (">=", COMPARE), "and": ("&", BITAND), "or": ("|", BITOR),
+    "add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "pow": "**", "eq": "==", "ne": "!=",
+    "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "and": "&", "or": "|",
 }  # fmt: skip
 OF_NUMBERS = {f: f"math.{f}" for f in ("exp", "log", "sqrt", "sin", "cos", "tanh")} | {"abs": "abs"}
 """Functions of Python's own numbers."""
@@ -106,23 +84,23 @@ class Spelling:
 
     def operator(self, x: Array, args: Sequence[Code]) -> Code:
         """An operator between two operands."""
-        return infix(*INFIX[x.op], *args)
+        return infix(INFIX[x.op], *args)
 
     def _of_numbers(self, x: Array) -> Code:
         args = [self.of(a) for a in x.args]
         match x.op:
             case "and" | "or":
-                return infix(x.op, AND if x.op == "and" else OR, args[0], args[1])
+                return infix(x.op, *args)
             case "neg" | "not":
-                return prefix("-", NEG, args[0]) if x.op == "neg" else prefix("not ", NOT, args[0])
+                return prefix("-" if x.op == "neg" else "not ", args[0])
             case "select":
                 return choice(args[1], args[0], args[2])
             case "max" | "min":
                 return call(x.op, *args)
-        return infix(*INFIX[x.op], *args) if x.op in INFIX else call(OF_NUMBERS[x.op], *args)
+        return infix(INFIX[x.op], *args) if x.op in INFIX else call(OF_NUMBERS[x.op], *args)
 
     def neg_(self, x: Array) -> Code:
-        return prefix("-", NEG, self.fit(x.args[0], x.dims))
+        return prefix("-", self.fit(x.args[0], x.dims))
 
     # --- axes ------------------------------------------------------------------------------------------------------
     def fit(self, x: Array, dims: Sequence[Index]) -> Code:
@@ -169,8 +147,8 @@ class Spelling:
         terms = []
         for k, place in enumerate(places):
             stride, term = prod(sizes[p] for p in at[k + 1 :]), self.place(place, found)
-            terms.append(infix("*", MUL, term, number(stride)) if stride > 1 else term)
-        flat = reduce(partial(infix, "+", ADD), terms)
+            terms.append(infix("*", term, number(stride)) if stride > 1 else term)
+        flat = reduce(partial(infix, "+"), terms)
         return method(code, "flatten", -len(at)) if len(at) > 1 else code, flat, rest, found
 
     def place(self, x: Array, found: Sequence[Index]) -> Code:

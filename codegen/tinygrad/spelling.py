@@ -12,7 +12,7 @@ from math import prod
 from typing import ClassVar, Self
 
 from cdrmix.ir.arrays import Array
-from cdrmix.ir.code import MUL, Code, call, infix, item, listed, method, name, number
+from cdrmix.ir.code import Code, call, infix, item, listed, method, name, number
 from cdrmix.ir.nodes import Index
 from cdrmix.ir.python import text
 from cdrmix.ir.spelling import Spelling, rules_of
@@ -190,7 +190,7 @@ class Tinygrad(Spelling):
         dims = (*x.dims, *how.bound)
         code = self.fit(x.args[0], dims)
         for a in x.args[1:]:
-            code = infix("*", MUL, code, self.fit(a, dims))
+            code = infix("*", code, self.fit(a, dims))
         last = [*range(-len(how.bound), 0)]
         return method(code, "sum", number(-1) if len(last) == 1 else listed(*last))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from cdrmix.ir import layout, walk
 from cdrmix.ir import python as escape
-from cdrmix.ir.code import ADD, Assign, Code, Statement, call, infix, item, name
+from cdrmix.ir.code import Assign, Code, Statement, call, infix, item, name
 from cdrmix.ir.forms import Program, Sequential
 from cdrmix.ir.nodes import Cell, Line, Model, State
 from cdrmix.ir.writing import Written
@@ -160,7 +160,7 @@ def _body(line: Line, model: Model, functions: Mapping[str, str]) -> Iterator[St
         if instance is not line.chain[-1]:
             yield Assign((name("y"),), code)
         else:
-            yield Assign((), infix("+", ADD, name("x"), code) if line.residual else code, returns=True)
+            yield Assign((), infix("+", name("x"), code) if line.residual else code, returns=True)
         given = [name("y")]
 
 

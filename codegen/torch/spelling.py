@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from cdrmix.ir.arrays import Array, union
-from cdrmix.ir.code import ADD, NEG, Code, call, flat, infix, item, listed, member, method, name, number, prefix
+from cdrmix.ir.code import Code, call, flat, infix, item, listed, member, method, name, number, prefix
 from cdrmix.ir.nodes import Index
 from cdrmix.ir.python import text
 from cdrmix.ir.spelling import Spelling, rules_of
@@ -36,7 +36,7 @@ FUNCTIONS = {
 
 def key(path: str) -> Code:
     """The path of a slot, below the cell."""
-    return infix("+", ADD, name("self.at"), name(text(path)))
+    return infix("+", name("self.at"), name(text(path)))
 
 
 def dtype_of(dtype: str) -> Code:
@@ -158,13 +158,13 @@ class Torch(Spelling):
         return call("torch.div", *args, rounding_mode=name(text("floor")))
 
     def not_(self, x: Array) -> Code:
-        return prefix("~", NEG, self.fit(x.args[0], x.dims))
+        return prefix("~", self.fit(x.args[0], x.dims))
 
     def masked_(self, x: Array) -> Code:
         there, given = x.args
         if not given.lead:
             return Spelling.masked_(self, x)
-        return method(self.of(given), "masked_fill", prefix("~", NEG, self.fit(there, x.dims)), number(x.arg))
+        return method(self.of(given), "masked_fill", prefix("~", self.fit(there, x.dims)), number(x.arg))
 
     # --- axes ------------------------------------------------------------------------------------------------------
     def reshaped(self, code: Code, old: Sequence[int], new: Sequence[int]) -> Code:

@@ -12,8 +12,6 @@ from math import prod
 from cdrmix.ir import array_statements as form
 from cdrmix.ir.arrays import Array
 from cdrmix.ir.code import (
-    ATOM,
-    COMPARE,
     Assign,
     Code,
     Statement,
@@ -41,7 +39,7 @@ RESET = name("stream.reset")
 
 def there(what: Code) -> Code:
     """`what is not None`."""
-    return infix("is not", COMPARE, what, name("None"))
+    return infix("is not", what, name("None"))
 
 
 def new(state: str) -> Code:
@@ -128,7 +126,7 @@ class Method(Writer):
         asked: list[Code] = []
         for q in stmt.asked:
             code = self.beside(q.q, layout)
-            asked.append(prefix("*", ATOM, method(code, "unbind", 3)) if q.lead else code)
+            asked.append(prefix("*", method(code, "unbind", 3)) if q.lead else code)
         after = [str(q.after) for q in stmt.asked for _ in range(size(q.lead))]
         given = {
             "after": listed(*after or ["False"], open="["),
@@ -215,7 +213,7 @@ class Method(Writer):
             self.assign([*windows, *kept], call("enter", entry, *map(old, paths)))
             return
         before = [method(name("stream.old"), "get", key(path)) for path in paths]
-        spread = prefix("*", ATOM, self.define(stmt.past, listed(*before, RESET, open="")))
+        spread = prefix("*", self.define(stmt.past, listed(*before, RESET, open="")))
         self.assign(kept, call("advance", entry, stmt.size, spread))
         if stmt.window is not None and stmt.there is not None:
             windows = [self.spell.fresh(stmt.window), self.spell.fresh(stmt.there)]
@@ -227,7 +225,7 @@ class Method(Writer):
         past = stmt.values.past
         assert past is not None
         given = [_cat(map(self.of, stmt.queries), -1), new_k, new_v, number(stmt.values.size), number(stmt.scale)]
-        given += [old_k, old_v, prefix("*", ATOM, item(self.of(past), "1:"))]
+        given += [old_k, old_v, prefix("*", item(self.of(past), "1:"))]
         bias = {} if stmt.bias is None else {"bias": self.of(stmt.bias)}
         self.answered(stmt, call("attend", *given, **bias))
 
@@ -237,7 +235,7 @@ class Method(Writer):
         before = self._past(sides[0])
         if olds == before:
             return news, olds
-        return news, choice(before, infix("is", COMPARE, before, name("None")), olds)
+        return news, choice(before, infix("is", before, name("None")), olds)
 
     def _now(self, side: form.Side) -> Code:
         return self.of(side.entry)

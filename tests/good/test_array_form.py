@@ -12,14 +12,6 @@ from cdrmix.diagnose import Span
 from cdrmix.ir.array_statements import Let, Products, Say, Statement
 from cdrmix.ir.arrays import Array, Contract, Local, Stored
 from cdrmix.ir.code import (
-    ADD,
-    BITAND,
-    BITOR,
-    COMPARE,
-    MUL,
-    NEG,
-    NOT,
-    POW,
     WIDTH,
     Assign,
     Code,
@@ -77,8 +69,7 @@ def drawn(chance: random.Random, depth: int) -> tuple[Code, str]:
     def inner() -> tuple[Code, str]:
         return drawn(chance, depth - 1)
 
-    signs = [("+", ADD), ("-", ADD), ("*", MUL), ("/", MUL), ("//", MUL), ("%", MUL), ("**", POW), ("&", BITAND),
-             ("|", BITOR), ("<", COMPARE), ("==", COMPARE)]  # fmt: skip
+    signs = ["+", "-", "*", "/", "//", "%", "**", "&", "|", "<", "=="]
     kind = chance.randrange(9)
     (a, as_a), (b, as_b), (c, as_c) = inner(), inner(), inner()
     match kind:
@@ -89,15 +80,15 @@ def drawn(chance: random.Random, depth: int) -> tuple[Code, str]:
         case 2:
             return item(a, "...", b), f"({as_a})[..., {as_b}]"
         case 3:
-            sign, level = chance.choice([("-", NEG), ("~", NEG), ("not ", NOT)])
-            return prefix(sign, level, a), f"({sign}({as_a}))"
+            sign = chance.choice(["-", "~", "not "])
+            return prefix(sign, a), f"({sign}({as_a}))"
         case 4:
             return choice(a, b, c), f"(({as_a}) if ({as_b}) else ({as_c}))"
         case 5:
             return chance.choice([(listed(a), f"({as_a},)"), (listed(a, b, open="["), f"[{as_a}, {as_b}]")])
         case _:
-            sign, level = chance.choice(signs)
-            return infix(sign, level, a, b), f"(({as_a}) {sign} ({as_b}))"
+            sign = chance.choice(signs)
+            return infix(sign, a, b), f"(({as_a}) {sign} ({as_b}))"
 
 
 @pytest.mark.parametrize("seed", range(60))
