@@ -119,8 +119,7 @@ class Write(Step):
 
 def is_entry(step: Step, out: Array) -> bool:
     """Whether a step writes one row of a state that lies flat, as that of a ring's entry is."""
-    placed = isinstance(step, Copy | Map) and step.place is not None and not step.place[0].free
-    return placed and out.memory == "state" and out.layout == "flat"
+    return isinstance(step, Copy | Map) and step.place is not None and out.memory == "state"
 
 
 def by_owner(step: Step, out: Array) -> bool:

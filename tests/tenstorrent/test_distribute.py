@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from cdrmix.codegen.metalium.cost.devices import DEVICES
 from cdrmix.codegen.metalium.deal.distribute import distribute
-from cdrmix.codegen.metalium.deal.locality import finest, is_local, own, reads, split_of, used
+from cdrmix.codegen.metalium.deal.locality import finest, is_local, own, split_of, used, wants_all
 from cdrmix.codegen.metalium.deal.placement import bytes_of, lifetimes, place
 from cdrmix.codegen.metalium.plan import Array, Fetch, Gather, Program, Split, Tensor, Tiled, Write
 
@@ -107,21 +107,21 @@ def check(found: Program, cores: int) -> None:
         written = {found.arrays[name].split for name in step.parts.outs}
         mine = written.pop() if written else None
         assert not written, "results of one step are split alike"
-        for read in reads(step):
-            source = found.arrays[read.load.array]
+        for read in step.parts.loads:
+            source = found.arrays[read.array]
             if source.split is None:
                 continue
-            assert not read.whole and source.split == mine, (step, source)
+            assert not wants_all(step) and source.split == mine, (step, source)
             sizes = [n.axis.size for n in step.parts.space]
             for place_ in places(*(range(n) for n in sizes)):
                 unit = int(np.ravel_multi_index(place_, sizes)) * mine.lead // prod(sizes)
                 where = {n: build.const(p) for n, p in zip(step.parts.space, place_, strict=True)}
-                for others in places(*(range(a.axis.size) for n in read.load.at for a in n.free if a not in where)):
-                    left = [a for n in read.load.at for a in n.free if a not in where]
+                for others in places(*(range(a.axis.size) for n in read.at for a in n.free if a not in where)):
+                    left = [a for n in read.at for a in n.free if a not in where]
                     here = where | {a: build.const(p) for a, p in zip(left, others, strict=True)}
-                    at = [value(n, here) for n in read.load.at]
-                    flat = int(np.ravel_multi_index(at, read.load.view))
-                    assert flat * mine.lead // prod(read.load.view) == unit, (step, read)
+                    at = [value(n, here) for n in read.at]
+                    flat = int(np.ravel_multi_index(at, read.view))
+                    assert flat * mine.lead // prod(read.view) == unit, (step, read)
                     break  # the bound indices come behind: the first settles the unit
     life = lifetimes(found)
     for a, b in places(life, life):

@@ -12,9 +12,10 @@ too.  Any choice is right, since what does not fit is gathered; a better one gat
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, islice
 from math import gcd, prod
 
 from cdrmix.ir.steps import Copy, Extreme, Map, Product, Step
@@ -23,7 +24,7 @@ from cdrmix.ir.walk import size
 from ..cost.devices import Device
 from ..plan import TILE, Fetch, Program, Split, by_owner
 from .gathers import with_entries, with_gathers
-from .locality import ALIGNED, common_units, finest, is_aligned, is_local, reads, split_of, used
+from .locality import ALIGNED, finest, is_aligned, is_local, loaded, split_of, stays, used
 from .streams import by_tiles, deal, fill
 
 SMALL = 1024
@@ -34,6 +35,9 @@ MANY = 4
 
 ROUNDS = 4
 """How often the deal is done over with what the last one taught, at most, besides once for each state."""
+
+DEALT = Map | Copy | Product | Extreme
+"""The steps that cores can share; a `TopK`, say, is done by each of them."""
 
 
 def distribute(program: Program, device: Device, cores: int, spread: bool = False) -> Program:
@@ -83,12 +87,15 @@ class _Deal:
     fixed: dict[str, Split | None]
     before: Mapping[str, Split | None]
     splits: dict[str, Split | None] = field(default_factory=dict)
-    readers: dict[str, list[Step]] = field(default_factory=dict)
+    readers: dict[str, list[Step]] = field(default_factory=lambda: defaultdict(list))
+    writers: dict[str, list[Step]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
         for step in self.program.steps:
-            for name in dict.fromkeys(read.load.array for read in reads(step)):
-                self.readers.setdefault(name, []).append(step)
+            for name in loaded(step):
+                self.readers[name].append(step)
+            for name in step.parts.outs:
+                self.writers[name].append(step)
         self.splits.update(self.fixed)
 
     # --- forwards --------------------------------------------------------------------------------------------------
@@ -98,8 +105,7 @@ class _Deal:
             split = self.of(step)
             for name in step.parts.outs:
                 self.splits.setdefault(name, split)
-            for read in reads(step):
-                name = read.load.array
+            for name in loaded(step):
                 if self.is_open(name):
                     self.splits[name] = split if split and self.stays(step, name, split) else None
 
@@ -117,20 +123,17 @@ class _Deal:
         among = self.candidates(step)
         if among:
             return max(among, key=lambda s: (among[s], used(s)))
-        units = [self.finest(step, r.load.array) for r in reads(step) if self.is_open(r.load.array)]
-        units = [u for u in units if 1 < u < size(step.parts.space)]  # places of a row, not each element its own
-        if units and common_units(units) > 1:
-            split = split_of(common_units(units), self.cores)
-            return split if self.fits(step, split) else None
-        if isinstance(step, Product) and tile_products(step) >= MANY and size(step.lead) > 1:
-            split = split_of(size(step.lead), self.cores)
-            return split if self.fits(step, split) else None
-        return None
+        found = [self.finest(step, name) for name in loaded(step) if self.is_open(name)]
+        units = gcd(*(u for u in found if 1 < u < size(step.parts.space)))  # places of a row, not each element its own
+        if units < 2 and isinstance(step, Product) and tile_products(step) >= MANY:
+            units = size(step.lead)
+        split = split_of(units, self.cores) if units > 1 else None
+        return split if split and self.fits(step, split) else None
 
     def candidates(self, step: Step) -> dict[Split, int]:
         """The splits of what a step reads at its own units, and how many elements there are of each."""
         found: dict[Split, int] = {}
-        for name in dict.fromkeys(read.load.array for read in reads(step)):
+        for name in loaded(step):
             split = self.splits.get(name)
             if self.spread and self.program.arrays[name].memory == "state" and not self.wants_units(step):
                 continue  # the state is gathered once, rather than each value that is made of it
@@ -140,8 +143,7 @@ class _Deal:
 
     def of_stream(self, step: Product, tensor: str) -> Split:
         """The split of a streamed product's results; products of one tensor have one."""
-        products = [s for s in self.program.steps if isinstance(s, Product)]
-        same = [s for s in products if s.streamed and s.streamed == tensor]
+        same = [s for s in self.program.steps if isinstance(s, Product) and s.streamed == tensor]
         for name in (name for s in same for name in s.outs):
             split = self.splits.get(name)
             if split is not None:
@@ -152,7 +154,7 @@ class _Deal:
     def wanted(self, name: str, seen: set[str]) -> Iterator[int]:
         """The units in which an array's readers read it, or what they make of it element by element."""
         seen.add(name)
-        for step in self.readers.get(name, ()):
+        for step in self.readers[name]:
             units = self.finest(step, name)
             if units == prod(self.program.arrays[name].shape):
                 others = self.before.get(step.parts.outs[0])
@@ -170,16 +172,12 @@ class _Deal:
 
     def finest(self, step: Step, name: str) -> int:
         """The most units in which a step can be dealt out and then reads an array in its own unit."""
-        if not isinstance(step, Map | Copy | Product | Extreme):
+        if not isinstance(step, DEALT) or isinstance(step, Product) and step.streamed:
             return 1
-        if isinstance(step, Product) and step.streamed:
-            return 1
-        whole = lead_of(step)
-        for out in step.parts.outs:
-            array = self.program.arrays[out]
-            if array.layout == "tiles":
-                whole = gcd(whole, prod(array.shape[:-2]))
-        return min(finest(step.parts.space, r.load, whole) for r in reads(step) if r.load.array == name)
+        whole, out = lead_of(step), self.program.arrays[step.parts.outs[0]]
+        if out.layout == "tiles":
+            whole = gcd(whole, prod(out.shape[:-2]))
+        return min(finest(step.parts.space, load, whole) for load in step.parts.loads if load.array == name)
 
     # --- what may be split so --------------------------------------------------------------------------------------
     def fits(self, step: Step, split: Split) -> bool:
@@ -190,21 +188,15 @@ class _Deal:
 
     def can_be_dealt(self, step: Step, split: Split) -> bool:
         """Whether each core can make its own units of what a step makes."""
+        out = self.program.arrays[step.parts.outs[0]]
         if isinstance(step, Fetch):
-            return is_aligned(prod(self.program.arrays[step.out].shape), split)
-        if not isinstance(step, Map | Copy | Product | Extreme):
-            return False
-        if by_owner(step, self.program.arrays[step.parts.outs[0]]):
-            ring = self.program.arrays[step.parts.outs[0]]
-            return self.can_be_split(ring.name, split) and ring.shape[0] % split.lead == 0
-        if lead_of(step) % split.lead:
+            return is_aligned(prod(out.shape), split)
+        if by_owner(step, out):
+            return out.shape[0] % split.lead == 0
+        if not isinstance(step, DEALT) or lead_of(step) % split.lead or not self.can_be_split(out.name, split):
             return False
         place = getattr(step, "place", None)
-        return all(
-            self.can_be_split(name, split)
-            and (place is None or is_local(step.parts.space, self.program.arrays[name].shape, place, split.lead))
-            for name in step.parts.outs
-        )
+        return place is None or is_local(step.parts.space, out.shape, place, split.lead)
 
     def can_be_split(self, name: str, split: Split) -> bool:
         """Whether an array has such units: tiles are split along the axes before their rows and columns."""
@@ -214,40 +206,33 @@ class _Deal:
 
     def stays(self, step: Step, name: str, split: Split) -> bool:
         """Whether a step that is dealt out so reads an array of the same split at its own units only."""
-        loads = [r for r in reads(step) if r.load.array == name]
-        if any(by_owner(step, self.program.arrays[out]) for out in step.parts.outs):
-            return False
-        return self.can_be_split(name, split) and all(
-            not r.whole and is_local(step.parts.space, r.load.view, r.load.at, split.lead) for r in loads
-        )
+        return self.can_be_split(name, split) and stays(step, name, split, self.program.arrays)
 
     # --- what a round teaches the next -----------------------------------------------------------------------------
     def wrong(self) -> dict[str, Split | None]:
         """What cannot be split as it was found: the next round begins with it whole."""
-        for name, split in self.splits.items():
-            if split is not None and not self.may_be(name, split):
-                return {name: None}
-        return {}
+        found = (n for n, split in self.splits.items() if split is not None and not self.may_be(n, split))
+        return dict.fromkeys(islice(found, 1))
 
     def better_states(self) -> dict[str, Split | None]:
         """A state that every core holds and that is better split; the next round begins with it."""
-        for name in (n for n, a in self.program.arrays.items() if a.memory == "state" and n not in self.fixed):
-            if self.splits.get(name) is None and (split := self.better(name)):
+        for name, array in self.program.arrays.items():
+            whole = array.memory == "state" and name not in self.fixed and self.splits.get(name) is None
+            if whole and (split := self.better(name)):
                 return {name: split}
         return {}
 
     def may_be(self, name: str, split: Split) -> bool:
         """Whether all writers of an array can be dealt out so, and its readers too where it cannot be gathered."""
-        streams = (s for s in self.program.steps if isinstance(s, Product) and s.streamed)
-        if any(name in s.outs for s in streams):
+        if any(isinstance(s, Product) and s.streamed for s in self.writers[name]):
             return True
         if self.program.arrays[name].layout == "tiles" and not self.all_stay(name, split):
             return False
-        return all(self.can_be_dealt(s, split) for s in self.program.steps if name in s.parts.outs)
+        return all(self.can_be_dealt(s, split) for s in self.writers[name])
 
     def all_stay(self, name: str, split: Split) -> bool:
         """Whether every reader has the array's split and stays in its units."""
-        return all(self.splits_of(s) == split and self.stays(s, name, split) for s in self.readers.get(name, ()))
+        return all(self.splits_of(s) == split and self.stays(s, name, split) for s in self.readers[name])
 
     def splits_of(self, step: Step) -> Split | None:
         """The settled split of a step's results."""
@@ -255,16 +240,12 @@ class _Deal:
 
     def better(self, name: str) -> Split | None:
         """A split for a state that every core holds so far."""
-        array = self.program.arrays[name]
-        updates = [s for s in self.program.steps if name in s.parts.outs]
+        array, updates = self.program.arrays[name], self.writers[name]
         if self.spread and array.layout == "flat" and array.dtype == "f32":
             rows, row = array.shape[0], prod(array.shape[1:])
-            is_ring = any(by_owner(s, array) for s in updates)
-            split = (
-                split_of(rows, self.cores, ALIGNED // gcd(ALIGNED, row))
-                if is_ring
-                else by_tiles(rows * row, self.cores)
-            )
+            split = by_tiles(rows * row, self.cores)
+            if any(by_owner(s, array) for s in updates):
+                split = split_of(rows, self.cores, ALIGNED // gcd(ALIGNED, row))
             return split if used(split) > 1 and all(self.can_be_dealt(s, split) for s in updates) else None
         if prod(array.shape) <= SMALL:
             return None
@@ -272,32 +253,19 @@ class _Deal:
         among = {split: n for s in updates for split, n in self.candidates(s).items()}
         self.splits[name] = None
         for split in sorted(among, key=lambda s: -among[s]):
-            if all(self.fits_when(s, name, split) for s in self.readers.get(name, ())):
+            if all(self.fits(s, split) and self.stays(s, name, split) for s in self.readers[name]):
                 return split
         return None
-
-    def fits_when(self, step: Step, name: str, split: Split) -> bool:
-        """Whether a step can be dealt out so, and then reads the array at its own units."""
-        return self.fits(step, split) and self.stays(step, name, split)
 
     # --- backwards -------------------------------------------------------------------------------------------------
     def backwards(self) -> None:
         """Split what every core would hold whole though all its readers want their own units."""
-        written: dict[str, list[Step]] = {}
-        for step in self.program.steps:
-            for name in step.parts.outs:
-                written.setdefault(name, []).append(step)
         for name in dict.fromkeys(name for step in reversed(self.program.steps) for name in step.parts.outs):
             if self.splits.get(name) is None and name not in self.fixed:
-                split = self.of_readers(name)
-                if split and all(self.can_be_dealt(s, split) for s in written.get(name, ())):
+                among = {self.splits_of(s) for s in self.readers[name]}
+                split = among.pop() if len(among) == 1 else None
+                if split and self.all_stay(name, split) and self.may_be(name, split):
                     self.splits[name] = split
-
-    def of_readers(self, name: str) -> Split | None:
-        """The one split with which every reader stays in its own units, if there is one."""
-        among = {self.splits_of(s) for s in self.readers.get(name, ())}
-        split = among.pop() if len(among) == 1 else None
-        return split if split is not None and self.all_stay(name, split) else None
 
 
 def tile_products(step: Product) -> int:

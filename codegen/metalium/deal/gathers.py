@@ -15,8 +15,8 @@ from cdrmix.ir import build, walk
 from cdrmix.ir.steps import Copy, Load, Map, Step
 from cdrmix.ir.walk import fresh
 
-from ..plan import Array, Gather, Program, Split, Write, by_owner, is_entry
-from .locality import is_aligned, is_local, reads
+from ..plan import Array, Gather, Program, Split, Write, is_entry
+from .locality import is_aligned, loaded, stays
 
 
 def with_gathers(program: Program, splits: Mapping[str, Split]) -> tuple[dict[str, Array], tuple[Step, ...]]:
@@ -43,20 +43,8 @@ def beyond(step: Step, mine: Split | None, program: Program, splits: Mapping[str
         split = splits.get(step.source)
         shares = split is None or is_aligned(prod(program.arrays[step.source].shape), split)
         return [] if shares else [step.source]
-    found = []
-    alone = any(by_owner(step, program.arrays[name]) for name in step.parts.outs)
-    for read in reads(step):
-        split = splits.get(read.load.array)
-        if split is not None:
-            own = (
-                not alone
-                and not read.whole
-                and split == mine
-                and is_local(step.parts.space, read.load.view, read.load.at, split.lead)
-            )
-            if not own:
-                found.append(read.load.array)
-    return list(dict.fromkeys(found))
+    split = [name for name in loaded(step) if name in splits]
+    return [n for n in split if splits[n] != mine or not stays(step, n, splits[n], program.arrays)]
 
 
 def with_entries(program: Program) -> Program:
@@ -68,9 +56,8 @@ def with_entries(program: Program) -> Program:
             shape = walk.sizes(step.indices) or (1,)
             entry = fresh(f"{step.out}_entry", arrays)
             arrays[entry] = Array(entry, shape)
+            load = Load(entry, shape, tuple(map(build.index, step.indices)) or (build.const(0),))
             steps.append(replace(step, out=entry, place=None))
-            at = tuple(build.index(i) for i in step.indices) or (build.const(0),)
-            load = Load(entry, shape, at)
             steps.append(Copy(step.out, step.indices, load, step.place, span=step.span, texts=step.texts))
         else:
             steps.append(step)

@@ -9,9 +9,7 @@ evaluated for all values of the indices.  What depends on the token (`pos`, pick
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Mapping, Sequence
 from math import gcd, prod
 from typing import Any
 
@@ -22,7 +20,7 @@ from cdrmix.ir.nodes import Index, Node
 from cdrmix.ir.places import evaluate
 from cdrmix.ir.steps import Load, Product, Step, TopK
 
-from ..plan import Split
+from ..plan import Array, Split, by_owner
 
 ALIGNED = 16
 """Elements of 32 bits in 64 bytes: cores' shares begin at such places of the whole."""
@@ -78,17 +76,9 @@ def finest(space: Sequence[Index], load: Load, lead: int = 0) -> int:
     return 1
 
 
-def common_units(units: Sequence[int]) -> int:
-    """The most units that are whole units of every one of these deals."""
-    return reduce(gcd, units)
-
-
 def _leading(sizes: Sequence[int], units: int) -> int:
     """How many axes settle the unit."""
-    for axes in range(len(sizes) + 1):
-        if prod(sizes[:axes]) % units == 0:
-            return axes
-    raise ValueError(f"{units} units of {sizes}")
+    return next(axes for axes in range(len(sizes) + 1) if prod(sizes[:axes]) % units == 0)
 
 
 def _flat(places: Sequence[Node], over: Sequence[Index], sizes: Sequence[int]) -> np.ndarray[Any, Any]:
@@ -99,15 +89,19 @@ def _flat(places: Sequence[Node], over: Sequence[Index], sizes: Sequence[int]) -
     return total
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A load of a step; `whole` when the step wants all of it on every core, whatever the core's own units are."""
-
-    load: Load
-    whole: bool = False
+def loaded(step: Step) -> dict[str, None]:
+    """The arrays that a step's loads are of, in order."""
+    return dict.fromkeys(load.array for load in step.parts.loads)
 
 
-def reads(step: Step) -> tuple[Read, ...]:
-    """The loads of a step."""
-    whole = isinstance(step, TopK) or isinstance(step, Product) and step.streamed is not None and not step.lead
-    return tuple(Read(load, whole) for load in step.parts.loads)
+def wants_all(step: Step) -> bool:
+    """Whether a step wants all of what it reads on every core, whatever the core's own units are."""
+    return isinstance(step, TopK) or isinstance(step, Product) and step.streamed is not None and not step.lead
+
+
+def stays(step: Step, name: str, split: Split, arrays: Mapping[str, Array]) -> bool:
+    """Whether a step that is dealt out so reads an array of the same split at its own units only."""
+    parts = step.parts
+    if wants_all(step) or any(by_owner(step, arrays[out]) for out in parts.outs):
+        return False
+    return all(is_local(parts.space, x.view, x.at, split.lead) for x in parts.loads if x.array == name)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from math import prod
 
 from ..plan import TILE, Array, Program
 
@@ -25,12 +24,8 @@ ELEMENT_BYTES = 4
 
 def bytes_of(array: Array) -> int:
     """L1 that an array takes on a core, rounded up to the alignment."""
-    if array.layout == "tiles":
-        rows, columns = array.shape[-2:]
-        count = _share(array, prod(array.shape[:-2])) * -(-rows // TILE) * -(-columns // TILE) * TILE_ELEMENTS
-    else:
-        count = _share(array, prod(array.shape))
-    return -(-ELEMENT_BYTES * count // ALIGNMENT) * ALIGNMENT
+    words = array.words if array.split is None else array.words // array.split.lead * array.split.each
+    return -(-ELEMENT_BYTES * words // ALIGNMENT) * ALIGNMENT
 
 
 def place(program: Program) -> Program:
@@ -40,13 +35,7 @@ def place(program: Program) -> Program:
     vectors = _as_fetched(program, offsets)
     scratch = _by_lifetime(program, offsets)
     arrays = {name: replace(array, offset=offsets[name]) for name, array in program.arrays.items()}
-    return replace(
-        program,
-        arrays=arrays,
-        scratch_bytes=scratch,
-        state_bytes=state,
-        vectors_bytes=vectors,
-    )
+    return replace(program, arrays=arrays, scratch_bytes=scratch, state_bytes=state, vectors_bytes=vectors)
 
 
 def lifetimes(program: Program) -> dict[str, tuple[int, int]]:
@@ -58,11 +47,6 @@ def lifetimes(program: Program) -> dict[str, tuple[int, int]]:
                 first, _ = found.get(name, (number, number))
                 found[name] = (first, number)
     return found
-
-
-def _share(array: Array, front: int) -> int:
-    """How many of the elements (or matrices) along the front a core holds at most."""
-    return front if array.split is None else front // array.split.lead * array.split.each
 
 
 def _in_a_row(program: Program, offsets: dict[str, int]) -> int:
@@ -91,7 +75,8 @@ def _by_lifetime(program: Program, offsets: dict[str, int]) -> int:
     size = {name: bytes_of(program.arrays[name]) for name in life}
     placed: list[str] = []
     for name in sorted(life, key=lambda n: (-size[n], life[n], n)):
-        busy = sorted((offsets[p], offsets[p] + size[p]) for p in placed if _meet(life[p], life[name]))
+        first, last = life[name]
+        busy = sorted((offsets[p], offsets[p] + size[p]) for p in placed if life[p][0] <= last and first <= life[p][1])
         offsets[name] = _lowest(busy, size[name])
         placed.append(name)
         end = max(end, offsets[name] + size[name])
@@ -99,10 +84,6 @@ def _by_lifetime(program: Program, offsets: dict[str, int]) -> int:
         if array.memory == "scratch":
             offsets.setdefault(name, 0)  # no step touches it
     return end
-
-
-def _meet(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    return a[0] <= b[1] and b[0] <= a[1]
 
 
 def _lowest(busy: Iterable[tuple[int, int]], size: int) -> int:

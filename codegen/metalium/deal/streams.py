@@ -18,7 +18,7 @@ from cdrmix.ir.walk import size
 
 from ..cost.devices import TILE_BYTES, TILE_CYCLES, Device
 from ..plan import TILE, Split, Tensor, Tiled
-from .locality import ALIGNED, common_units, split_of, used
+from .locality import ALIGNED, split_of, used
 
 BLOCK = 4
 """Column tiles that are summed at once: as many f32 tiles as there are destination registers."""
@@ -37,7 +37,7 @@ def deal(step: Product, tensor: Tensor, wanted: Iterable[int], cores: int, devic
     if not asked:
         return best
     least = stream_seconds(step, tensor, best, device) + GATHER_SECONDS
-    for units in sorted({*asked, common_units(asked)}, reverse=True):
+    for units in sorted({*asked, gcd(*asked)}, reverse=True):
         split = split_of(units, cores, ALIGNED // gcd(ALIGNED, columns // units))
         missed = sum(a % split.lead != 0 for a in asked)
         seconds = stream_seconds(step, tensor, split, device) + missed * GATHER_SECONDS
