@@ -6,7 +6,7 @@ Output: its parts, or the same thing with parts replaced; what is unchanged is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from functools import cache
 from math import prod
@@ -278,11 +278,15 @@ def windows(cell: Cell) -> dict[Ref, frozenset[tuple[int, int]]]:
     for stmt in cell.body:
         if isinstance(stmt, Def) and stmt.ref.kind == "def":
             here = windowed(stmt.value, found)
-            sizes = [i.axis.size for i in stmt.indices]
-            places = frozenset((prod(sizes[:p]), sizes[p]) for p, i in enumerate(stmt.indices) if i in here)
-            if places:
+            if places := window_places(stmt.indices, here):
                 found[stmt.ref] = places
     return found
+
+
+def window_places(indices: Sequence[Index], here: Collection[Index]) -> frozenset[tuple[int, int]]:
+    """Where what is defined over `indices` runs over windows, those of them in `here`."""
+    of = sizes(indices)
+    return frozenset((prod(of[:p]), of[p]) for p, i in enumerate(indices) if i in here)
 
 
 def window_positions(view: tuple[Axis, ...], places: frozenset[tuple[int, int]]) -> tuple[int, ...]:

@@ -43,8 +43,8 @@ def beyond(step: Step, mine: Split | None, program: Program, splits: Mapping[str
         split = splits.get(step.source)
         shares = split is None or is_aligned(prod(program.arrays[step.source].shape), split)
         return [] if shares else [step.source]
-    split = [name for name in loaded(step) if name in splits]
-    return [n for n in split if splits[n] != mine or not stays(step, n, splits[n], program.arrays)]
+    among = [name for name in loaded(step) if name in splits]
+    return [n for n in among if splits[n] != mine or not stays(step, n, splits[n], program.arrays)]
 
 
 def with_entries(program: Program) -> Program:

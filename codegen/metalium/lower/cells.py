@@ -10,23 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import product as places
 from math import prod
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.forms import Program
-from cdrmix.ir.nodes import Apply, Axis, Buffer, Cell, Def, Input, Node, Param, Ref, Top
+from cdrmix.ir.nodes import Apply, Axis, Buffer, Cell, Def, Node, Param, Ref, Top
 from cdrmix.ir.text import headings, statement
 from cdrmix.ir.walk import sizes
 
 from .. import plan
 from .definitions import define, top
-from .draft import Assign, Draft, Entry, Given, refuse
+from .draft import Assign, Draft, Entry, Given, every, refuse
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a cell stands: `number` in its line's chain, `below` that cell's path, the banks around it."""
+    """Where a cell stands: `number` in its line's chain, `below` that cell (a path with a dot behind it), the banks
+    around it."""
 
     number: int
     below: str = ""
@@ -59,38 +59,36 @@ class Writing:
                 case Def():
                     self.definition(cell, stmt, env, site, form.in_place)
                 case Top():
-                    value = self.named(stmt.source, env)
-                    here = walk.windowed(value, draft.windows)
-                    for found, entry in top(draft, stmt, value, here).items():
-                        env[Ref("def", found)] = entry
+                    found = top(draft, stmt, self.named(stmt.source, env))
+                    env |= {Ref("def", made): entry for made, entry in found.items()}
                 case Apply():
                     env[Ref("def", stmt.name)] = self.apply(cell, stmt, env, site)
         return env[Ref("output", "out")]
 
     def begin(self, cell: Cell, site: Site, inputs: tuple[Entry, ...]) -> dict[Ref, Entry]:
         """The names that a cell begins with."""
-        draft, below = self.draft, f"{site.below}." if site.below else ""
+        draft = self.draft
         env = {Ref("input", i.name): entry for i, entry in zip(cell.inputs, inputs, strict=True)}
         banks = tuple(a.size for a in site.banks)
         decls: tuple[Param | Buffer, ...] = (*cell.params, *cell.buffers)
         for decl in decls:
-            path = (site.number, below + decl.name)
-            local = next((n for n, g in draft.given.items() if g.path == path), "")
-            local = local or draft.fresh(site.prefix + decl.name)
+            path = (site.number, site.below + decl.name)
+            known = [name for name, given in draft.given.items() if given.path == path]
+            local = known[0] if known else draft.fresh(site.prefix + decl.name)
             stored = decl.stored if isinstance(decl, Param) else "f32"
             draft.given[local] = Given(path, (*banks, *sizes(decl.indices)), len(banks), stored, decl.span)
             ref = Ref("param" if isinstance(decl, Param) else "buffer", decl.name)
             env[ref] = Entry(Ref("param", local), site.banks, site.at)
         for state in cell.states:
             name = draft.array(site.instance + state.name, sizes(state.indices), memory="state")
-            self.residents.append((name, (site.number, below + state.name), False))
+            self.residents.append((name, (site.number, site.below + state.name), False))
             env[Ref("state", state.name)] = Entry(Ref("def", name))
         for history in cell.histories:
             window = history.window.size
             memory: plan.Memory = "state" if window > 1 else "scratch"
             name = draft.array(site.instance + history.name, (window, *(a.size for a in history.axes)), memory=memory)
             if window > 1:
-                self.residents.append((name, (site.number, below + history.name), True))
+                self.residents.append((name, (site.number, site.below + history.name), True))
             draft.windows[Ref("history", name)] = frozenset({(1, window)})
             env[Ref("history", history.name)] = Entry(Ref("history", name))
         for carry in cell.carries:
@@ -121,77 +119,66 @@ class Writing:
     def definition(self, cell: Cell, d: Def, env: dict[Ref, Entry], site: Site, in_place: frozenset[str]) -> None:
         """A definition, into the array that it belongs in."""
         draft, value = self.draft, self.named(d.value, env)
-        here = walk.windowed(value, draft.windows)
         name = site.instance + d.ref.name
         match d.ref.kind:
             case "history":
                 ring = env[d.ref].ref.name
                 window = draft.arrays[ring].shape[0]
                 slot = build.node("mod", draft.token(1), build.const(window)) if window > 1 else build.const(0)
-                pulled = define(draft, _named(d, f"{name}_entry"), value, here)
-                own = pulled.read(build.read(d.ref, [i.axis for i in d.indices], d.indices, d.dtype))
-                draft.assign(ring, d.indices, own, (slot, *map(build.index, d.indices)))
+                pulled = define(draft, f"{name}_entry", d, value)
+                draft.assign(ring, d.indices, pulled.over(d.indices), (slot, *map(build.index, d.indices)))
             case "next":
-                state = env[Ref("state", d.ref.name)].ref.name
-                pulled = define(draft, _named(d, f"{name}_next"), value, here)
-                own = pulled.read(build.read(d.ref, [i.axis for i in d.indices], d.indices, d.dtype))
-                copy = Assign(state, d.indices, draft.settled(own), span=d.span, texts=draft.texts)
+                state = env[Ref("state", d.ref.name)]
+                pulled = define(draft, f"{name}_next", d, value)
+                own = draft.settled(pulled.over(d.indices))
+                copy = Assign(state.ref.name, d.indices, own, span=d.span, texts=draft.texts)
                 if d.ref.name in in_place:
                     draft.add(copy)
-                    env[d.ref] = Entry(Ref("def", state))
+                    env[d.ref] = state
                 else:
                     self.tail.append(copy)
                     env[d.ref] = pulled
             case "carry":
-                entry = define(draft, _named(d, name), value, here)
-                array = draft.arrays.get(entry.ref.name)
-                if entry.axes or entry.ref.kind != "def" or array is None or array.memory != "scratch":
-                    own = entry.read(build.read(d.ref, [i.axis for i in d.indices], d.indices, d.dtype))
+                entry = define(draft, name, d, value)
+                if not draft.is_own(entry):
                     made = draft.array(f"{name}_own", sizes(d.indices))
-                    draft.assign(made, d.indices, own)
+                    draft.assign(made, d.indices, entry.over(d.indices))
                     entry = Entry(Ref("def", made))
                 self.carries[d.ref.name] = self.writes[d.ref.name] = entry
                 if not any(c.name == d.ref.name and c.reads for c in cell.carries):
                     env[d.ref] = entry
             case _:
-                env[d.ref] = define(draft, _named(d, name), value, here)
+                env[d.ref] = define(draft, name, d, value)
 
     def apply(self, cell: Cell, a: Apply, env: Mapping[Ref, Entry], site: Site) -> Entry:
         """A part, or each called expert of a bank."""
         draft, part = self.draft, next(p for p in cell.parts if p.name == a.part)
-        formals = self.program.model.cells[part.cell].inputs
-        many, texts = sizes(a.lead), draft.texts
-        below = f"{site.below}.{part.name}" if site.below else part.name
+        texts = draft.texts
         found: dict[tuple[int, ...], Entry] = {}
-        for at in places(*(range(n) for n in many)):
-            by = {i: build.const(p) for i, p in zip(a.lead, at, strict=True)}
+        for by in every(a.lead):
+            at = tuple(int(n.arg) for n in by.values())
             given = tuple(
-                _given(env[g.ref], [i.axis for i in g.lead], [by[i] for i in g.lead], f, draft)
-                for g, f in zip(a.inputs, formals, strict=True)
+                _given(env[g.ref], [i.axis for i in g.lead], [by[i] for i in g.lead], draft) for g in a.inputs
             )
-            number = "".join(f"{p}_" for p in at)
             banks, chosen = site.banks, site.at
             if a.select is not None and part.bank is not None:
                 banks = (*banks, part.bank.axis)
                 chosen = (*chosen, walk.substitute(self.named(a.select, env), by))
+            instance = "".join((f"{site.instance}{part.name}_", *(f"{p}_" for p in at)))
             inner = Site(
-                site.number, below, f"{site.prefix}{part.name}_", f"{site.instance}{part.name}_{number}", banks, chosen
+                site.number, f"{site.below}{part.name}.", f"{site.prefix}{part.name}_", instance, banks, chosen
             )
             found[at] = self.cell(part.cell, inner, given)
         draft.span, draft.texts = a.span, texts
-        if not many:
+        if not a.lead:
             return found[()]
         name = draft.fresh(site.instance + a.name)
-        draft.bundles[name] = (many, sizes(a.outs), found)
+        draft.bundles[name] = (sizes(a.lead), sizes(a.outs), found)
         return Entry(Ref("def", name))
 
 
-def _given(entry: Entry, axes: list[Axis], at: list[Node], formal: Input, draft: Draft) -> Entry:
+def _given(entry: Entry, axes: list[Axis], at: list[Node], draft: Draft) -> Entry:
     if entry.ref.kind == "history":
         message = f"the history `{entry.ref.name}` is given to a part"
         raise refuse(draft.span, message, "name what the part needs of it in an equation", "E0903")
     return Entry(entry.ref, (*entry.axes, *axes), (*entry.at, *at))
-
-
-def _named(d: Def, name: str) -> Def:
-    return Def(Ref("def", name), d.indices, d.value, d.dtype, d.span)

@@ -8,9 +8,8 @@ position and the token are elements of the array `inputs`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 
 import numpy as np
 
@@ -29,6 +28,10 @@ LOADS = 8
 """The most loads of one Map: as many tiles as an expression may have open at once with four in registers."""
 
 
+PLANES = ("hi", "lo")
+"""What TF32 holds of an f32 factor, and the rest."""
+
+
 def refuse(span: Span, message: str, help: str = "", code: str = "E0908") -> CompileError:
     """What this target cannot do, as a diagnostic."""
     text = message if code != "E0908" else f"cannot be compiled for tenstorrent: {message}"
@@ -39,7 +42,7 @@ def refuse(span: Span, message: str, help: str = "", code: str = "E0908") -> Com
 class Assign(Step):
     """out[place] = an elementwise value over `indices`; it becomes a Map, a Copy or a Whole.
 
-    `plane` is the part of the value that is kept: `hi` what TF32 holds of it, `lo` the rest.
+    `plane` is the one of `PLANES` that is kept of the value.
     """
 
     out: str
@@ -77,6 +80,10 @@ class Entry:
         """A read of the cell's name as a read of the draft's."""
         return build.read(self.ref, (*self.axes, *n.arg.view), (*self.at, *n.args), n.dtype, n.span)
 
+    def over(self, indices: Sequence[Index]) -> Node:
+        """All of it, at indices of its own axes."""
+        return self.read(build.read(self.ref, [i.axis for i in indices], indices, "f32"))
+
 
 @dataclass(slots=True)
 class Draft:
@@ -93,8 +100,9 @@ class Draft:
     given: dict[str, Given] = field(default_factory=dict)
     constants: dict[str, tuple[float, ...]] = field(default_factory=dict)
     windows: dict[Ref, frozenset[tuple[int, int]]] = field(default_factory=dict)
+    here: set[Index] = field(default_factory=set)
+    """The indices of the equation that is being lowered that run over a window."""
     names: set[str] = field(default_factory=set)
-    vectors: dict[str, None] = field(default_factory=dict)
     carries: dict[str, str] = field(default_factory=dict)
     """The tensors of carries by the carry's name."""
     tables: dict[str, str] = field(default_factory=dict)
@@ -118,8 +126,7 @@ class Draft:
     def fresh(self, hint: str) -> str:
         """A name that nothing else has, made of letters, digits and `_`."""
         clean = re.sub(r"[^0-9A-Za-z_]", "_", hint).strip("_") or "value"
-        clean = clean if not clean[0].isdigit() else f"v{clean}"
-        found = walk.fresh(clean, self.names)
+        found = walk.fresh(f"v{clean}" if clean[0].isdigit() else clean, self.names)
         self.names.add(found)
         return found
 
@@ -129,11 +136,22 @@ class Draft:
         self.arrays[name] = plan.Array(name, tuple(shape) or (1,), dtype, memory=memory)  # type: ignore[arg-type]
         return name
 
+    def over(self, hint: str, indices: Sequence[Index]) -> str:
+        """A new array over indices; which of its axes run over a window is remembered."""
+        name = self.array(hint, sizes(indices))
+        if places := walk.window_places(indices, self.here):
+            self.windows[Ref("def", name)] = places
+        return name
+
     def whole(self, ref: Ref) -> bool:
         """Whether a name's elements are whole numbers."""
-        if ref.kind != "def" or ref.name in self.inline:
-            return ref.kind == "def"
-        return ref.name in self.arrays and self.arrays[ref.name].dtype == "i32"
+        array = self.arrays.get(ref.name)
+        return ref.kind == "def" and (ref.name in self.inline or array is not None and array.dtype == "i32")
+
+    def is_own(self, entry: Entry) -> bool:
+        """Whether a name is an array of floats by itself, which no other token sees."""
+        array = self.arrays.get(entry.ref.name) if entry.ref.kind == "def" and not entry.axes else None
+        return array is not None and array.memory == "scratch" and array.dtype == "f32"
 
     def constant(self, hint: str, values: np.ndarray) -> str:
         """An array of numbers that are known now; equal ones are one array."""
@@ -142,7 +160,6 @@ class Draft:
         if key not in self.known:
             name = self.known[key] = self.array(hint, values.shape, memory="vectors")
             self.constants[name] = flat
-            self.vectors[name] = None
         return self.known[key]
 
     def carry(self, name: str, size: int) -> str:
@@ -161,32 +178,18 @@ class Draft:
             self.planes.pop(name, None)
 
     def assign(
-        self,
-        out: str,
-        indices: Sequence[Index],
-        value: Node,
-        place: tuple[Node, ...] | None = None,
-        plane: str = "",
+        self, out: str, indices: Sequence[Index], value: Node, place: tuple[Node, ...] | None = None, plane: str = ""
     ) -> None:
-        """An elementwise step with the place and the text of what is being lowered."""
+        """An elementwise step."""
         value = self.settled(value)
         self.add(Assign(out, tuple(indices), value, place, plane))
 
-    def temporary(self, hint: str, indices: Sequence[Index], value: Node, here: set[Index], dtype: str = "") -> Node:
-        """The value in an array of its own, read at its indices; `here` are those that run over a window."""
+    def temporary(self, hint: str, indices: Sequence[Index], value: Node) -> Node:
+        """The value in an array of its own, read at its indices."""
         value = self.settled(value)
-        dtype = dtype or ("i32" if self.is_whole(value) else "f32")
-        name = self.array(hint, sizes(indices), dtype)
-        self.note(name, indices, here)
+        name = self.over(hint, indices)
         self.assign(name, indices, value)
-        return read_array(name, indices, value if dtype == "i32" else None)
-
-    def note(self, name: str, indices: Sequence[Index], here: set[Index]) -> None:
-        """Remember which axes of an array run over a window."""
-        of = sizes(indices)
-        places = frozenset((prod(of[:p]), of[p]) for p, i in enumerate(indices) if i in here)
-        if places:
-            self.windows[Ref("def", name)] = places
+        return read_array(name, indices)
 
     # --- expressions -----------------------------------------------------------------------------------------------
     def is_whole(self, n: Node) -> bool:
@@ -218,10 +221,9 @@ class Draft:
                 rest = build.read(n.arg.ref, n.arg.view[len(many) :], n.args[len(many) :], n.dtype, n.span)
                 return found[tuple(int(a.arg) for a in front)].read(rest)
             self.arrays[name] = plan.Array(name, (*many, *own))
-            indices = tuple(Index(f"d{p}", Axis(f"d{p}", size)) for p, size in enumerate(own))
+            indices = indices_of(own)
             for at, each in found.items():
-                one = each.read(build.read(n.arg.ref, [i.axis for i in indices], indices, "f32"))
-                self.assign(name, indices, one, (*map(build.const, at), *map(build.index, indices)))
+                self.assign(name, indices, each.over(indices), (*map(build.const, at), *map(build.index, indices)))
         return n
 
     def token(self, place: int) -> Node:
@@ -248,7 +250,25 @@ WHOLE = frozenset(
 """The operations of whole numbers that the data-movement core has."""
 
 
-def read_array(name: str, indices: Sequence[Index], like: Node | None = None) -> Node:
+def read_array(name: str, indices: Sequence[Index]) -> Node:
     """An array at its own indices."""
-    dtype = like.dtype if like is not None else "f32"
-    return build.read(Ref("def", name), [i.axis for i in indices], indices, dtype)
+    return Entry(Ref("def", name)).over(indices)
+
+
+def indices_of(shape: Iterable[int]) -> tuple[Index, ...]:
+    """New indices over the axes of an array."""
+    return tuple(Index(f"d{p}", Axis(f"d{p}", size)) for p, size in enumerate(shape))
+
+
+def every(indices: Sequence[Index]) -> Iterator[dict[Index, Node]]:
+    """All values of some indices, one after the other, as constants."""
+    for at in np.ndindex(*sizes(indices)):
+        yield dict(zip(indices, map(build.const, at), strict=True))
+
+
+def flat(at: Sequence[Node], shape: Sequence[int]) -> Node:
+    """The place in a row-major array, as one number."""
+    place = at[0]
+    for n, size in zip(at[1:], shape[1:], strict=True):
+        place = build.add(build.mul(place, build.const(size)), n)
+    return place

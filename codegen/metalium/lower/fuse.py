@@ -9,16 +9,18 @@ ones can wait for its reader.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import prod
+from itertools import accumulate, pairwise
+from operator import mul
 
 from cdrmix.ir import build, walk
-from cdrmix.ir.nodes import Axis, Index, Node
+from cdrmix.ir.nodes import Axis, Index, Node, Ref
 from cdrmix.ir.ops import OPS
 from cdrmix.ir.steps import Step
 from cdrmix.ir.walk import sizes
 
-from .draft import Assign, Draft
+from .draft import Assign, Draft, flat
 from .maps import fits, loads_in
 
 CHEAP_LOADS = 2
@@ -31,7 +33,7 @@ def fuse(draft: Draft) -> None:
     at = 0
     while at < len(draft.steps):
         step = draft.steps[at]
-        if isinstance(step, Assign) and _can_go(draft, step) and (made := _inlined(draft, at)) is not None:
+        if isinstance(step, Assign) and (made := _inlined(draft, step, at)) is not None:
             draft.steps = made
             del draft.arrays[step.out]
         else:
@@ -65,49 +67,34 @@ def sunk(draft: Draft) -> list[Step]:
     return steps
 
 
-def _can_go(draft: Draft, a: Assign) -> bool:
-    array = draft.arrays[a.out]
-    return (
-        array.memory == "scratch" and array.dtype == "f32" and a.place is None and not a.plane
-        and not draft.is_whole(a.value)
-    )  # fmt: skip
-
-
-def _inlined(draft: Draft, at: int) -> list[Step] | None:
-    """The steps without the one at `at`, its value where it was read; None when it has to stay."""
-    steps, a = draft.steps, draft.steps[at]
-    assert isinstance(a, Assign)
-    if sum(a.out in s.parts.outs for s in steps) != 1:
+def _inlined(draft: Draft, a: Assign, at: int) -> list[Step] | None:
+    """The steps without `a`, which is at `at`, its value where it was read; None when it has to stay."""
+    steps = draft.steps
+    if draft.arrays[a.out].memory != "scratch" or a.place is not None or a.plane or draft.is_whole(a.value):
         return None
     readers = [p for p in range(at + 1, len(steps)) if a.out in steps[p].parts.reads]
-    if not readers or not all(isinstance(steps[p], Assign) for p in readers):
-        return None
     planes = all(isinstance(s, Assign) and s.plane for s in (steps[p] for p in readers))
     if len(readers) > 1 and not planes and not _cheap(draft, a.value):
         return None
     sources = a.parts.reads
     if any(sources & set(s.parts.outs) for s in steps[at + 1 : readers[-1]]):
         return None
-    made: list[Step] = list(steps)
+    made: dict[int, Assign] = {}
     for p in readers:
         reader = steps[p]
         consumer = _with(draft, reader, a) if isinstance(reader, Assign) else None
         if consumer is None:
             return None
         made[p] = consumer
-    for p in readers:
-        _reshape(draft, made[p])
-    del made[at]
-    return made
+    for consumer in made.values():
+        _reshape(draft, consumer)
+    return [made.get(p, step) for p, step in enumerate(steps) if p != at]
 
 
-def _reshape(draft: Draft, a: Step) -> None:
+def _reshape(draft: Draft, a: Assign) -> None:
     """Give an array the axes that it is now written over."""
-    if not isinstance(a, Assign) or a.place is not None or not a.indices:
-        return
-    array, shape = draft.arrays[a.out], sizes(a.indices)
-    if array.memory == "scratch" and prod(shape) == prod(array.shape):
-        draft.arrays[a.out] = replace(array, shape=shape)
+    if a.place is None and a.indices and draft.arrays[a.out].memory == "scratch":
+        draft.arrays[a.out] = replace(draft.arrays[a.out], shape=sizes(a.indices))
 
 
 def _cheap(draft: Draft, n: Node) -> bool:
@@ -118,37 +105,47 @@ def _cheap(draft: Draft, n: Node) -> bool:
 
 def _with(draft: Draft, consumer: Assign, a: Assign) -> Assign | None:
     """A reader with the value in the place of its reads."""
-    found = [m for m in walk.reads(consumer.value) if m.arg.ref.kind == "def" and m.arg.ref.name == a.out]
-    inside = [m for n in consumer.parts.nodes for m in walk.reads(n)]
-    if len(found) != sum(m.arg.ref.kind == "def" and m.arg.ref.name == a.out for m in inside):
+    found = [m for m in walk.reads(consumer.value) if m.arg.ref == Ref("def", a.out)]
+    windows = draft.windows.get(Ref("def", a.out), frozenset())
+    if any(m.args[p].op != "index" for m in found for p in walk.window_positions(m.arg.view, windows)):
         return None
-    windows = draft.windows.get(found[0].arg.ref, frozenset())
-    before = len(loads_in(draft, consumer.value))
+    by: dict[Node, Node] = {}
     for m in found:
-        at = walk.window_positions(m.arg.view, windows)
-        if any(m.args[p].op != "index" for p in at):
-            return None
-    while True:
-        split = next((s for m in found if (s := _to_split(m, sizes(a.indices))) is not None), None)
-        if split is None:
-            break
-        if isinstance(split, str):
-            return None
-        consumer = split_index(consumer, *split)
-        found = [m for m in walk.reads(consumer.value) if m.arg.ref.kind == "def" and m.arg.ref.name == a.out]
-    value = consumer.value
-    for m in dict.fromkeys(found):
-        put = _at(a, m)
-        if put is None:
-            return None
-        value = replaced(value, m, put)
+        seen = [(x.size, n) for x, n in zip(m.arg.view, m.args, strict=True) if x.size > 1]
+        put, at = a.value, {i: build.const(0) for i in a.indices if i.axis.size == 1}
+        for theirs, ours in _runs([size for size, _ in seen], sizes(a.indices)):
+            args, indices = [n for _, n in seen[theirs]], [i for i in a.indices[ours] if i.axis.size > 1]
+            if len(indices) > 1:  # the reader's index runs over several of the value's: it is split first
+                if len(args) > 1 or args[0].op != "index":
+                    return None
+                return _with(draft, split_index(consumer, args[0].arg, sizes(a.indices[ours])), a)
+            if len(args) > 1:
+                whole, axes = (
+                    indices[0],
+                    [Axis(f"{indices[0].axis.name}{p}", n) for p, (n, _) in enumerate(seen[theirs])],
+                )
+                indices = [Index(f"#{p}", axis) for p, axis in enumerate(axes, theirs.start)]
+                put = split_node(put, whole, indices)
+            at |= zip(indices, args, strict=True)
+        by[m] = walk.substitute(put, at)
+    value = walk.transform(consumer.value, lambda m: by.get(m, m))
     if not fits(draft, value) or not _keeps_its_place(value, consumer):
         return None
-    smaller = prod(sizes(a.indices)) < prod(sizes(consumer.indices))
-    if smaller and len(loads_in(draft, value)) > max(before, CHEAP_LOADS + 1):
+    smaller = walk.size(a.indices) < walk.size(consumer.indices)
+    if smaller and len(loads_in(draft, value)) > max(len(loads_in(draft, consumer.value)), CHEAP_LOADS + 1):
         return None
     texts = consumer.texts if set(a.texts) <= set(consumer.texts) else (*a.texts, *consumer.texts)
     return replace(consumer, value=value, texts=texts)
+
+
+def _runs(left: Sequence[int], right: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """The shortest runs of axes of two row-major shapes that lie over each other; an axis of one
+    place goes with what is behind it."""
+    ends = [list(accumulate(shape, mul, initial=1)) for shape in (left, right)]
+    both = [end for end in ends[0] if end in ends[1]]
+    for begin, end in pairwise(both):
+        first, second = (slice(of.index(begin), of.index(end)) for of in ends)
+        yield first, second
 
 
 def _keeps_its_place(value: Node, consumer: Assign) -> bool:
@@ -157,49 +154,6 @@ def _keeps_its_place(value: Node, consumer: Assign) -> bool:
     before = [m for m in walk.reads(consumer.value) if m.arg.ref.name == consumer.out]
     at = tuple(map(build.index, consumer.indices))
     return all(m in before or (m.args == at and consumer.place is None) for m in own)
-
-
-def _to_split(m: Node, own: tuple[int, ...]) -> tuple[Index, tuple[int, ...]] | str | None:
-    """The reader's index that runs over several of the value's own; None when there is none, a word when hopeless."""
-    view, p = [a.size for a in m.arg.view], 0
-    for q, size in enumerate(view):
-        group: list[int] = []
-        while prod(group) < size and p < len(own):
-            group.append(own[p])
-            p += 1
-        if prod(group) == size and len([g for g in group if g > 1]) > 1:
-            if m.args[q].op != "index":
-                return "a place"
-            return m.args[q].arg, tuple(group)
-        if prod(group) != size:
-            return None  # the reader splits the value's index, or neither does
-    return None
-
-
-def _at(a: Assign, m: Node) -> Node | None:
-    """The value at the place where it is read."""
-    value, indices = a.value, [i for i in a.indices if i.axis.size > 1]
-    seen = [(x.size, n) for x, n in zip(m.arg.view, m.args, strict=True) if x.size > 1]
-    view, args = [size for size, _ in seen], [n for _, n in seen]
-    by: dict[Index, Node] = {i: build.const(0) for i in a.indices if i.axis.size == 1}
-    q = 0
-    for i in indices:
-        group: list[int] = []
-        start = q
-        while prod(group) < i.axis.size and q < len(view):
-            group.append(view[q])
-            q += 1
-        if prod(group) != i.axis.size:
-            return None
-        if len(group) == 1:
-            by[i] = args[start]
-            continue
-        new = [Index(f"#{start + p}", Axis(f"{i.axis.name}{p}", size)) for p, size in enumerate(group)]
-        value = split_node(value, i, new)
-        by |= {j: args[start + p] for p, j in enumerate(new)}
-    if q < len(view):
-        return None
-    return walk.substitute(value, by)
 
 
 # --- indices split into several, row-major --------------------------------------------------------------------------
@@ -221,10 +175,7 @@ def split_node(n: Node, i: Index, new: list[Index]) -> Node:
     if i not in n.free:
         return n
     if n.op == "index":
-        made = build.index(new[0])
-        for j in new[1:]:
-            made = build.add(build.mul(made, build.const(j.axis.size)), build.index(j))
-        return made
+        return flat([build.index(j) for j in new], sizes(new))
     if n.op == "read":
         view: list[Axis] = []
         args: list[Node] = []
@@ -237,8 +188,3 @@ def split_node(n: Node, i: Index, new: list[Index]) -> Node:
                 args.append(split_node(arg, i, new))
         return build.read(n.arg.ref, view, args, n.dtype, n.span)
     return walk.rebuild(n, tuple(split_node(arg, i, new) for arg in n.args))
-
-
-def replaced(n: Node, old: Node, new: Node) -> Node:
-    """An expression with one node for another, wherever it stands."""
-    return new if n == old else walk.rebuild(n, tuple(replaced(a, old, new) for a in n.args))

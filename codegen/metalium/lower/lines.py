@@ -6,7 +6,7 @@ Input: the step form of a model.  Output: programs by name, and the calls in ord
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -16,10 +16,10 @@ from cdrmix.ir.nodes import Axis, Index, Input, Line, Model, Ref, Stored
 
 from .. import plan
 from .cells import Site, Writing
-from .draft import INPUTS, Assign, Draft, Entry, refuse
+from .draft import INPUTS, Draft, Entry, refuse
 from .fuse import fuse
 from .maps import drop_copies, finish
-from .tiling import tile_states, transposed
+from .tiling import tile_states
 
 ALIGNED = 16
 """Elements of f32 in 64 bytes, at which every array begins."""
@@ -30,18 +30,18 @@ def schedule(program: Program) -> plan.ModelPlan:
     model = program.model
     layout.refuse_state_in_banks(model, "target tenstorrent does not hold")
     made: dict[object, Written] = {}
-    names: set[str] = set()
     calls: list[plan.CallOf] = []
     owners = {w.path: w.owner for w in layout.weights(model)}
     for number, line in enumerate(model.lines):
         last = number == len(model.lines) - 1
         key = (layout.structure(line), number == 0)
         if key not in made:
-            name = _name(line, names)
+            name = _name(line, {w.program.name for w in made.values()})
             made[key] = _write(program, line, name, stored_as(model, line), number == 0)
         calls.append(call_of(made[key], line, number, last, owners))
-    programs = {w.program.name: w.program for w in made.values()}
-    return plan.ModelPlan("", programs, tuple(named(calls, made.values())))
+    programs = {w.program.name: w for w in made.values()}
+    found = tuple(named(calls, programs))
+    return plan.ModelPlan("", {name: w.program for name, w in programs.items()}, found)
 
 
 def stored_as(model: Model, line: Line) -> Stored:
@@ -56,27 +56,21 @@ def stored_as(model: Model, line: Line) -> Stored:
 def _name(line: Line, taken: set[str]) -> str:
     label = line.path.rpartition(".")[2]
     clean = re.sub(r"[^0-9A-Za-z_]", "_", label if not label.isdigit() else line.chain[-1].cell)
-    found, count = clean, 1
-    while found in taken:
-        count += 1
-        found = f"{clean}_{count}"
-    taken.add(found)
-    return found
+    return next(n for n in (clean, *(f"{clean}_{k}" for k in range(2, len(taken) + 3))) if n not in taken)
 
 
 # --- calls ---------------------------------------------------------------------------------------------------------
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Written:
-    """A program and the draft that it was: what its calls bind, by paths below the cells of the chain."""
+    """A program, and what it was while it was written: what its calls bind, by paths below the cells of the chain."""
 
     program: plan.Program
-    draft: Draft
-    residents: list[tuple[str, tuple[int, str], bool]]
+    writing: Writing
 
 
 def call_of(made: Written, line: Line, number: int, last: bool, owners: Mapping[str, str]) -> plan.CallOf:
     """What the program of a line is given there."""
-    program, draft = made.program, made.draft
+    program, draft = made.program, made.writing.draft
 
     def path(of: tuple[int, str]) -> str:
         return f"{line.chain[of[0]].path}.{of[1]}"
@@ -91,21 +85,20 @@ def call_of(made: Written, line: Line, number: int, last: bool, owners: Mapping[
     weights = {n: owner(of_rows.get(n, n)) for n in program.tensors if n not in passed}
     parts = program.tensors["vectors"].parts if "vectors" in program.tensors else ()
     vectors = {n: owner(n) for n, _, _ in parts if n not in program.constants}
-    state = tuple(plan.Resident(array, path(of), ring) for array, of, ring in made.residents)
+    state = tuple(plan.Resident(array, path(of), ring) for array, of, ring in made.writing.residents)
     tensors = {n: passed.get(n) or weights[n] for n in program.tensors}
     return plan.CallOf(line.path, program.name, tensors, weights, vectors, state)
 
 
-def named(calls: list[plan.CallOf], programs: Iterable[Written]) -> list[plan.CallOf]:
+def named(calls: list[plan.CallOf], by: Mapping[str, Written]) -> list[plan.CallOf]:
     """The calls with `.rows` behind the names of rows of what is kept in tiles too.  A tensor lies in one order."""
-    by = {w.program.name: w for w in programs}
     tiled: dict[str, plan.Tensor] = {}
     for call in calls:
         for name, tensor in by[call.program].program.tensors.items():
             if tensor.tiled is not None:
                 first = tiled.setdefault(call.tensors[name], tensor)
                 if (first.shape, first.tiled) != (tensor.shape, tensor.tiled):
-                    span = by[call.program].draft.given[name].span
+                    span = by[call.program].writing.draft.given[name].span
                     message = f"`{call.tensors[name]}` is tied to a matrix that is multiplied along another axis"
                     raise refuse(span, message, "a streamed matrix lies in one order: untie them")
     found = []
@@ -121,31 +114,30 @@ def _write(program: Program, line: Line, name: str, stored: Stored, first: bool)
     """The program of a line; a parameter that is read in two ways is held in L1, and the line drafted again."""
     held = frozenset[str]()
     while True:
-        draft, writing = _drafted(program, line, Draft(stored == "f32", held), first)
-        twice = {n for n in draft.vectors if n in draft.tensors}
+        writing = Writing(program, Draft(stored == "f32", held))
+        draft = writing.draft
+        _lower(writing, line, first)
+        twice = {n for n, array in draft.arrays.items() if array.memory == "vectors" and n in draft.tensors}
         if not twice:
-            return Written(_program(draft, line, name, stored), draft, writing.residents)
+            return Written(_program(draft, line, name, stored), writing)
         held |= twice
 
 
-def _drafted(program: Program, line: Line, draft: Draft, first: bool) -> tuple[Draft, Writing]:
-    model = program.model
+def _lower(writing: Writing, line: Line, first: bool) -> None:
+    draft, model = writing.draft, writing.program.model
     draft.names |= {INPUTS, "vectors", "x_in", "x_out"}
-    writing = Writing(program, draft)
     cells = [model.cells[i.cell] for i in line.chain]
     given = _inputs(draft, cells[0].inputs, first and bool(model.vocab))
-    entry = x = given[0]
+    x = given[0]
     draft.span = line.span
     for number, instance in enumerate(line.chain):
         prefix = "" if number == len(line.chain) - 1 else f"{instance.path.rpartition('.')[2]}_"
-        entry = writing.cell(instance.cell, Site(number, "", prefix, prefix), given if number == 0 else (entry,))
-    _finish_line(writing, line, x, entry, tuple(a.size for a in cells[-1].out_axes))
+        given = (writing.cell(instance.cell, Site(number, "", prefix, prefix), given),)
+    _finish_line(writing, line, x, given[0], tuple(a.size for a in cells[-1].out_axes))
     fuse(draft)
     finish(draft)
     drop_copies(draft)
     tile_states(draft)
-    transposed(draft)
-    return draft, writing
 
 
 def _inputs(draft: Draft, formals: tuple[Input, ...], token: bool) -> tuple[Entry, ...]:
@@ -176,16 +168,13 @@ def _finish_line(writing: Writing, line: Line, x: Entry, entry: Entry, shape: tu
     """The residual sum, what is kept and what leaves the line."""
     draft = writing.draft
     i = Index("i", Axis("width", prod(shape)))
-    like = build.read(Ref("output", "out"), (i.axis,), (i,), "f32")
     draft.span, draft.texts = line.span, ("x + f(x)" if line.residual else "f(x)",)
-    value = draft.settled(entry.read(like))
-    value = build.add(x.read(like), value) if line.residual else value
-    array = draft.arrays.get(value.arg.ref.name) if value.op == "read" and not entry.axes else None
-    if array is not None and array.memory == "scratch" and array.dtype == "f32" and value.arg.ref.kind == "def":
-        out = array.name
+    value = draft.settled(entry.over((i,)))
+    if not line.residual and value.op == "read" and draft.is_own(Entry(value.arg.ref)) and not entry.axes:
+        out = value.arg.ref.name
     else:
         out = draft.array("y", (prod(shape),))
-        draft.assign(out, (i,), value)
+        draft.assign(out, (i,), build.add(x.over((i,)), value) if line.residual else value)
     for copy in writing.tail:
         draft.add(copy)
     for name, entry in writing.writes.items():
@@ -196,15 +185,14 @@ def _finish_line(writing: Writing, line: Line, x: Entry, entry: Entry, shape: tu
 
 
 def _program(draft: Draft, line: Line, name: str, stored: Stored) -> plan.Program:
-    steps = tuple(s for s in draft.steps if not isinstance(s, Assign))
+    steps = tuple(draft.steps)
     used = {n for s in steps for n in (*s.parts.reads, *s.parts.outs)}
     arrays = {n: a for n, a in draft.arrays.items() if n in used or a.memory == "state"}
     parts, at = [], 0
-    for vector in draft.vectors:
-        if vector in arrays:
-            count = prod(arrays[vector].shape)
-            parts.append((vector, at, count))
-            at += -(-count // ALIGNED) * ALIGNED
+    for vector in (array for array in arrays.values() if array.memory == "vectors"):
+        count = prod(vector.shape)
+        parts.append((vector.name, at, count))
+        at += -(-count // ALIGNED) * ALIGNED
     tensors = dict(draft.tensors)
     if parts:
         tensors["vectors"] = plan.Tensor("vectors", "vectors", "f32", (at,), parts=tuple(parts))

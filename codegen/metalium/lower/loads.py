@@ -8,17 +8,16 @@ is guarded the same way.  A parameter read at a place that depends on the token 
 
 from __future__ import annotations
 
+from functools import partial, reduce
 from math import prod
 from typing import Literal
-
-import numpy as np
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.nodes import Axis, Index, Node
 from cdrmix.ir.steps import Copy, Load
 
 from .. import plan
-from .draft import Draft, refuse
+from .draft import Draft, every, flat, refuse
 
 MOST_ROWS = 64
 """Rows that are fetched one by one."""
@@ -37,8 +36,7 @@ def load(draft: Draft, n: Node, fill: float = 0.0) -> Load:
         case "history":
             return _ring(draft, n, fill)
     places = walk.window_positions(n.arg.view, draft.windows.get(n.arg.ref, frozenset()))
-    when = _present(draft, [n.args[p] for p in places])
-    return _plain(n.arg.ref.name, n.arg.view, n.args, when, fill)
+    return _plain(n.arg.ref.name, n.arg.view, n.args, _present(draft, [n.args[p] for p in places]), fill)
 
 
 def _plain(
@@ -51,78 +49,60 @@ def _plain(
 
 def _present(draft: Draft, ages: list[Node]) -> Node | None:
     """The condition that the entries of these ages are there; None when they always are."""
-    found = None
-    for age in ages:
-        if age.op == "const" and age.arg == 0:
-            continue
-        one = build.node("le", age, draft.token(1))
-        found = one if found is None else build.node("and", found, one)
-    return found
+    found = [build.node("le", age, draft.token(1)) for age in ages if age.op != "const" or age.arg != 0]
+    return reduce(partial(build.node, "and"), found) if found else None
 
 
 def _ring(draft: Draft, n: Node, fill: float) -> Load:
-    name = n.arg.ref.name
+    name, age = n.arg.ref.name, n.args[0]
     window = draft.arrays[name].shape[0]
     if n.arg.view[0].size != window:
         raise refuse(n.span, f"`{name}` is read with its ages merged into another axis", "read it by age first")
-    age = n.args[0]
     if window == 1:
         return _plain(name, n.arg.view, (build.const(0), *n.args[1:]))
-    slot = build.node(
-        "mod", build.node("sub", build.add(draft.token(1), build.const(window)), age), build.const(window)
-    )
+    begin = build.sub(build.add(draft.token(1), build.const(window)), age)
+    slot = build.node("mod", begin, build.const(window))
     return _plain(name, n.arg.view, (slot, *n.args[1:]), _present(draft, [age]), fill)
 
 
 def _param(draft: Draft, n: Node) -> Load:
     """A parameter; of one that is read at places that depend on the token, only the rows there are fetched."""
-    name, at, view = n.arg.ref.name, n.args, tuple(a.size for a in n.arg.view)
+    name, at, view = n.arg.ref.name, n.args, n.arg.view
     given = draft.given[name]
     front = max((p + 1 for p, a in enumerate(at) if walk.has_reads(a)), default=0)
     free = build.union(a.free for a in at[:front])
+    count = prod(a.size for a in view[:front])
+    table = draft.tensors[draft.tables[name]].shape[0] if name in draft.tables else count
     worth = prod(given.shape) > SMALL or not (given.banks or free)
-    if not worth or front not in range(1, len(at)) or walk.size(free) > MOST_ROWS:
-        return _plain(vector(draft, name), n.arg.view, at)
-    count = prod(view[:front])
-    if name in draft.tables and draft.tensors[draft.tables[name]].shape[0] != count:
-        return _plain(vector(draft, name), n.arg.view, at)
-    place = at[0]
-    for size, a in zip(view[1:front], at[1:front], strict=True):
-        place = build.add(build.mul(place, build.const(size)), a)
-    if not free:
-        return _plain(row(draft, name, count, place), n.arg.view[front:], at[front:])
-    return _plain(rows(draft, name, count, place, free), (*(i.axis for i in free), *n.arg.view[front:]),
-                  (*map(build.index, free), *at[front:]))  # fmt: skip
+    if not worth or front not in range(1, len(at)) or walk.size(free) > MOST_ROWS or table != count:
+        return _plain(vector(draft, name), view, at)
+    place = flat(at[:front], [a.size for a in view[:front]])
+    found = rows(draft, name, count, place, free) if free else row(draft, name, count, place)
+    return _plain(found, (*(i.axis for i in free), *view[front:]), (*map(build.index, free), *at[front:]))
 
 
 def row(draft: Draft, name: str, count: int, place: Node) -> str:
     """The array with one row of a parameter of `count` rows."""
-    key = (name, place, ())
+    key, each = (name, place, ()), prod(draft.given[name].shape) // count
     if key not in draft.rows:
-        given = draft.given[name]
         if name not in draft.tables:
             tensor = draft.tables[name] = draft.fresh(f"{name}_rows")
-            each = prod(given.shape) // count
             draft.tensors[tensor] = plan.Tensor(tensor, "rows", kept(draft, name), (count, each))
-        array = draft.rows[key] = draft.array(f"{name}_row", (prod(given.shape) // count,))
+        array = draft.rows[key] = draft.array(f"{name}_row", (each,))
         draft.add(plan.Fetch(array, draft.tables[name], place, texts=(f"a row of {name}",)))
     return draft.rows[key]
 
 
 def rows(draft: Draft, name: str, count: int, place: Node, free: tuple[Index, ...]) -> str:
     """The array with a row of a parameter for each value of some indices."""
-    key = (name, place, free)
+    key, each = (name, place, free), prod(draft.given[name].shape) // count
     if key not in draft.rows:
-        each = prod(draft.given[name].shape) // count
-        many = walk.sizes(free)
-        array = draft.array(f"{name}_chosen", (*many, each))
+        array = draft.rows[key] = draft.array(f"{name}_chosen", (*walk.sizes(free), each))
         i = Index("i", Axis("row", each))
-        for at in np.ndindex(*many):
-            one = walk.substitute(place, dict(zip(free, map(build.const, at), strict=True)))
-            source = Load(row(draft, name, count, one), (each,), (build.index(i),))
-            to = (*map(build.const, at), build.index(i))
-            draft.add(Copy(array, (i,), source, to))
-        draft.rows[key] = array
+        for by in every(free):
+            one = row(draft, name, count, walk.substitute(place, by))
+            source = Load(one, (each,), (build.index(i),))
+            draft.add(Copy(array, (i,), source, (*by.values(), build.index(i))))
     return draft.rows[key]
 
 
@@ -130,7 +110,6 @@ def vector(draft: Draft, name: str) -> str:
     """The array that holds a parameter whole, fetched when the program begins."""
     if name not in draft.arrays:
         draft.arrays[name] = plan.Array(name, draft.given[name].shape or (1,), memory="vectors")
-        draft.vectors[name] = None
     return name
 
 

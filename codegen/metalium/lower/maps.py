@@ -12,7 +12,7 @@ from math import log, prod
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
-from cdrmix.ir.nodes import Index, Node, Ref
+from cdrmix.ir.nodes import Index, Node
 from cdrmix.ir.places import evaluate
 from cdrmix.ir.steps import Copy, Load, Map, Step, Whole, apply, literal, operand
 
@@ -47,23 +47,20 @@ def _is_needless(draft: Draft, step: Step) -> bool:
         return False
     out, source = draft.arrays[step.out], draft.arrays[step.load.array]
     later = draft.steps[draft.steps.index(step) + 1 :]
-    once = sum(out.name in s.parts.outs for s in draft.steps) == 1 and not any(
-        source.name in s.parts.outs for s in later
-    )
+    stays = not any({out.name, source.name} & set(s.parts.outs) for s in later)
     same = prod(out.shape) == prod(source.shape) and out.dtype == source.dtype == "f32"
     places = step.load.at == tuple(map(build.index, step.indices))
-    return once and same and places and out.memory == source.memory == "scratch"
+    return stays and same and places and out.memory == source.memory == "scratch"
 
 
 def lower(draft: Draft, a: Assign) -> None:
     """The steps of one assignment."""
     draft.span, draft.texts = a.span, a.texts
-    value = a.value if a.plane else _plain(draft, a)
-    if value is None:
+    if draft.is_whole(a.value) and a.place is None:
+        draft.add(Whole(a.out, a.indices, a.value))
         return
-    value = reduced(draft, walk.transform(value, powers), a.indices)
     loads: list[Load] = []
-    found = _operands(draft, value, loads)
+    found = _operands(draft, reduced(draft, walk.transform(a.value, powers), a.indices), loads)
     if a.plane:
         high = apply("tf32", found)
         found = high if a.plane == "hi" else apply("sub", found, high)
@@ -71,26 +68,6 @@ def lower(draft: Draft, a: Assign) -> None:
         draft.add(Copy(a.out, a.indices, loads[0], a.place))
     else:
         draft.add(Map(a.out, a.indices, found, tuple(loads), a.place))
-
-
-def _plain(draft: Draft, a: Assign) -> Node | None:
-    """The value, unless it is of whole numbers or known: then its step is made here."""
-    value, free = a.value, tuple(i for i in a.indices if i in a.value.free)
-    if draft.is_whole(value):
-        if a.place is None:
-            draft.add(Whole(a.out, a.indices, value))
-            return None
-        if draft.whole(Ref("def", a.out)):
-            name = draft.array(f"{a.out}_entry", walk.sizes(a.indices), "i32")
-            draft.add(Whole(name, a.indices, value))
-            source = load(draft, read_array(name, a.indices, value))
-            draft.add(Copy(a.out, a.indices, source, a.place))
-            return None
-        return value
-    if not walk.has_reads(value):
-        name = draft.constant(f"{a.out}_is", evaluate(value, free))
-        return read_array(name, free)
-    return value
 
 
 # --- expressions ---------------------------------------------------------------------------------------------------

@@ -9,19 +9,19 @@ product would be of more tiles than its body, the body is multiplied out and sum
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
-from itertools import product as places
 from math import prod
 
 import numpy as np
 
 from cdrmix.ir import build, walk
-from cdrmix.ir.nodes import Axis, Index, Node, Ref
+from cdrmix.ir.nodes import Index, Node
 from cdrmix.ir.steps import Load, Product
 from cdrmix.ir.walk import size, sizes
 
 from .. import plan
-from .draft import Draft, read_array, refuse
+from .draft import PLANES, Draft, every, flat, indices_of, read_array, refuse
 from .loads import kept, load, vector
 
 LARGE = 16384
@@ -35,15 +35,14 @@ def times(found: Sequence[Node]) -> Node:
     return reduce(build.mul, found) if found else build.const(1.0)
 
 
-def streamed(
-    draft: Draft, matrix: Node, left: Node, bound: tuple[Index, ...], here: set[Index], name: str
-) -> Node | None:
+def streamed(draft: Draft, matrix: Node, left: Node, bound: tuple[Index, ...], name: str) -> Node | None:
     """The product of a parameter and a factor over all of its bound indices; None when it is better held in L1."""
-    given = draft.given[matrix.arg.ref.name]
-    if matrix.arg.ref.name in draft.held:
+    parameter = matrix.arg.ref.name
+    given = draft.given[parameter]
+    if parameter in draft.held:
         if prod(given.shape) <= LARGE:
             return None
-        raise refuse(matrix.span, f"`{matrix.arg.ref.name}` is multiplied as a matrix, and read element by element too",
+        raise refuse(matrix.span, f"`{parameter}` is multiplied as a matrix, and read element by element too",
                      "a streamed matrix is not held besides: use two parameters")  # fmt: skip
     mine = [a.arg for a in matrix.args[given.banks :]]
     k = tuple(i for i in mine if i in bound)
@@ -53,65 +52,35 @@ def streamed(
     if not columns:
         return None
     for i in k:
-        if i in here and i not in left.free:
+        if i in draft.here and i not in left.free:
             there = build.node("le", build.index(i), draft.token(1))
             left = build.mul(left, build.select(there, build.const(1.0), build.const(0.0)))
-    other = draft.tensors.get(matrix.arg.ref.name)
-    if other is not None and other != _tensor(draft, matrix, (lead, columns, k)):
+    tensor = _tensor(draft, matrix, (lead, columns, k))
+    if draft.tensors.get(parameter, tensor) != tensor:
         if prod(given.shape) <= LARGE:
             return None
-        raise refuse(matrix.span, f"`{matrix.arg.ref.name}` is the matrix of two products, along different axes",
+        raise refuse(matrix.span, f"`{parameter}` is the matrix of two products, along different axes",
                      "a streamed matrix lies in one order: use two parameters")  # fmt: skip
-    if rows:
-        if prod(given.shape) <= LARGE or size(rows) > MOST_ROWS:
-            return None
-        return _row_by_row(draft, matrix, left, (lead, rows, columns, k), here, name)
-    return _by_matrix(draft, matrix, left, (lead, columns, k), here, name)
+    if rows and (prod(given.shape) <= LARGE or size(rows) > MOST_ROWS):
+        return None
+    draft.tensors[parameter] = tensor
+    instance = flat(matrix.args[: given.banks], given.shape[: given.banks]) if given.banks else None
 
+    def by_matrix(left: Node, name: str) -> Node:
+        planes = planes_of(draft, left, (*lead, *k), f"{name}_in", tensor.dtype == "f32")
+        names = [f"{name}_{p}" for p in range(len(planes))] if len(planes) > 1 else [name]
+        outs = tuple(draft.over(n, (*lead, *columns)) for n in names)
+        draft.add(Product(outs, lead, (), columns, k, planes, streamed=parameter, instance=instance))
+        return reduce(build.add, [read_array(out, (*lead, *columns)) for out in outs])
 
-def _row_by_row(
-    draft: Draft,
-    matrix: Node,
-    left: Node,
-    by: tuple[tuple[Index, ...], ...],
-    here: set[Index],
-    name: str,
-) -> Node:
-    """A matrix by several vectors: streamed once for each."""
-    lead, rows, columns, k = by
+    if not rows:
+        return by_matrix(left, name)
     indices = (*rows, *lead, *columns)
-    out = draft.array(name, sizes(indices))
-    draft.note(out, indices, here)
-    for at in places(*(range(i.axis.size) for i in rows)):
-        fixed = {i: build.const(p) for i, p in zip(rows, at, strict=True)}
-        one = draft.settled(walk.substitute(left, fixed))
-        value = _by_matrix(draft, matrix, one, (lead, columns, k), here, f"{name}_row")
-        place = (*(build.const(p) for p in at), *map(build.index, (*lead, *columns)))
-        draft.assign(out, (*lead, *columns), value, place)
+    out = draft.over(name, indices)
+    for fixed in every(rows):  # the matrix is streamed once for each
+        value = by_matrix(draft.settled(walk.substitute(left, fixed)), f"{name}_row")
+        draft.assign(out, (*lead, *columns), value, (*fixed.values(), *map(build.index, (*lead, *columns))))
     return read_array(out, indices)
-
-
-def _by_matrix(
-    draft: Draft, matrix: Node, left: Node, by: tuple[tuple[Index, ...], ...], here: set[Index], name: str
-) -> Node:
-    lead, columns, k = by
-    given = draft.given[matrix.arg.ref.name]
-    tensor = _tensor(draft, matrix, by)
-    draft.tensors[tensor.name] = tensor
-    instance = None
-    if given.banks:
-        instance = reduce(
-            lambda a, b: build.add(build.mul(a, build.const(b[1])), b[0]),
-            list(zip(matrix.args[1 : given.banks], given.shape[1 : given.banks], strict=True)),
-            matrix.args[0],
-        )
-    planes = planes_of(draft, left, (*lead, *k), here, f"{name}_in", tensor.dtype == "f32")
-    indices = (*lead, *columns)
-    outs = tuple(draft.array(f"{name}_{p}" if len(planes) > 1 else name, sizes(indices)) for p in range(len(planes)))
-    for out in outs:
-        draft.note(out, indices, here)
-    draft.add(Product(outs, lead, (), columns, k, planes, streamed=tensor.name, instance=instance))
-    return reduce(build.add, [read_array(out, indices) for out in outs])
 
 
 def _tensor(draft: Draft, matrix: Node, by: tuple[tuple[Index, ...], ...]) -> plan.Tensor:
@@ -127,20 +96,22 @@ def _tensor(draft: Draft, matrix: Node, by: tuple[tuple[Index, ...], ...]) -> pl
     return plan.Tensor(local, "tiles", dtype, shape, tiled)
 
 
-def arrays(draft: Draft, inside: list[Node], bound: tuple[Index, ...], here: set[Index], name: str) -> Node:
+def arrays(draft: Draft, inside: list[Node], bound: tuple[Index, ...], name: str) -> Node:
     """A product of two groups of arrays, or of the whole body and ones."""
     big = max(inside, key=lambda f: size(f.free))
-    right, left = big, times([f for f in inside if f is not big])
-    if len(inside) > 1:
-        for a, b in ((left, right), (right, left)):
-            columns = tuple(i for i in b.free if i not in a.free and i not in bound)
-            k = tuple(i for i in bound if i in a.free and i in b.free)
-            if columns and k and set(bound) <= set(a.free) & set(b.free):
-                lead = tuple(i for i in b.free if i in a.free and i not in bound)
-                rows = tuple(i for i in a.free if i not in b.free and i not in bound)
-                if _worth(lead, rows, columns, k):
-                    return _multiplied(draft, a, b, (lead, rows, columns, k), here, name)
-    return ones(draft, times(inside), bound, here, name)
+    rest = times([f for f in inside if f is not big])
+    for a, b in ((rest, big), (big, rest)):
+        both = set(a.free) & set(b.free)
+        lead = tuple(i for i in b.free if i in both and i not in bound)
+        rows = tuple(i for i in a.free if i not in both)
+        columns = tuple(i for i in b.free if i not in both)
+        if columns and set(bound) <= both and _worth(lead, rows, columns, bound):
+            left = planes_of(draft, a, (*lead, *rows, *bound), f"{name}_left", draft.wide)
+            right = planes_of(draft, b, (*lead, *columns, *bound), f"{name}_right", draft.wide)
+            out = draft.over(name, (*lead, *rows, *columns))
+            draft.add(Product((out,), lead, rows, columns, bound, left, right))
+            return read_array(out, (*lead, *rows, *columns))
+    return ones(draft, times(inside), bound, name)
 
 
 def _tiles(*groups: tuple[Index, ...]) -> int:
@@ -154,30 +125,17 @@ def _worth(lead: tuple[Index, ...], rows: tuple[Index, ...], columns: tuple[Inde
     return size(lead) * _tiles(rows, columns, k) <= 2 * out
 
 
-def _multiplied(draft: Draft, a: Node, b: Node, by: tuple[tuple[Index, ...], ...], here: set[Index], name: str) -> Node:
-    lead, rows, columns, k = by
-    left = planes_of(draft, a, (*lead, *rows, *k), here, f"{name}_left", draft.wide)
-    right = planes_of(draft, b, (*lead, *columns, *k), here, f"{name}_right", draft.wide)
-    indices = (*lead, *rows, *columns)
-    out = draft.array(name, sizes(indices))
-    draft.note(out, indices, here)
-    draft.add(Product((out,), lead, rows, columns, k, left, right))
-    return read_array(out, indices)
-
-
-def ones(draft: Draft, body: Node, bound: tuple[Index, ...], here: set[Index], name: str) -> Node:
+def ones(draft: Draft, body: Node, bound: tuple[Index, ...], name: str) -> Node:
     """The sum of an expression over `bound`."""
     rows = tuple(i for i in body.free if i not in bound)
-    left = planes_of(draft, body, (*rows, *bound), here, f"{name}_in", draft.wide)
-    unit = draft.constant("ones", np.ones(size(bound)))
-    flat = load(draft, build.read(Ref("def", unit), [i.axis for i in bound], bound, "f32"))
-    out = draft.array(name, sizes(rows))
-    draft.note(out, rows, here)
-    draft.add(Product((out,), (), rows, (), bound, left, (flat,)))
+    left = planes_of(draft, body, (*rows, *bound), f"{name}_in", draft.wide)
+    unit = load(draft, read_array(draft.constant("ones", np.ones(size(bound))), bound))
+    out = draft.over(name, rows)
+    draft.add(Product((out,), (), rows, (), bound, left, (unit,)))
     return read_array(out, rows)
 
 
-# --- planes: what the matrix unit sees of a factor, and the rest -----------------------------------------------------
+# --- factors: what can be loaded, and what the matrix unit sees of it ------------------------------------------------
 def guarded(draft: Draft, f: Node, i: Index) -> bool:
     """Whether a read gives zero where an index runs past the tokens that are there."""
     if f.op != "read":
@@ -186,31 +144,30 @@ def guarded(draft: Draft, f: Node, i: Index) -> bool:
     return any(f.args[p].op == "index" and f.args[p].arg == i for p in places)
 
 
-def planes_of(
-    draft: Draft, n: Node, indices: tuple[Index, ...], here: set[Index], name: str, wide: bool
-) -> tuple[Load, ...]:
-    """The loads of a factor: one, or what TF32 holds of it and the rest."""
+def loadable(draft: Draft, n: Node, indices: tuple[Index, ...], name: str) -> Node:
+    """A value as a read of which a load can be made: as it is, or in an array over those `indices` that it has."""
     n = draft.settled(n)
-    loose = any(i in here and not guarded(draft, n, i) for i in n.free)
-    if n.op != "read" or draft.whole(n.arg.ref) or _fetched(draft, n) or loose:
-        n = draft.temporary(name, tuple(i for i in indices if i in n.free), n, here, "f32")
-    if n.arg.ref.kind == "param":
-        vector(draft, n.arg.ref.name)
+    loose = any(i in draft.here and not guarded(draft, n, i) for i in n.free)
+    if n.op != "read" or draft.whole(n.arg.ref) or loose:
+        return draft.temporary(name, tuple(i for i in indices if i in n.free), n)
+    return n
+
+
+def planes_of(draft: Draft, n: Node, indices: tuple[Index, ...], name: str, wide: bool) -> tuple[Load, ...]:
+    """The loads of a factor: one, or what TF32 holds of it and the rest."""
+    n = loadable(draft, n, indices, name)
+    if n.arg.ref.kind == "param" and any(map(walk.has_reads, n.args)):  # a chosen row, which is to be fetched
+        n = draft.temporary(name, tuple(i for i in indices if i in n.free), n)
     array = n.arg.ref.name
-    if not wide or set(draft.constants.get(array, (0.5,))) <= {0.0, 1.0}:
-        return (load(draft, n),)
-    if array not in draft.planes:
-        shape = draft.arrays[array].shape
-        own = tuple(Index(f"d{p}", Axis(f"d{p}", size)) for p, size in enumerate(shape))
-        whole, made = read_array(array, own), []
-        for plane in ("hi", "lo"):
-            made.append(draft.array(f"{array}_{plane}", shape))
-            draft.assign(made[-1], own, whole, None, plane)
+    if n.arg.ref.kind == "param":
+        vector(draft, array)
+    split = wide and not set(draft.constants.get(array, (0.5,))) <= {0.0, 1.0}
+    if split and array not in draft.planes:
+        own = indices_of(draft.arrays[array].shape)
+        made = []
+        for plane in PLANES:
+            made.append(draft.array(f"{array}_{plane}", sizes(own)))
+            draft.assign(made[-1], own, read_array(array, own), plane=plane)
         draft.planes[array] = tuple(made)
     first = load(draft, n)
-    return tuple(Load(p, first.view, first.at, first.when, first.fill) for p in draft.planes[array])
-
-
-def _fetched(draft: Draft, n: Node) -> bool:
-    """Whether a read needs a step of its own before anything else can use it."""
-    return n.arg.ref.kind == "param" and any(map(walk.has_reads, n.args))
+    return tuple(replace(first, array=plane) for plane in draft.planes[array]) if split else (first,)

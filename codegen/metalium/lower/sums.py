@@ -10,15 +10,14 @@ outside, and short sums are written out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import reduce
-from itertools import product as places
+from functools import partial, reduce
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Index, Node
 from cdrmix.ir.walk import size, sizes
 
-from .draft import Draft
+from .draft import Draft, every
 from .products import arrays, guarded, streamed, times
 
 SHORT = 4
@@ -27,21 +26,21 @@ SHORT_BATCH = 8
 """The same where a product would have to multiply number by number anyway."""
 
 
-def total(draft: Draft, n: Node, here: set[Index], name: str) -> Node:
+def total(draft: Draft, n: Node, name: str) -> Node:
     """See the module."""
     body, bound = n.args[0], tuple(n.arg)
     if body.op == "neg":
-        return build.node("neg", total(draft, build.reduce("sum", bound, body.args[0], n.span), here, name))
+        return build.node("neg", total(draft, build.reduce("sum", bound, body.args[0], n.span), name))
     if body.op in ("add", "sub") and any(_has_product(draft, side, bound) for side in body.args):
-        left, right = (total(draft, build.reduce("sum", bound, side, n.span), here, name) for side in body.args)
+        left, right = (total(draft, build.reduce("sum", bound, side, n.span), name) for side in body.args)
         return build.node(body.op, left, right)
     found = [f for n in factors(body) for f in factors(_unscaled(draft, n))]
     outside = [f for f in found if not set(f.free) & set(bound)]
     inside = [f for f in found if set(f.free) & set(bound)]
     idle = [i for i in bound if not any(i in f.free for f in inside)]
-    counts = [draft.present(i.axis.size) if i in here else build.const(float(i.axis.size)) for i in idle]
+    counts = [draft.present(i.axis.size) if i in draft.here else build.const(float(i.axis.size)) for i in idle]
     bound = tuple(i for i in bound if i not in idle)
-    return times([*outside, *counts, *([_inside(draft, inside, bound, here, name)] if inside else [])])
+    return times([*outside, *counts, *([_inside(draft, inside, bound, name)] if inside else [])])
 
 
 def factors(n: Node) -> Iterable[Node]:
@@ -73,42 +72,44 @@ def _unscaled(draft: Draft, n: Node) -> Node:
     return walk.substitute(value, dict(zip(indices, n.args, strict=True)))
 
 
-def _inside(draft: Draft, inside: list[Node], bound: tuple[Index, ...], here: set[Index], name: str) -> Node:
+def _inside(draft: Draft, inside: list[Node], bound: tuple[Index, ...], name: str) -> Node:
     streamable = [f for f in inside if _streamable(draft, f, bound) and _alone(f, inside, bound)]
     matrix = max(streamable, key=lambda f: size(f.free), default=None)
     count = size(bound)
     if matrix is None:
         batch = len(inside) == 1 or not _divides(inside)
-        if count <= (SHORT_BATCH if batch else SHORT) and _may_unroll(draft, inside, bound, here):
-            return _written_out(draft, inside, bound)
+        if count <= (SHORT_BATCH if batch else SHORT) and _may_unroll(draft, inside, bound):
+            return draft.settled(written_out(build.reduce("sum", bound, times(inside))))
     inside = [draft.settled(f) for f in inside]
     if matrix is not None:
         rest = [f for f in inside if f is not matrix]
         alone = tuple(i for i in bound if i not in matrix.free)
-        left = _inside(draft, rest, alone, here, f"{name}_in") if alone else times(rest)
-        made = streamed(draft, matrix, left, bound, here, name)
+        left = _inside(draft, rest, alone, f"{name}_in") if alone else times(rest)
+        made = streamed(draft, matrix, left, bound, name)
         if made is not None:
             return made
         inside, bound = [matrix, left], tuple(i for i in bound if i not in alone)
-    return arrays(draft, inside, bound, here, name)
+    return arrays(draft, inside, bound, name)
 
 
-def _may_unroll(draft: Draft, inside: list[Node], bound: Sequence[Index], here: set[Index]) -> bool:
+def _may_unroll(draft: Draft, inside: list[Node], bound: Sequence[Index]) -> bool:
     """Whether terms that are not there become zero by themselves: a guarded read is a factor of each, and what it is
     multiplied with are reads too, for a quotient of what is not there is no number."""
 
     def fades(i: Index) -> bool:
         return any(guarded(draft, f, i) for f in inside) and all(f.op == "read" for f in inside if i in f.free)
 
-    return all(i not in here or fades(i) for i in bound)
+    return all(i not in draft.here or fades(i) for i in bound)
 
 
-def _written_out(draft: Draft, inside: list[Node], bound: tuple[Index, ...]) -> Node:
-    terms = []
-    for at in places(*(range(i.axis.size) for i in bound)):
-        by = {i: build.const(p) for i, p in zip(bound, at, strict=True)}
-        terms.append(draft.settled(walk.substitute(times(inside), by)))
-    return reduce(build.add, terms)
+WRITTEN = {"sum": "add", "max_over": "max", "min_over": "min"}
+"""What the terms of a reduction that is written out are put together by."""
+
+
+def written_out(n: Node) -> Node:
+    """A reduction as an expression of its terms."""
+    terms = (walk.substitute(n.args[0], by) for by in every(n.arg))
+    return reduce(partial(build.node, WRITTEN[n.op]), terms)
 
 
 def _has_product(draft: Draft, n: Node, bound: Sequence[Index]) -> bool:
@@ -143,4 +144,4 @@ def _divides(inside: list[Node]) -> bool:
     """Whether two groups of the factors have indices that the other has not."""
     big = max(inside, key=lambda f: size(f.free))
     rest = {i for f in inside if f is not big for i in f.free}
-    return len(inside) > 1 and rest != set(big.free)
+    return rest != set(big.free)
