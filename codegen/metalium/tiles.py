@@ -46,26 +46,26 @@ def arrange(manifest: Mapping[str, Any], model: Model) -> dict[str, Streamed]:
             if of["weight"] is None:
                 continue
             owner: str = of["weight"]
-            shape, tiled = shapes[owner], of["tiled"]
             if of["kind"] == "tiles":
-                put = partial(_to_pages, view=of["shape"], tiled=tiled)
-                back = partial(_from_pages, shape=shape, view=of["shape"], tiled=tiled)
-                found[name] = Streamed(owner, (pages_of(of["shape"], tiled), TILE, TILE), of["dtype"], put, back)
+                found[name] = _in_pages(owner, shapes[owner], of)
             else:
                 rounded = partial(_as_streamed, planes=planes.get(owner, 0))
-                found[name] = Streamed(owner, shape, of["dtype"], rounded, np.asarray)
+                found[name] = Streamed(owner, shapes[owner], of["dtype"], rounded, np.asarray)
     except (KeyError, TypeError, ValueError) as e:
         raise UserError(f"the manifest's `metalium` is damaged ({e!r})", "compile the spec again") from e
     return found
 
 
-def _to_pages(param: np.ndarray, view: Sequence[int], tiled: Mapping[str, Any]) -> np.ndarray:
-    """The pages of a parameter whose axes the program sees split or merged."""
-    return tilise(param.reshape(view), tiled)
+def _in_pages(owner: str, shape: tuple[int, ...], of: Mapping[str, Any]) -> Streamed:
+    """A parameter in tiles, its axes split or merged as the program sees them."""
+    view, tiled, dtype = of["shape"], of["tiled"], of["dtype"]
 
+    def restore(pages: np.ndarray) -> np.ndarray:
+        return untilise(pages, view, tiled).reshape(shape)
 
-def _from_pages(pages: np.ndarray, shape: Sequence[int], view: Sequence[int], tiled: Mapping[str, Any]) -> np.ndarray:
-    return untilise(pages, view, tiled).reshape(shape)
+    return Streamed(
+        owner, (pages_of(view, tiled), TILE, TILE), dtype, lambda x: tilise(x.reshape(view), tiled), restore
+    )
 
 
 def _as_streamed(param: np.ndarray, planes: int) -> np.ndarray:
@@ -91,34 +91,26 @@ def tilise(param: np.ndarray, tiled: Mapping[str, Any]) -> np.ndarray:
 def _tiles(param: np.ndarray, order: Tiled) -> np.ndarray:
     size = order.sizes(param.shape)
     flat = param.transpose(_axes(order)).reshape(size.bank, size.lead, size.columns, size.k)
-    room = np.zeros(_room(size), param.dtype)
-    for theirs, ours in _shares(order, size):
-        _rows(room, size)[ours] = flat[theirs]
-    pages = np.empty((*_room(size)[:3], size.column_tiles * size.k_tiles, TILE, TILE), param.dtype)
-    for first, last in _blocks(order, size):
-        block = room[:, :, :, first:last].transpose(0, 1, 2, 5, 3, 6, 4)  # … k tile, column tile, k, column
-        at = slice(first * size.k_tiles, last * size.k_tiles)
-        pages[:, :, :, at] = block.reshape(*_room(size)[:3], -1, TILE, TILE)
-    return pages.reshape(size.pages, TILE, TILE)
+    room, pages = np.zeros(_room(size), param.dtype), np.empty((size.pages, TILE, TILE), param.dtype)
+    for ours, theirs in _shares(order, size, room, flat):
+        ours[...] = theirs
+    for ours, theirs in _blocks(order, size, room, pages):
+        theirs[...] = ours
+    return pages
 
 
 def untilise(pages: np.ndarray, shape: Sequence[int], tiled: Mapping[str, Any]) -> np.ndarray:
     """The parameter of that shape whose pages these are."""
     order = Tiled.read(tiled)
-    size = order.sizes(shape)
+    size, axes = order.sizes(shape), _axes(order)
     if order.planes > 1:
         pages = pages.reshape(-1, order.planes, TILE, TILE).sum(axis=1, dtype=pages.dtype)
-    pages = pages.reshape(*_room(size)[:3], size.column_tiles * size.k_tiles, TILE, TILE)
-    room = np.empty(_room(size), pages.dtype)
-    for first, last in _blocks(order, size):
-        block = pages[:, :, :, first * size.k_tiles : last * size.k_tiles]
-        block = block.reshape(*_room(size)[:3], size.k_tiles, last - first, TILE, TILE)
-        room[:, :, :, first:last] = block.transpose(0, 1, 2, 4, 6, 3, 5)
-    flat = np.empty((size.bank, size.lead, size.columns, size.k), pages.dtype)
-    for theirs, ours in _shares(order, size):
-        flat[theirs] = _rows(room, size)[ours]
-    back = np.argsort(_axes(order))
-    return np.ascontiguousarray(flat.reshape([shape[axis] for axis in _axes(order)]).transpose(back))
+    room, flat = (np.empty(of, pages.dtype) for of in (_room(size), (size.bank, size.lead, size.columns, size.k)))
+    for ours, theirs in _blocks(order, size, room, np.ascontiguousarray(pages)):
+        ours[...] = theirs
+    for ours, theirs in _shares(order, size, room, flat):
+        theirs[...] = ours
+    return np.ascontiguousarray(flat.reshape([shape[axis] for axis in axes]).transpose(np.argsort(axes)))
 
 
 def in_bf16(x: np.ndarray) -> np.ndarray:
@@ -147,24 +139,26 @@ def _room(size: Sizes) -> tuple[int, ...]:
     return (size.bank, size.cores, size.own_lead, size.column_tiles, TILE, size.k_tiles, TILE)
 
 
-def _rows(room: np.ndarray, size: Sizes) -> np.ndarray:
-    """The room as rows of k: [bank, core, lead, column, k], padding included."""
-    return room.reshape(*_room(size)[:3], size.column_tiles * TILE, size.k_tiles * TILE)
+Views = Iterator[tuple[np.ndarray, np.ndarray]]
+"""Parts of the room, and what belongs there."""
 
 
-def _blocks(order: Tiled, size: Sizes) -> Iterator[tuple[int, int]]:
-    """The first column tile of each block, and the one after its last."""
-    for first in range(0, size.column_tiles, order.block):
-        yield first, min(first + order.block, size.column_tiles)
-
-
-def _shares(order: Tiled, size: Sizes) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
-    """Each core's part of [bank, lead, columns, k] and where it lies in its rows; the last cores may have less."""
-    share, dealt = (size.own_lead, size.lead) if order.lead else (size.own_columns, size.columns)
+def _shares(order: Tiled, size: Sizes, room: np.ndarray, flat: np.ndarray) -> Views:
+    """Each core's rows of k, and its part of [bank, lead, columns, k]; the last cores may have less."""
+    rows = room.reshape(*room.shape[:3], size.column_tiles * TILE, size.k_tiles * TILE)
     for core in range(size.cores):
-        first, last = min(core * share, dealt), min((core + 1) * share, dealt)
-        theirs, ours = slice(first, last), slice(0, last - first)
         if order.lead:
-            yield (slice(None), theirs), (slice(None), core, ours, slice(0, size.columns), slice(0, size.k))
+            theirs = flat[:, core * size.own_lead : (core + 1) * size.own_lead]
         else:
-            yield (slice(None), slice(None), theirs), (slice(None), core, slice(None), ours, slice(0, size.k))
+            theirs = flat[:, :, core * size.own_columns : (core + 1) * size.own_columns]
+        _, lead, columns, k = theirs.shape
+        yield rows[:, core, :lead, :columns, :k], theirs
+
+
+def _blocks(order: Tiled, size: Sizes, room: np.ndarray, pages: np.ndarray) -> Views:
+    """Each block of column tiles, and its pages: [bank, core, lead, k tile, column tile, k, column]."""
+    pages = pages.reshape(*room.shape[:3], size.column_tiles * size.k_tiles, TILE, TILE)
+    for first in range(0, size.column_tiles, order.block):
+        block = room[:, :, :, first : first + order.block].transpose(0, 1, 2, 5, 3, 6, 4)
+        theirs = pages[:, :, :, first * size.k_tiles : (first + block.shape[4]) * size.k_tiles]
+        yield block, theirs.reshape(block.shape)
