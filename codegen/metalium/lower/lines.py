@@ -116,14 +116,14 @@ def _write(program: Program, line: Line, name: str, stored: Stored, first: bool)
     while True:
         writing = Writing(program, Draft(stored == "f32", held))
         draft = writing.draft
-        _lower(writing, line, first)
+        _drafted(writing, line, first)
         twice = {n for n, array in draft.arrays.items() if array.memory == "vectors" and n in draft.tensors}
         if not twice:
             return Written(_program(draft, line, name, stored), writing)
         held |= twice
 
 
-def _lower(writing: Writing, line: Line, first: bool) -> None:
+def _drafted(writing: Writing, line: Line, first: bool) -> None:
     draft, model = writing.draft, writing.program.model
     draft.names |= {INPUTS, "vectors", "x_in", "x_out"}
     cells = [model.cells[i.cell] for i in line.chain]
