@@ -6,37 +6,31 @@ Output: an `Affine`: decays, low-rank parts and addends; or the `Culprit` that i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from cdrmix.ir import build, walk
+from cdrmix.ir.forms import LowRank, Outer
 from cdrmix.ir.nodes import Def, Index, Node, Ref
-from cdrmix.passes import product as algebra
+from cdrmix.passes import algebra
 from cdrmix.passes.terms import Culprit, Leaves, Term
 
-Coef = tuple[Node, ...]
 Edge = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Contraction:
-    """A term (S a) bᵀ of `edge` = (target, source); a and b are over the group's indices and `rank`."""
-
-    a: Node
-    b: Node
-    rank: tuple[Index, ...]
-    edge: Edge
+Pair = TypeVar("Pair", bound=LowRank | Outer)
 
 
 @dataclass(slots=True)
 class Affine:
     """S' = S (diag(decay) + Σ a bᵀ) + addend, over `indices`.
 
-    `decay` holds the factors of each term; `key` is the position of the contracted index, None without `low_rank`.
+    `decay` holds the terms of each edge (target, source); `key` is the position of the contracted index, None without
+    `low_rank`.
     """
 
     indices: tuple[Index, ...]
     decay: dict[Edge, list[Term]] = field(default_factory=dict)
-    low_rank: list[Contraction] = field(default_factory=list)
+    low_rank: list[LowRank] = field(default_factory=list)
     addend: dict[str, list[Term]] = field(default_factory=dict)
     key: int | None = None
 
@@ -56,7 +50,7 @@ def affine(leaves: Leaves, defs: dict[str, Def]) -> Affine | Culprit:
             culprit = t.culprit or _place(found, t, s, own, to_home)
             if culprit:
                 return culprit
-    found.low_rank = _merged(found.low_rank)
+    found.low_rank = merged(found.low_rank, "a", "b")
     return found
 
 
@@ -65,12 +59,12 @@ def _place(found: Affine, t: Term, s: str, own: tuple[Index, ...], to_home: dict
     if t.read is None:
         found.addend[s].append(renamed(t, to_home))
         return None
-    edge = (s, t.read.arg.ref.name)
+    source = t.read.arg.ref.name
     at = contracted(t, own)
     if isinstance(at, Culprit):
         return at
     if not at:
-        found.decay.setdefault(edge, []).append(renamed(replace(t, read=None), to_home))
+        found.decay.setdefault((s, source), []).append(renamed(replace(t, read=None), to_home))
         return None
     if len(at) > 1:
         return Culprit(t.read, "is contracted along two of its axes; declare them as one axis")
@@ -78,18 +72,12 @@ def _place(found: Affine, t: Term, s: str, own: tuple[Index, ...], to_home: dict
     if found.key not in (None, p):
         return Culprit(t.read, "is contracted along another axis than in the term before")
     found.key = p
-    a = tuple(f for f in t.coef if m in f.free)
-    b = tuple(f for f in t.coef if m not in f.free)
-    for f in a:
-        if own[p] in f.free:
+    for f in t.coef:
+        if m in f.free and own[p] in f.free:
             return Culprit(f, "is a dense transition: it takes every place of the state to every other")
-    others = tuple(i for i in t.bound if i != m)
-    rank = tuple(i for i in others if _held(i, a) and _held(i, b))
-    in_a = tuple(i for i in others if i not in rank and _held(i, a))
-    in_b = tuple(i for i in others if i not in rank and i not in in_a)
-    left = walk.substitute(algebra.product(a, in_a), {**to_home, m: to_home[own[p]]})
-    right = walk.substitute(algebra.product(b, in_b), to_home)
-    found.low_rank.append(Contraction(left, right, rank, edge))
+    a, b, rank = sides(t, m)
+    a, b = walk.substitute(a, {**to_home, m: to_home[own[p]]}), walk.substitute(b, to_home)
+    found.low_rank.append(LowRank(a, b, rank, source, s))
     return None
 
 
@@ -113,21 +101,38 @@ def renamed(t: Term, by: dict[Index, Node]) -> Term:
     return replace(t, coef=tuple(walk.substitute(f, by) for f in t.coef))
 
 
-def _held(i: Index, coef: Coef) -> bool:
-    return any(i in f.free for f in coef)
+def sides(t: Term, key: Index) -> tuple[Node, Node, tuple[Index, ...]]:
+    """A term as a product of what holds `key` and what does not, and the indices over which that product is summed."""
+    over, rest = [f for f in t.coef if key in f.free], [f for f in t.coef if key not in f.free]
+    in_over, in_rest = ({i for f in side for i in f.free} for side in (over, rest))
+    bound = [i for i in t.bound if i != key]
+    one = algebra.product(over, [i for i in bound if i in in_over - in_rest])
+    other = algebra.product(rest, [i for i in bound if i not in in_over])
+    return one, other, tuple(i for i in bound if i in in_over & in_rest)
 
 
-def _merged(low: list[Contraction]) -> list[Contraction]:
-    """(S a) b + (S a) c = (S a)(b + c), and the same on the other side: the rank is minimal up to syntax."""
+def merged(pairs: Sequence[Pair], one: str, other: str) -> list[Pair]:
+    """x y + x z = x (y + z), and the same on the other side: the rank is minimal up to syntax.
 
-    def join(x: Contraction, y: Contraction) -> Contraction | None:
-        if x.edge != y.edge or x.rank or y.rank:
-            return None
-        if algebra.same(x.a, y.a):
-            return replace(x, b=algebra.total([x.b, y.b]))
-        return replace(x, a=algebra.total([x.a, y.a])) if algebra.same(x.b, y.b) else None
+    `one` and `other` are the fields that hold the two sides.
+    """
 
-    return algebra.joined(low, join)
+    def join(x: Pair, y: Pair) -> Pair | None:
+        mine: dict[str, Any] = {side: getattr(x, side) for side in (one, other)}
+        if not x.rank and x == replace(y, **mine):
+            for kept, summed in ((one, other), (other, one)):
+                if algebra.same(mine[kept], getattr(y, kept)):
+                    mine[summed] = algebra.total([mine[summed], getattr(y, summed)])
+                    return replace(x, **mine)
+        return None
+
+    out: list[Pair] = []
+    for n, new in enumerate(pairs):
+        for at, old in enumerate(out):
+            if joined := join(old, new):
+                return merged([*out[:at], joined, *out[at + 1 :], *pairs[n + 1 :]], one, other)
+        out.append(new)
+    return out
 
 
 def max_plus(leaves: Leaves, update: Def) -> tuple[str, Node, Node] | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from cdrmix.ir import build, walk
 from cdrmix.ir.forms import Attend, Scored
 from cdrmix.ir.nodes import Def, Index, Node, Ref
-from cdrmix.passes import product as algebra
+from cdrmix.passes import algebra
 from cdrmix.passes.graph import Item
 from cdrmix.passes.terms import Culprit, Fresh, Leaves, Term
 
@@ -143,16 +143,10 @@ class Attention:
     def _resolved(self, f: Node, t: Index) -> Node:
         """A factor that only names a definition over the window, as what it defines."""
         while f.op == "read" and f.arg.ref.kind == "def" and t in walk.windowed(f, self.windows):
-            stmt = self.leaves.body.source(f.arg.ref)
-            sizes = [a.size for a in f.arg.view]
-            if not isinstance(stmt, Def) or [i.axis.size for i in stmt.indices] != sizes:
-                return f
-            inner = {i for m in walk.nodes(stmt.value) for i in walk.bound(m)}
-            body = walk.rename_indices(stmt.value, {i: self.fresh.index(i) for i in inner})
-            try:
-                f = walk.substitute(body, dict(zip(stmt.indices, f.args, strict=True)))
-            except ValueError:  # a softmax read at a place that is no index
-                return f
+            body = self.leaves.written(f)
+            if body is None:
+                break
+            f = body
         return f
 
     def _normalised(self, n: Node) -> bool:

@@ -13,12 +13,13 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from cdrmix.ir import build, walk
+from cdrmix.ir.forms import Chunk, Delay, MaxPlus
 from cdrmix.ir.nodes import Cell, Def, Index, Node, Ref, Stmt
 from cdrmix.ir.ops import OPS
 from cdrmix.passes import graph, queries
 from cdrmix.passes.affine import affine, max_plus
 from cdrmix.passes.groups import Group
-from cdrmix.passes.readers import Read, survey
+from cdrmix.passes.readers import Read, Whole, survey
 from cdrmix.passes.roles import with_roles
 from cdrmix.passes.terms import Culprit, Fresh, Leaves
 
@@ -65,8 +66,8 @@ def derive(cell: Cell) -> Derivation:
             deps[left[0][0]].add(other[0])
             left = deque(members for members in graph.components(deps) if not done & set(members))
             continue
-        if group.form == "chunk":
-            d.body = queries.ask(d.body, cell, group, d.leaves, d.fresh)
+        if isinstance(group.scan, Chunk):
+            d.body = queries.ask(d.body, cell, group.scan, d.leaves, d.fresh)
         d.groups.append(group)
         done |= set(left.popleft())
     return d
@@ -102,15 +103,16 @@ def _partner(
     d: Derivation, group: Group, deps: dict[Ref, set[Ref]], left: list[tuple[Ref, ...]]
 ) -> tuple[Ref, ...] | None:
     """A later component that reads this group's states whole, and with which it makes a chunk."""
-    if group.kind not in ("diagonal", "general") or group.form == "chunk" or len(group.indices) < 2:
-        return None
     own = left[0]
+    slow = group.kind in ("diagonal", "general") and not isinstance(group.scan, Chunk)
+    if not slow or len(d.update(group.states[0]).indices) < 2:
+        return None
     for other in left[1:]:
         if any(ref.kind == "history" for ref in other) or not any(deps[ref] & set(own) for ref in other):
             continue
         edge = {ref: found | {other[0]} if ref == own[0] else found for ref, found in deps.items()}
         together = next(members for members in graph.components(edge) if own[0] in members)
-        if set(together) == {*own, *other} and _classify(d, together).form == "chunk":
+        if set(together) == {*own, *other} and isinstance(_classify(d, together).scan, Chunk):
             return other
     return None
 
@@ -125,46 +127,41 @@ def _classify(d: Derivation, members: tuple[Ref, ...]) -> Group:
     first = next(iter(defs.values()))
     if histories:
         why = f"the history `{histories[0]}` is inside the recurrence"
-        return Group(states, "general", indices=first.indices, why=why, culprit=_through(d, states))
+        return Group(states, "general", why=why, culprit=_through(d, states))
     leaves = d.leaves(*(Ref("state", s) for s in states))
     if len(states) == 1:
         if not leaves.depends(first.value):
-            return Group(states, "delay", indices=first.indices)
+            return Group(states, "delay", Delay(states[0]))
         if found := max_plus(leaves, first):
-            combine, decay, addend = found
-            s = states[0]
-            return Group(states, "max-plus", "", first.indices, {(s, s): decay}, addend={s: addend}, combine=combine)
+            return Group(states, "max-plus", MaxPlus(states[0], first.indices, *found))
     for stmt in d.body.needed(Ref("next", s) for s in states):
         if isinstance(stmt, Def) and stmt.ref.kind == "def" and stmt.ref in leaves.hot:
             leaves.terms(stmt.ref)  # in the order of the text, so that no recursion is deeper than one equation
     found_map = affine(leaves, defs)
     if isinstance(found_map, Culprit):
-        return Group(states, "general", indices=first.indices, why=found_map.reason, culprit=found_map)
-    return with_roles(states, found_map, leaves, _reads(d, states))
+        return Group(states, "general", why=found_map.reason, culprit=found_map)
+    try:
+        reads = survey(d.cell, states, d.leaves(*(Ref(kind, s) for s in states for kind in ("state", "next"))))
+        _refuse_tangled(d, states, reads)
+    except Whole as whole:
+        return with_roles(states, found_map, leaves, [], whole.culprit)
+    return with_roles(states, found_map, leaves, reads, None)
 
 
-def _reads(d: Derivation, states: tuple[str, ...]) -> list[Read] | Culprit:
-    """How the rest of the cell reads the states."""
-    refs = [Ref(kind, s) for s in states for kind in ("state", "next")]
-    reads = survey(d.cell, states, d.leaves(*refs))
-    return reads if isinstance(reads, Culprit) else _tangled(d, states, reads) or reads
-
-
-def _tangled(d: Derivation, states: tuple[str, ...], reads: list[Read]) -> Culprit | None:
-    """A read by a later state's recurrence, with a vector that depends on that very recurrence."""
+def _refuse_tangled(d: Derivation, states: tuple[str, ...], reads: list[Read]) -> None:
+    """Raise `Whole` for a read by a later state's recurrence with a vector that depends on that very recurrence."""
     later = [Ref("next", s.name) for s in d.cell.states if s.name not in states]
     depends = d.leaves(*(Ref("state", ref.name) for ref in later))
     if not any(depends.depends(f) for r in reads for f in r.term.coef):
-        return None
+        return
     deps = d.body.dependencies([*later, *(Ref("next", s) for s in states)])
     for members in graph.components({n: deps[n] & set(later) for n in later}):
         inside = d.leaves(*(Ref("state", ref.name) for ref in members))
         owners = {ref for s in d.body.needed(members) for ref in walk.defines(s)}
         for r in reads:
-            if r.owner in owners and any(inside.depends(f) for f in r.term.coef) and r.term.read:
+            if r.owner in owners and any(inside.depends(f) for f in r.term.coef):
                 names = "`, `".join(ref.name for ref in members)
-                return Culprit(r.term.read, f"is read inside the recurrence of `{names}`")
-    return None
+                raise Whole(Culprit(r.term.leaf, f"is read inside the recurrence of `{names}`"))
 
 
 def _through(d: Derivation, states: tuple[str, ...]) -> Culprit:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from cdrmix.ir.forms import LowRank, Outer
-from cdrmix.ir.nodes import Index, Node
+from cdrmix.ir.forms import Chunk, Coupled, Delay, Elementwise, MaxPlus
 from cdrmix.passes.terms import Culprit
 
 Kind = Literal["delay", "max-plus", "diagonal", "delta", "history", "general"]
@@ -17,43 +15,26 @@ Kind = Literal["delay", "max-plus", "diagonal", "delta", "history", "general"]
 class Group:
     """One strongly connected set of states, dependencies having come before it.
 
-    | kind | update |
-    |---|---|
-    | delay | s' = e, e free of s |
-    | max-plus | s' = combine(s + decay, addend) |
-    | diagonal | s' = decay * s + addend; `chunk`: the addend is Σ v kᵀ and every read contracts `key`; else `scan` |
-    | delta | S' = S (diag(decay) + Σ a bᵀ) + Σ v kᵀ along `key` |
-    | history | the last entries of a history |
-    | general | anything else |
+    | kind | update | scan |
+    |---|---|---|
+    | delay | s' = e, e free of s | `Delay` |
+    | max-plus | s' = combine(s + decay, addend) | `MaxPlus` |
+    | diagonal | s' = decay * s + addend | `Elementwise`; of several states `Coupled` |
+    | diagonal | the same where the addend is Σ v kᵀ and every read contracts the key | `Chunk` |
+    | delta | S' = S (diag(decay) + Σ a bᵀ) + Σ v kᵀ along the key | `Chunk` |
+    | history | the last entries of a history | |
+    | general | anything else | |
 
-    Everything is written over `indices`, the indices of the first state's update.  `decay` is keyed (target, source)
-    and `addend` by target.  In a chunk `addend` is also given as `outer`.  `why` says what prevents a faster form and
-    `culprit` where.
+    The scan is written over the indices of the first state's update; no queries are in it yet.  `form` says for people
+    which it is and what part each axis plays, `why` what prevents a faster one, and `culprit` where.
     """
 
     states: tuple[str, ...]
     kind: Kind
-    form: Literal["", "scan", "chunk"] = ""
-    indices: tuple[Index, ...] = ()
-    decay: Mapping[tuple[str, str], Node] = field(default_factory=dict)
-    value_decay: Node | None = None
-    addend: Mapping[str, Node] = field(default_factory=dict)
-    low_rank: tuple[LowRank, ...] = ()
-    outer: tuple[Outer, ...] = ()
-    key: Index | None = None
-    value: tuple[Index, ...] = ()
-    batch: tuple[Index, ...] = ()
-    decays: str = ""
-    combine: str = ""
+    scan: Delay | MaxPlus | Elementwise | Coupled | Chunk | None = None
+    form: str = ""
     why: str = ""
     culprit: Culprit | None = None
 
     def __str__(self) -> str:
-        text = f"{'+'.join(self.states)}: {self.kind}" + (f"/{self.form}" if self.form else "")
-        if self.kind in ("diagonal", "delta"):
-            text += f" decay={self.decays}"
-        if self.key:
-            text += f" key={self.key.name} value={','.join(i.name for i in self.value) or '-'}"
-        if self.low_rank:
-            text += f" rank={len(self.low_rank)}"
-        return text + (f" [{self.why}]" if self.why else "")
+        return f"{'+'.join(self.states)}: {self.kind}{self.form}" + (f" [{self.why}]" if self.why else "")

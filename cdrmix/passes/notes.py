@@ -6,6 +6,7 @@ from math import prod
 
 from cdrmix.diagnose import NOWHERE
 from cdrmix.ir import walk
+from cdrmix.ir.forms import Coupled, Elementwise
 from cdrmix.ir.nodes import Cell, Index, Node, Ref
 from cdrmix.ir.text_nodes import expression
 from cdrmix.passes.groups import Group
@@ -54,18 +55,17 @@ def note_of_group(cell: Cell, g: Group) -> list[str]:
     states = ("states " if many else "state ") + " and ".join(f"`{s}`" for s in g.states)
     if g.kind == "general":
         return [f"{cell.op}: {states} {'run' if many else 'runs'} token by token in training: {sentence(cell, g)}"]
-    if g.kind == "diagonal" and g.form == "scan" and _is_large(g):
-        size = prod(i.axis.size for i in g.indices) * len(g.states)
+    if isinstance(g.scan, Elementwise | Coupled) and _is_large(g.scan):
+        size = walk.size(g.scan.indices) * len(g.states)
         kept = f"{'are' if many else 'is'} kept for every token in training"
         return [f"{cell.op}: {states} {kept} ({size} numbers each): {sentence(cell, g)}"]
     return []
 
 
-def _is_large(g: Group) -> bool:
+def _is_large(scan: Elementwise | Coupled) -> bool:
     """Whether the states are larger than anything of the token that they are made of."""
-    made_of = [n for e in (*g.decay.values(), *g.addend.values()) for n in walk.reads(e) if n.arg.ref.kind != "param"]
-    largest = max((prod(a.size for a in n.arg.view) for n in made_of), default=1)
-    return prod(i.axis.size for i in g.indices) > largest
+    made_of = [n for e in walk.roots(scan) for n in walk.reads(e) if n.arg.ref.kind != "param"]
+    return walk.size(scan.indices) > max((prod(a.size for a in n.arg.view) for n in made_of), default=1)
 
 
 def note_of_softmax(cell: Cell, ref: Ref, culprit: Culprit) -> str:

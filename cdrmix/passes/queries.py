@@ -12,33 +12,31 @@ from dataclasses import dataclass, replace
 
 from cdrmix.diagnose import Span
 from cdrmix.ir import build, walk
-from cdrmix.ir.forms import Query
+from cdrmix.ir.forms import Chunk, Query
 from cdrmix.ir.nodes import Cell, Index, Node, Ref, Stmt
-from cdrmix.passes import graph
-from cdrmix.passes import product as algebra
-from cdrmix.passes.groups import Group
+from cdrmix.passes import algebra, graph
 from cdrmix.passes.readers import Whole, rewrite
 from cdrmix.passes.terms import Culprit, Fresh, Leaves, Term
 
 
-def ask(body: graph.Body, cell: Cell, group: Group, leaves: Callable[..., Leaves], fresh: Fresh) -> graph.Body:
+def ask(body: graph.Body, cell: Cell, chunk: Chunk, leaves: Callable[..., Leaves], fresh: Fresh) -> graph.Body:
     """The statements with the reads of the group's states replaced."""
-    refs = [Ref(kind, s) for s in group.states for kind in ("state", "next")]
+    refs = [Ref(kind, s) for s in chunk.states for kind in ("state", "next")]
     asked: dict[Ref, list[Query]] = {}
     known: dict[tuple[str, bool, str], Query] = {}
 
     def one(owner: Ref, t: Term) -> Node:
-        made, rest = _query(group, t, fresh)
+        made, rest = _query(chunk, t, fresh)
         name = (made.state, made.after, algebra.key(made.q) + str(made.lead))
         if name not in known:
             known[name] = replace(made, name=fresh.name(f"{made.state}_read"))
             asked.setdefault(owner, []).append(known[name])
         made = known[name]
-        axes = [i.axis for i in (*group.batch, *made.lead, *group.value)]
+        axes = [i.axis for i in (*chunk.batch, *made.lead, *chunk.value)]
         found = build.read(Ref("def", made.name), axes, rest.args, "f32", rest.span)
         return algebra.product((found, *rest.outer), rest.bound)
 
-    done = rewrite(cell, group.states, leaves(*refs), one)
+    done = rewrite(cell, chunk.states, leaves(*refs), one)
     out: list[Stmt] = []
     for stmt in body.stmts:
         ref = walk.defines(stmt)[0]
@@ -56,24 +54,24 @@ class _Rest:
     span: Span
 
 
-def _query(group: Group, t: Term, fresh: Fresh) -> tuple[Query, _Rest]:
+def _query(chunk: Chunk, t: Term, fresh: Fresh) -> tuple[Query, _Rest]:
     """A contracted read as a query, and what is done with its result."""
-    assert group.key is not None and t.read is not None
-    args = dict(zip(group.indices, t.read.args, strict=True))
-    m = args[group.key].arg
+    assert chunk.key is not None and t.read is not None
+    args = dict(zip(chunk.order, t.read.args, strict=True))
+    m = args[chunk.key].arg
     if m not in t.bound:
-        raise Whole(Culprit(t.read, f"is not contracted along `{group.key.name}`"))
+        raise Whole(Culprit(t.read, f"is not contracted along `{chunk.key.name}`"))
     at = {a.arg: i for i, a in args.items() if a.op == "index" and _alone(a.arg, t.read)}
-    inner, outer = _around(t, m, at, group)
+    inner, outer = _around(t, m, at, chunk)
     shared = {i for f in outer for i in f.free} | {i for a in t.read.args for i in a.free}
     q = algebra.product(inner, [i for i in t.bound if i != m and i not in shared and _held(i, inner)])
     mine = {i for i in t.bound if i != m and i not in shared and _held(i, inner)}
-    lead = tuple(i for i in q.free if i != m and at.get(i) not in group.batch)
+    lead = tuple(i for i in q.free if i != m and at.get(i) not in chunk.batch)
     names = {i: fresh.index(i) for i in lead}
     by = {i: build.index(names.get(i) or at[i]) for i in q.free}
     ref = t.read.arg.ref
     query = Query("", ref.name, walk.substitute(q, by), ref.kind == "next", tuple(names.values()))
-    places = [args[i] for i in group.batch] + [build.index(i) for i in lead] + [args[i] for i in group.value]
+    places = [args[i] for i in chunk.batch] + [build.index(i) for i in lead] + [args[i] for i in chunk.value]
     left = tuple(i for i in t.bound if i != m and i not in mine)
     return query, _Rest(tuple(places), outer, left, t.read.span)
 
@@ -86,7 +84,7 @@ def _held(i: Index, coef: tuple[Node, ...]) -> bool:
     return any(i in f.free for f in coef)
 
 
-def _around(t: Term, m: Index, at: dict[Index, Index], group: Group) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
+def _around(t: Term, m: Index, at: dict[Index, Index], chunk: Chunk) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
     """The factors that make the query's vector, and the others.
 
     A factor joined to the vector by a bound index is part of it, unless it runs over the rows of the state.
@@ -98,7 +96,7 @@ def _around(t: Term, m: Index, at: dict[Index, Index], group: Group) -> tuple[tu
         more = [f for f in t.coef if f not in grown and links & set(f.free)]
         joined = bool(more)
         grown += more
-    if not any(at.get(i) in group.value for f in grown for i in f.free):
+    if not any(at.get(i) in chunk.value for f in grown for i in f.free):
         inner = grown
     kept = tuple(f for f in t.coef if any(f is g for g in inner))
     return kept, tuple(f for f in t.coef if not any(f is g for g in inner))

@@ -14,7 +14,7 @@ from cdrmix.ir import build, walk
 from cdrmix.ir.nodes import Apply, Cell, Def, Node, Ref, Stmt
 from cdrmix.ir.types import NARROW
 from cdrmix.passes import graph
-from cdrmix.passes.product import total
+from cdrmix.passes.algebra import total
 from cdrmix.passes.terms import Culprit, Leaves, Term
 
 
@@ -97,8 +97,8 @@ def outside(leaves: Leaves, cell: Cell, states: Sequence[str]) -> list[Stmt]:
     return graph.Body(leaves.reached).needed(graph.training_refs(cell) - own, is_root, own)
 
 
-def survey(cell: Cell, states: Sequence[str], leaves: Leaves) -> list[Read] | Culprit:
-    """Every read of `states` outside their own updates, or the first that needs a whole state.
+def survey(cell: Cell, states: Sequence[str], leaves: Leaves) -> list[Read]:
+    """Every read of `states` outside their own updates.  Raises `Whole` for one that needs a whole state.
 
     `leaves` are the states before and after the token.
     """
@@ -117,10 +117,7 @@ def survey(cell: Cell, states: Sequence[str], leaves: Leaves) -> list[Read] | Cu
         reads.append(Read(owner, t, places))
         return t.read
 
-    try:
-        rewrite(cell, states, leaves, note)
-    except Whole as whole:
-        return whole.culprit
+    rewrite(cell, states, leaves, note)
     return reads
 
 

@@ -5,21 +5,24 @@ Output: a `Group` of kind diagonal or delta, in chunk form where that is possibl
 
 `key` is the contracted axis: of the low-rank terms, or the one that every read contracts.  `batch` axes are those
 that share a factor with the key, or stand in a low-rank term; the rest are rows of `value`, which all undergo one
-transition.
+transition.  A chunk is then S' = S (diag(decay) + Σ a bᵀ) + Σ v kᵀ, the linear attention of Katharopoulos et al. 2020
+with decay; with low-rank terms it is the gated delta rule (Yang et al. 2024, Parallelizing Linear Transformers with the
+Delta Rule over Sequence Length; Yang et al. 2025, Gated Delta Networks), whose product of transitions over a chunk has
+the WY form of Bischof and Van Loan 1987.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from cdrmix.ir import walk
-from cdrmix.ir.forms import LowRank, Outer
+from cdrmix.ir.forms import Chunk, Coupled, Elementwise, Outer
 from cdrmix.ir.nodes import Def, Index, Node
 from cdrmix.ir.types import NARROW
-from cdrmix.passes import product as algebra
-from cdrmix.passes.affine import Affine, Edge
-from cdrmix.passes.groups import Group
+from cdrmix.passes import algebra
+from cdrmix.passes.affine import Affine, merged, sides
+from cdrmix.passes.groups import Group, Kind
 from cdrmix.passes.readers import Read
 from cdrmix.passes.terms import Culprit, Leaves, Term
 
@@ -27,227 +30,154 @@ DEEPEST = 4
 """How many definitions a factor is followed into to pull its key and its value apart."""
 
 
-def with_roles(states: tuple[str, ...], map_: Affine, leaves: Leaves, reads: list[Read] | Culprit) -> Group:
-    """Name the axes and choose the form."""
-    positions, whole = _keys(map_, reads)
-    groups = [_with_key(states, map_, leaves, reads, p, whole) for p in positions or (None,)]
-    return next((g for g in groups if g.form == "chunk"), groups[0])
-
-
-def _with_key(
-    states: tuple[str, ...],
-    map_: Affine,
-    leaves: Leaves,
-    reads: list[Read] | Culprit,
-    position: int | None,
-    whole: Culprit | None,
+def with_roles(
+    states: tuple[str, ...], update: Affine, leaves: Leaves, reads: list[Read], whole: Culprit | None
 ) -> Group:
-    """The group with the key at this position."""
-    axes = map_.indices
-    if len(axes) == 1 and not map_.low_rank:  # a vector is no larger than what reads it
-        position = None
-    if whole is not None and map_.low_rank:
+    """Name the axes and choose the form; `whole` is a read that needs the whole state."""
+    positions, other = _keys(update, reads)
+    whole = whole or other
+    if whole and update.low_rank:
         why = "every token's whole state is needed, which no chunked form of this update keeps"
-        return Group(states, "general", indices=axes, why=why, culprit=whole)
-    key = None if position is None else axes[position]
-    plain = _group(states, map_, key, position, reads, map_.decay, map_.addend)
-    if key is not None and not plain.value:
-        decay = {e: _apart(leaves, ts, key, axes, only_products=True) for e, ts in map_.decay.items()}
-        addend = {s: _apart(leaves, ts, key, axes, only_products=False) for s, ts in map_.addend.items()}
-        deeper = _group(states, map_, key, position, reads, decay, addend)
-        plain = deeper if deeper.value else plain
-    return replace(plain, culprit=whole)
+        return Group(states, "general", why=why, culprit=whole)
+    if len(update.indices) == 1 and not update.low_rank:  # a vector is no larger than what reads it
+        positions = []
+    groups = (_with_key(states, update, reads, position, leaves) for position in positions or (None,))
+    first = next(groups)
+    assert first is not None
+    if not isinstance(first.scan, Chunk):
+        first = next((g for g in groups if g and isinstance(g.scan, Chunk)), first)
+    return replace(first, culprit=whole)
 
 
-def _group(
-    states: tuple[str, ...],
-    map_: Affine,
-    key: Index | None,
-    position: int | None,
-    reads: list[Read] | Culprit,
-    decay: dict[Edge, list[Term]],
-    addend: dict[str, list[Term]],
-) -> Group:
-    """The group with these factors of its decay and its addend."""
-    axes = map_.indices
-    factors = [f for ts in decay.values() for f in _decay_factors(ts)]
-    batch = _batch(map_, key, position, factors, addend, reads)
-    value = tuple(i for i in axes if i not in batch and i != key)
-    group = Group(
-        states,
-        "delta" if map_.low_rank else "diagonal",
-        "scan",
-        axes,
-        {e: _decay(ts) for e, ts in decay.items()},
-        addend={s: algebra.total(t.value() for t in ts) for s, ts in addend.items()},
-        key=key,
-        value=value,
-        batch=tuple(i for i in axes if i in batch),
-        decays=_decays(factors, key, value),
-    )
-    if key is None:
-        return replace(group, why="it is read whole")
-    if not value and not map_.low_rank:
-        return replace(group, why=f"no axis is left whose places share one decay and one key along `{key.name}`")
-    return _chunk(group, map_, decay, addend)
-
-
-def _keys(map_: Affine, reads: list[Read] | Culprit) -> tuple[list[int], Culprit | None]:
+def _keys(update: Affine, reads: list[Read]) -> tuple[list[int], Culprit | None]:
     """Where the key may be, the longest axis first, of equal ones the last; and the read that leaves no place for it.
 
     What is contracted and is not the key becomes a batch of products, so the longest axis leaves the fewest.
     """
-    given = [] if map_.key is None else [map_.key]
-    if isinstance(reads, Culprit):
-        return given, reads
-    if map_.key is not None:
-        away = [r for r in reads if map_.key not in r.touched]
-        culprit = Culprit(away[0].term.read, "is contracted along another axis") if away and away[0].term.read else None
-        return given, culprit
+    if update.key is not None:
+        away = next((r for r in reads if update.key not in r.touched), None)
+        return [update.key], Culprit(away.term.leaf, "is contracted along another axis") if away else None
     if not reads:
         return [], None
     common = set.intersection(*(set(r.touched) for r in reads))
-    found = sorted(common, key=lambda p: (map_.indices[p].axis.size, p), reverse=True)
-    return found, None if found else _disagreement(reads)
+    found = sorted(common, key=lambda p: (update.indices[p].axis.size, p), reverse=True)
+    return found, None if found else Culprit(reads[-1].term.leaf, "is contracted along another axis than elsewhere")
 
 
-def _disagreement(reads: list[Read]) -> Culprit | None:
-    n = reads[-1].term.read
-    return Culprit(n, "is contracted along another axis than elsewhere") if n else None
+def _with_key(
+    states: tuple[str, ...], update: Affine, reads: list[Read], position: int | None, leaves: Leaves | None
+) -> Group | None:
+    """The group with its key at this position.
+
+    Where no rows are left, factors of the update are pulled apart with `leaves`; without these, there is no group then.
+    """
+    axes = update.indices
+    key = None if position is None else axes[position]
+    decay = {e: algebra.total(t.value() for t in ts) for e, ts in update.decay.items()}
+    if len(states) == 1:
+        decay = decay or {(states[0], states[0]): algebra.ZERO}
+    factors = [f for whole in decay.values() for f in walk.factors(whole)]
+    batch = _batch(update, key, position, factors, reads)
+    value = tuple(i for i in axes if i not in batch and i != key)
+    if key is not None and not value:
+        deeper = _with_key(states, _apart(leaves, update, key), reads, position, None) if leaves else None
+        if deeper or not leaves:
+            return deeper
+    rows = [f for f in factors if set(f.free) & set(value)]
+    kinds = {"key" for f in factors if key in f.free} | {"value" for f in rows}
+    varying = any(algebra.constant(f) is None for f in factors)
+    form = f" decay={'*'.join(sorted(kinds)) or ('scalar' if varying else 'none')}"
+    if key is not None:
+        form += f" key={key.name} value={','.join(i.name for i in value) or '-'}"
+    if update.low_rank:
+        form += f" rank={len(update.low_rank)}"
+    kind: Kind = "delta" if update.low_rank else "diagonal"
+    if key is None:
+        why = "it is read whole"
+    elif not value and not update.low_rank:
+        why = f"no axis is left whose places share one decay and one key along `{key.name}`"
+    elif rows and len(states) > 1:
+        why = "several states decay along their rows"
+    else:
+        over_rows = algebra.product(rows) if rows else None
+        if over_rows:  # of one state
+            decay = dict.fromkeys(decay, algebra.product(f for f in factors if f not in rows))
+        outer = merged([_outer(t, s, key) for s, ts in update.addend.items() for t in ts], "k", "v")
+        batch_axes = tuple(i for i in axes if i in batch)
+        low_rank = tuple(update.low_rank)
+        chunk = Chunk(states, axes, batch_axes, value, key, decay, over_rows, low_rank, tuple(outer), ())
+        return Group(states, kind, chunk, "/chunk" + form)
+    addend = tuple(algebra.total(t.value() for t in update.addend[s]) for s in states)
+    if len(states) == 1:
+        return Group(states, kind, Elementwise(states[0], axes, *decay.values(), *addend), "/scan" + form, why)
+    matrix = tuple(tuple(decay.get((to, of)) for of in states) for to in states)
+    return Group(states, kind, Coupled(states, axes, matrix, addend), "/scan" + form, why)
 
 
 def _batch(
-    map_: Affine,
-    key: Index | None,
-    position: int | None,
-    factors: list[Node],
-    addend: dict[str, list[Term]],
-    reads: list[Read] | Culprit,
+    update: Affine, key: Index | None, position: int | None, factors: list[Node], reads: list[Read]
 ) -> set[Index]:
     """The axes whose places have a transition or key vectors of their own."""
-    axes = map_.indices
-    rest = [i for i in axes if i != key]
-    batch = {i for c in map_.low_rank for f in (c.a, c.b) for i in f.free if i in rest}
-    for f in factors + [f for ts in addend.values() for t in ts for f in t.coef]:
-        if key in f.free:
-            batch |= {i for i in f.free if i in rest}
-    if position is not None and isinstance(reads, list):
-        batch |= {axes[p] for r in reads for p in r.touched.get(position, ())}
+    rest = [i for i in update.indices if i != key]
+    batch = {i for c in update.low_rank for f in (c.a, c.b) for i in f.free if i in rest}
+    if position is not None:
+        batch |= _tied(factors + [f for ts in update.addend.values() for t in ts for f in t.coef], key, update.indices)
+        batch |= {update.indices[p] for r in reads for p in r.touched.get(position, ())}
     for i in rest:  # a decay along a row axis: a batch axis while another is left for the rows, and always with rank
         others = [j for j in rest if j not in batch and j != i]
-        if i not in batch and any(i in f.free for f in factors) and (map_.low_rank or others):
+        if i not in batch and any(i in f.free for f in factors) and (update.low_rank or others):
             batch.add(i)
     return batch
 
 
-def _decay_factors(terms: list[Term]) -> tuple[Node, ...]:
-    """The factors of a decay; a sum of terms is one factor."""
-    whole = _decay(terms)
-    return () if algebra.constant(whole) is not None else walk.factors(whole)
-
-
-def _decay(terms: list[Term]) -> Node:
-    return algebra.total(t.value() for t in terms)
-
-
-def _decays(factors: list[Node], key: Index | None, value: tuple[Index, ...]) -> str:
-    """What the decay runs over, for people: none, scalar, key, value or both."""
-    if not factors:
-        return "none"
-    kinds = {"key" for f in factors if key in f.free} | {"value" for f in factors if set(f.free) & set(value)}
-    return "*".join(sorted(kinds)) or "scalar"
-
-
-def _chunk(group: Group, map_: Affine, decay: dict[Edge, list[Term]], addend: dict[str, list[Term]]) -> Group:
-    """The group with its update as diag(decay), low-rank terms and outer products."""
-    assert group.key is not None
-    value_decay = None
-    nodes = dict(group.decay)
-    if len(group.states) == 1:
-        nodes.setdefault((group.states[0], group.states[0]), algebra.ZERO)
-        ((edge, whole),) = nodes.items()
-        rows = [f for f in walk.factors(whole) if set(f.free) & set(group.value)]
-        if rows:
-            value_decay = algebra.product(rows)
-            nodes[edge] = algebra.product(f for f in walk.factors(whole) if f not in rows)
-    elif any(set(f.free) & set(group.value) for ts in decay.values() for f in _decay_factors(ts)):
-        return replace(group, form="scan", why="several states decay along their rows")
-    outers = _merged([_outer(t, s, group.key) for s, terms in addend.items() for t in terms])
-    low = tuple(LowRank(c.a, c.b, c.rank, c.edge[1], c.edge[0]) for c in map_.low_rank)
-    return replace(
-        group, form="chunk", decay=nodes, value_decay=value_decay, low_rank=low, outer=tuple(outers), addend={}
-    )
-
-
-def _outer(t: Term, target: str, key: Index) -> Outer:
-    ks = tuple(f for f in t.coef if key in f.free)
-    vs = tuple(f for f in t.coef if key not in f.free)
-    in_k = {i for i in t.bound if any(i in f.free for f in ks)}
-    in_v = {i for i in t.bound if any(i in f.free for f in vs)}
-    rank = tuple(i for i in t.bound if i in in_k & in_v)
-    k = algebra.product(ks, [i for i in t.bound if i in in_k - in_v])
-    v = algebra.product(vs, [i for i in t.bound if i not in in_k])
-    return Outer(v, k, rank, target)
-
-
-def _merged(outers: list[Outer]) -> list[Outer]:
-    """v k + u k = (v + u) k, and the same on the other side."""
-
-    def join(x: Outer, y: Outer) -> Outer | None:
-        if x.target != y.target or x.rank or y.rank:
-            return None
-        if algebra.same(x.k, y.k):
-            return replace(x, v=algebra.total([x.v, y.v]))
-        return replace(x, k=algebra.total([x.k, y.k])) if algebra.same(x.v, y.v) else None
-
-    return algebra.joined(outers, join)
-
-
 # --- factors that hold the key and another axis ------------------------------------------------------------------
-def _apart(leaves: Leaves, terms: list[Term], key: Index, axes: tuple[Index, ...], only_products: bool) -> list[Term]:
-    """The terms with factors such as `kv[h,i,j]` (kv = v*k) expanded once more, where that frees an axis of the key."""
-    out = []
-    for t in terms:
-        news = [Term((), t.bound)]
-        for f in t.coef:
-            parts = _deeper(leaves, f, key, axes, DEEPEST)
-            if only_products and len(parts) > 1:
-                parts = [Term((f,))]
-            news = [Term(x.coef + y.coef, x.bound + y.bound) for x in news for y in parts]
-        out += news
-    return out
+def _apart(leaves: Leaves, update: Affine, key: Index) -> Affine:
+    """The update with factors such as `kv[h,i,j]`, kv = v*k, read through, where that frees an axis of the key."""
+
+    def parts(f: Node) -> list[Term]:
+        return _deeper(leaves, f, key, update.indices, DEEPEST)
+
+    def product(f: Node) -> list[Term]:
+        found = parts(f)
+        return found if len(found) == 1 else [Term((f,))]
+
+    decay = {e: [n for t in ts for n in _multiplied(t, product)] for e, ts in update.decay.items()}
+    addend = {s: [n for t in ts for n in _multiplied(t, parts)] for s, ts in update.addend.items()}
+    return replace(update, decay=decay, addend=addend)
+
+
+def _multiplied(t: Term, parts: Callable[[Node], list[Term]]) -> list[Term]:
+    """The terms of a product of which each factor is the sum of its `parts`."""
+    news = [Term((), t.bound)]
+    for f in t.coef:
+        found = parts(f)
+        news = [Term(x.coef + y.coef, x.bound + y.bound) for x in news for y in found]
+    return news
 
 
 def _deeper(leaves: Leaves, f: Node, key: Index, axes: tuple[Index, ...], depth: int) -> list[Term]:
-    kept = [Term((f,))]
+    """The terms of a factor, definitions in it read through, where fewer axes share a factor with the key then."""
     tied = _tied([f], key, axes)
-    if not tied or not depth:
-        return kept
-    body = f
-    if f.op == "read":
+    body: Node | None = f
+    if tied and depth and f.op == "read":
         stmt = leaves.body.source(f.arg.ref)
-        sizes = [a.size for a in f.arg.view]
-        if not isinstance(stmt, Def) or stmt.ref.kind == "history" or [i.axis.size for i in stmt.indices] != sizes:
-            return kept
-        if stmt.dtype in NARROW:  # its value would not be rounded
-            return kept
-        body = _unbound(leaves, walk.substitute(stmt.value, dict(zip(stmt.indices, f.args, strict=True))))
-    found = []
-    for t in leaves.split(body):
-        news = [Term((), t.bound)]
-        for g in t.coef:
-            parts = [Term((g,))] if g is f else _deeper(leaves, g, key, axes, depth - 1)
-            news = [Term(x.coef + y.coef, x.bound + y.bound) for x in news for y in parts]
-        found += news
-    return found if _tied([g for t in found for g in t.coef], key, axes) < tied else kept
+        rounded = isinstance(stmt, Def) and stmt.dtype in NARROW  # what it stands for is not
+        body = None if rounded else leaves.written(f)
+    if not tied or not depth or body is None:
+        return [Term((f,))]
+
+    def parts(g: Node) -> list[Term]:
+        return [Term((g,))] if g is f else _deeper(leaves, g, key, axes, depth - 1)
+
+    found = [n for t in leaves.expand(body) for n in _multiplied(t, parts)]
+    return found if _tied((g for t in found for g in t.coef), key, axes) < tied else [Term((f,))]
 
 
-def _tied(factors: Iterable[Node], key: Index, axes: tuple[Index, ...]) -> set[Index]:
+def _tied(factors: Iterable[Node], key: Index | None, axes: tuple[Index, ...]) -> set[Index]:
     """The axes that share a factor with the key."""
     return {i for f in factors if key in f.free for i in f.free if i != key and i in axes}
 
 
-def _unbound(leaves: Leaves, n: Node) -> Node:
-    """`n` with its bound indices renamed, so that they meet no index around it."""
-    inner = {i for m in walk.nodes(n) for i in walk.bound(m)}
-    return walk.rename_indices(n, {i: leaves.fresh.index(i) for i in inner})
+def _outer(t: Term, target: str, key: Index) -> Outer:
+    k, v, rank = sides(t, key)
+    return Outer(v, k, rank, target)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import partial
 
 from cdrmix.ir import build, walk
-from cdrmix.ir.forms import Chunk, Coupled, Delay, Elementwise, MaxPlus, Query, SequenceForm, Sequential
+from cdrmix.ir.forms import Delay, Query, SequenceForm, Sequential
 from cdrmix.ir.nodes import Apply, Cell, Def, Node, Ref, Top
 from cdrmix.ir.ops import OPS
 from cdrmix.passes import graph
@@ -20,7 +20,6 @@ from cdrmix.passes.classify import Derivation, derive
 from cdrmix.passes.groups import Group
 from cdrmix.passes.loops import sequential
 from cdrmix.passes.notes import note_of_group, note_of_softmax
-from cdrmix.passes.product import ZERO
 from cdrmix.passes.schedule import schedule
 from cdrmix.passes.terms import Culprit, Leaves
 from cdrmix.passes.tidy import name_queries, tidy
@@ -45,24 +44,13 @@ def sequence_form(cell: Cell) -> SequenceForm:
 
 def _scan(d: Derivation, g: Group) -> list[graph.Item]:
     """What stands in the place of a group's updates."""
-    s = g.states[0]
-    match g.kind, g.form:
-        case "delay", _:
-            return [d.update(s), Delay(s)]
-        case "max-plus", _:
-            return [MaxPlus(s, g.indices, g.combine, g.decay[s, s], g.addend[s])]
-        case _, "chunk":
-            assert g.key is not None
-            return [
-                Chunk(g.states, g.indices, g.batch, g.value, g.key, g.decay, g.value_decay, g.low_rank, g.outer, ())
-            ]
-        case "diagonal", _ if len(g.states) == 1:
-            return [Elementwise(s, g.indices, g.decay.get((s, s), ZERO), g.addend[s])]
-        case "diagonal", _:
-            rows = tuple(tuple(g.decay.get((to, of)) for of in g.states) for to in g.states)
-            return [Coupled(g.states, g.indices, rows, tuple(g.addend[x] for x in g.states))]
-        case _:
+    match g.scan:
+        case None:
             return sequential(d, g)
+        case Delay():
+            return [d.update(g.scan.state), g.scan]
+        case _:
+            return [g.scan]
 
 
 # --- histories -----------------------------------------------------------------------------------------------------

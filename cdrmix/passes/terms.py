@@ -10,13 +10,13 @@ and sums apart), so an expansion stays as small as the text.  Definitions that d
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.nodes import Def, Index, Node, Ref
 from cdrmix.passes import graph
-from cdrmix.passes.product import invert, product
+from cdrmix.passes.algebra import invert, product
 from cdrmix.passes.views import Move, move
 
 MOST_TERMS = 256
@@ -39,6 +39,12 @@ class Term:
     bound: tuple[Index, ...] = ()
     read: Node | None = None
     culprit: Culprit | None = None
+
+    @property
+    def leaf(self) -> Node:
+        """The read, of a term that has one."""
+        assert self.read is not None
+        return self.read
 
     def value(self) -> Node:
         """The product of the factors alone, summed over the bound indices."""
@@ -102,17 +108,20 @@ class Leaves:
 
     def expand(self, n: Node) -> list[Term]:
         """The terms of `n`."""
-        if not self.depends(n):
-            return self.split(n)
         match n.op:
-            case "read":
-                return self._read(n)
             case "add":
                 found = self.expand(n.args[0]) + self.expand(n.args[1])
             case "sub":
                 found = self.expand(n.args[0]) + [_scaled(t, build.const(-1)) for t in self.expand(n.args[1])]
             case "neg":
                 found = [_scaled(t, build.const(-1)) for t in self.expand(n.args[0])]
+            case "sum" if not self._windowed(n):
+                body, bound = self._rebound(n)
+                found = [replace(t, bound=bound + t.bound) for t in self.expand(body)]
+            case _ if not self.depends(n):
+                return [Term(walk.factors(n))]
+            case "read":
+                return self._read(n)
             case "mul":
                 left, right = self.expand(n.args[0]), self.expand(n.args[1])
                 if len(left) * len(right) > MOST_TERMS:
@@ -120,28 +129,17 @@ class Leaves:
                 found = [_times(x, y, n) for x in left for y in right]
             case "div" if not self.depends(n.args[1]):
                 found = [_scaled(t, *invert(n.args[1])) for t in self.expand(n.args[0])]
-            case "sum" | "mean":
-                found = self._sum(n)
+            case "sum":
+                return [_bad(n, "is a sum over a history's tokens")]
+            case "mean":
+                count = build.const(1 / walk.size(n.arg))
+                found = [_scaled(t, count) for t in self.expand(build.reduce("sum", n.arg, n.args[0], n.span))]
             case "select" if not self.depends(n.args[0]):
                 found = self._select(n)
             case _:
                 return [_bad(n, "is not affine in the state")]
-        return found if len(found) <= MOST_TERMS else [_bad(n, "has too many terms")]
-
-    def split(self, n: Node) -> list[Term]:
-        """The terms of an expression free of leaves: its top-level sums and products apart."""
-        match n.op:
-            case "add":
-                return self.split(n.args[0]) + self.split(n.args[1])
-            case "sub":
-                return self.split(n.args[0]) + [_scaled(t, build.const(-1)) for t in self.split(n.args[1])]
-            case "neg":
-                return [_scaled(t, build.const(-1)) for t in self.split(n.args[0])]
-            case "sum" if not self._windowed(n):
-                body, bound = self._rebound(n)
-                return [replace(t, bound=bound + t.bound) for t in self.split(body)]
-            case _:
-                return [Term(walk.factors(n))]
+        few = len(found) <= MOST_TERMS or not self.depends(n)
+        return found if few else [_bad(n, "has too many terms")]
 
     def terms(self, ref: Ref) -> list[Term]:
         """The terms of a definition, over its own indices."""
@@ -154,11 +152,12 @@ class Leaves:
     def written(self, n: Node) -> Node | None:
         """What a read's definition says at the places that it reads; None where that cannot be written down."""
         stmt = self.body.source(n.arg.ref)
-        if not isinstance(stmt, Def):
+        if not isinstance(stmt, Def) or stmt.ref.kind == "history":
             return None
         to = move(stmt.indices, n.arg.view, n.args, self.fresh.index)
+        new = {i: self.fresh.index(i) for m in walk.nodes(stmt.value) for i in walk.bound(m)}  # they meet none around
         try:
-            return walk.substitute(to(stmt.value), to.places) if to else None
+            return walk.substitute(to(walk.rename_indices(stmt.value, new)), to.places) if to else None
         except walk.FixedPlace:
             return None
 
@@ -172,43 +171,20 @@ class Leaves:
         if not isinstance(stmt, Def) or ref.kind == "history":
             what = "a history" if ref.kind == "history" else f"`{ref.name}`"
             return [_bad(n, f"goes through {what}, which is not affine in the state")]
+        to = move(stmt.indices, n.arg.view, n.args, self.fresh.index)
+        if to is None:
+            return [_bad(n, "is read under other axes than those it was written with")]
         try:
-            return self._read_through(n, stmt)
+            return [self._renamed(t, to) for t in self.terms(ref)]
         except walk.FixedPlace:
             return [_bad(n, "is read at another place along a softmax")]
 
-    def _read_through(self, n: Node, stmt: Def) -> list[Term]:
-        ref = n.arg.ref
-        if [a.size for a in n.arg.view] == [i.axis.size for i in stmt.indices]:
-            found, by = self.terms(ref), dict(zip(stmt.indices, n.args, strict=True))
-        elif to := move(stmt.indices, n.arg.view, n.args, self.fresh.index):
-            found, by = [_moved(t, to) for t in self.terms(ref)], to.places
-        else:
-            return [_bad(n, "is read under other axes than those it was written with")]
-        return [self._renamed(t, by) for t in found]
-
-    def _renamed(self, t: Term, by: Mapping[Index, Node]) -> Term:
+    def _renamed(self, t: Term, to: Move) -> Term:
         """The term at other places, its bound indices fresh."""
         new = {i: self.fresh.index(i) for i in t.bound}
-        by = {**by, **{i: build.index(j) for i, j in new.items()}}
-        return Term(
-            tuple(walk.substitute(f, by) for f in t.coef),
-            tuple(new.values()),
-            t.read and walk.substitute(t.read, by),
-            t.culprit,
-        )
-
-    def _sum(self, n: Node) -> list[Term]:
-        if self._windowed(n):
-            return [_bad(n, "is a sum over a history's tokens")]
-        body, bound = self._rebound(n)
-        found = [replace(t, bound=bound + t.bound) for t in self.expand(body)]
-        if n.op == "mean":
-            count = 1
-            for i in bound:
-                count *= i.axis.size
-            found = [_scaled(t, build.const(1 / count)) for t in found]
-        return found
+        by = {**to.places, **{i: build.index(j) for i, j in new.items()}}
+        coef = tuple(walk.substitute(to(f), by) for f in t.coef)
+        return Term(coef, tuple(new.values()), t.read and walk.substitute(to(t.read), by), t.culprit)
 
     def _rebound(self, n: Node) -> tuple[Node, tuple[Index, ...]]:
         """A reduction's body with its bound indices made fresh."""
@@ -241,10 +217,6 @@ def _guard(cond: Node, coef: tuple[Node, ...], first: bool) -> tuple[Node, ...]:
 
     kept = [choose(f, one) if f.op != "const" and set(cond.free) <= set(f.free) else f for f in coef]
     return (choose(one, zero), *kept)
-
-
-def _moved(t: Term, to: Move) -> Term:
-    return replace(t, coef=tuple(map(to, t.coef)), read=t.read and to(t.read))
 
 
 def _scaled(t: Term, *by: Node) -> Term:

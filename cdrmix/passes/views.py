@@ -60,12 +60,15 @@ def move(
     while a < len(own) or b < len(view):
         a0, b0, mine, theirs = a, b, 1, 1
         while a == a0 or b == b0 or mine != theirs:
-            if a < len(own) and (mine <= theirs or b == len(view)):
+            if a < len(own) and (a == a0 or b == len(view) or (b > b0 and mine < theirs)):
                 mine, a = mine * own[a].axis.size, a + 1
             elif b < len(view):
                 theirs, b = theirs * view[b].size, b + 1
             else:
                 return None
+        if a - a0 == b - b0 == 1:
+            at[own[a0]] = places[b0]
+            continue
         new = tuple(fresh(Index(own[a0].name, axis)) for axis in view[b0:b])
         blocks.append(Block(tuple(own[a0:a]), new))
         at.update(zip(new, places[b0:b], strict=True))
@@ -82,6 +85,8 @@ def _flat(indices: Sequence[Index]) -> Node:
 
 def _viewed(n: Node, block: Block) -> Node:
     """A read at a block's own indices, side by side and alone, under the view of the new ones."""
+    if n.op == "softmax" and n.arg in block.own:
+        raise walk.FixedPlace
     if n.op != "read":
         return n
     k, alone = len(block.own), [a.arg if a.op == "index" else None for a in n.args]

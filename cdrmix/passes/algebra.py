@@ -6,7 +6,7 @@ Output: one expression, in which every sum stands around only the factors that h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from cdrmix.ir import build
@@ -120,18 +120,6 @@ def total(terms: Iterable[Node]) -> Node:
         else:
             out = build.add(out, t, span=t.span)
     return ZERO if out is None else out
-
-
-def joined(parts: Sequence[Part], join: Callable[[Part, Part], Part | None]) -> list[Part]:
-    """The parts with every pair joined that can be, until none can."""
-    out: list[Part] = []
-    for new in parts:
-        for n, old in enumerate(out):
-            one = join(old, new)
-            if one is not None:
-                return joined([*out[:n], one, *out[n + 1 :], *parts[len(out) + 1 :]], join)
-        out.append(new)
-    return out
 
 
 def same(a: Node, b: Node) -> bool:
