@@ -8,7 +8,7 @@ once, the rest goes one by one.  Whole numbers are int32_t; division rounds down
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from cdrmix.ir import walk
@@ -156,7 +156,7 @@ class Block:
         """An element of an array of whole numbers."""
         array = self.setting.program.arrays[n.arg.ref.name]
         rule = rule_of(array, [a.size for a in n.arg.view], n.args)
-        return self.array_element(rule, singly(rule.steps))
+        return self.word(rule, singly(rule.steps))
 
     # --- elements --------------------------------------------------------------------------------------------------
     def element(self, rule: Rule, groups: Groups, counter: Amount | None = None) -> str:
@@ -165,16 +165,13 @@ class Block:
         for group in groups:
             step = rule.step(group[-1]) if group else 0
             if step and counter != ZERO:
-                parts.append(scaled(group_name(group) if counter is None else str(counter), step))
+                name = group_name(group) if counter is None else str(counter)
+                parts.append(name if step == 1 else f"{name} * {step}")
         parts += map(self.whole, rule.terms)
         if rule.tiled is not None:
             row, column, across = rule.tiled
             parts.append(f"{self.use('matrix_word')}({self.whole(row)}, {self.whole(column)}, {across})")
-        return joined(parts, rule.base)
-
-    def array_element(self, rule: Rule, groups: Groups) -> str:
-        """The word in the array."""
-        return f"{self.array(rule.array)}.whole({self.element(rule, groups)})"
+        return " + ".join([*parts, *([str(rule.base)] if rule.base else [])]) or "0"
 
     def address(self, rule: Rule, groups: Groups, first: Amount) -> str:
         """The address of the element."""
@@ -186,7 +183,7 @@ class Block:
 
     def word(self, rule: Rule, groups: Groups) -> str:
         """The word that a load gives, its condition included."""
-        found = self.array_element(rule, groups)
+        found = f"{self.array(rule.array)}.whole({self.element(rule, groups)})"
         if rule.when is None:
             return found
         return f"{self.whole(rule.when)} ? {found} : static_cast<int32_t>({bits(rule.fill)})"
@@ -274,13 +271,3 @@ def box(groups: Groups) -> str:
 def group_name(group: Sequence[Index]) -> str:
     """The name of indices that are counted as one."""
     return "_".join(index_name(i) for i in group) if group else "only"
-
-
-def scaled(name: str, step: int) -> str:
-    """An index times a step."""
-    return name if step == 1 else f"{name} * {step}"
-
-
-def joined(parts: Iterable[str], base: int) -> str:
-    """A sum as text."""
-    return " + ".join([*parts, *([str(base)] if base else [])]) or "0"

@@ -19,7 +19,7 @@ from .block import Block
 from .buffers import Setting, by_rows, is_spread
 from .matrices import each
 from .names import accessor, share_name
-from .products import ELEMENTS, Parts, across, streaming, tiled_of
+from .products import ELEMENTS, across, parts_of, streaming, tiled_of
 from .registers import evaluate, fillings
 
 
@@ -100,17 +100,16 @@ def _streamed(block: Block, step: Product) -> None:
 
 
 def _product(block: Block, step: Product) -> None:
-    parts = Parts(step, block.setting.program.arrays[step.outs[0]].split)
-    counts = parts.lead[1], parts.rows[1].tiles(), parts.columns[1].tiles()
+    ((_, lead), (_, rows), (_, columns)), _ = parts_of(step, block.setting.program.arrays[step.outs[0]].split)
     k, planes = tiles_of(walk.size(step.k)), f"{len(step.left)}, {len(step.factors)}"
-    with block.nested(each("tile", ZERO, _product_of(*counts))):
+    with block.nested(each("tile", ZERO, _product_of(lead, rows.tiles(), columns.tiles()))):
         block.put(f"multiply_planes(cb_left, cb_right, cb_out, {k}, {planes}, plane_slots);")
 
 
 def _spread(block: Block, step: Product) -> None:
     step = by_rows(step)
-    parts = Parts(step, block.setting.program.arrays[step.outs[0]].split)
-    many, count, end = ELEMENTS // walk.size(step.columns), parts.lead[1], parts.columns[1]
+    ((_, count), _, (_, end)), _ = parts_of(step, block.setting.program.arrays[step.outs[0]].split)
+    many = ELEMENTS // walk.size(step.columns)
     groups = count.known is None or count.known > many
     group = None if end.known is not None else f"if ({end} > 0)"
     if groups:

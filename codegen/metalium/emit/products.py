@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import prod
 
 from cdrmix.ir import walk
 from cdrmix.ir.nodes import Index
@@ -134,40 +135,34 @@ def _sum(block: Block, out: str, count: Amount | str) -> None:
 
 
 # --- arrays ----------------------------------------------------------------------------------------------------------
-class Parts:
-    """Which matrices, rows and columns of a product of arrays a core has."""
-
-    def __init__(self, step: Product, split: Split | None):
-        lead, rows, columns = walk.size(step.lead), walk.size(step.rows), walk.size(step.columns)
-        self.lead, self.rows, self.columns = (ZERO, Amount(lead)), (ZERO, Amount(rows)), (ZERO, Amount(columns))
-        self.even = True  # the parts begin where tiles do
-        if split is None:
-            return
-        unit = lead * rows * columns // split.lead
-        if unit % (rows * columns) == 0:
-            self.lead = portion(lead, split)
-        elif lead == 1 and unit % columns == 0:
-            self.rows = portion(rows, split)
-            self.even = unit // columns * split.each % TILE == 0
-        elif lead == rows == 1:
-            self.columns = portion(columns, split)
-            self.even = unit * split.each % TILE == 0
-        else:
-            raise ValueError(f"{step.outs[0]} is dealt out in the middle of its rows")
+def parts_of(step: Product, split: Split | None) -> tuple[list[tuple[Amount, Amount]], bool]:
+    """A core's part of the matrices, rows and columns of a product of arrays, one of which is dealt out; and whether
+    the parts begin where tiles do."""
+    sizes = [walk.size(step.lead), walk.size(step.rows), walk.size(step.columns)]
+    parts = [(ZERO, Amount(size)) for size in sizes]
+    if split is None:
+        return parts, True
+    unit = prod(sizes) // split.lead
+    for dealt in range(3):
+        each = prod(sizes[dealt + 1 :])
+        if prod(sizes[:dealt]) == 1 and unit % each == 0:
+            parts[dealt] = portion(sizes[dealt], split)
+            return parts, dealt == 0 or unit // each * split.each % TILE == 0
+    raise ValueError(f"{step.outs[0]} is dealt out in the middle of its rows")
 
 
 def product_of_arrays(step: Product, block: Block) -> None:
     """Tile by tile of the result, the planes of both factors k tile by k tile."""
     out = block.setting.program.arrays[step.outs[0]]
-    parts, k = Parts(step, out.split), side_of(step.k, "k")
-    rows, columns = side_of(step.rows, "row", parts.rows), side_of(step.columns, "column", parts.columns)
-    with block.nested(each("unit", *parts.lead)), block.nested(rows.loop), block.scope(columns.loop):
+    (lead, down, over), even = parts_of(step, out.split)
+    rows, columns, k = side_of(step.rows, "row", down), side_of(step.columns, "column", over), side_of(step.k, "k")
+    with block.nested(each("unit", *lead)), block.nested(rows.loop), block.scope(columns.loop):
         with block.nested(k.loop or ""):
             block.put("const uint32_t left = reserve_pages(cb_left, plane_slots);")
             block.put("const uint32_t right = reserve_pages(cb_right, plane_slots);")
             for plane, load in enumerate(step.left):
-                tile_of(block, page(block, plane, "left"), load, step.lead, rows, k, parts.even)
-            right_tiles(step, block, columns, k, parts.even)
+                tile_of(block, page(block, plane, "left"), load, step.lead, rows, k, even)
+            right_tiles(step, block, columns, k, even)
             block.put("push_pages(cb_left, plane_slots);", "push_pages(cb_right, plane_slots);")
         block.put("const uint32_t result = wait_page(cb_out);")
         name = block.array(out.name)
@@ -175,8 +170,8 @@ def product_of_arrays(step: Product, block: Block) -> None:
             place = tile_place(step.lead, rows, columns)
             block.call("give_tile", f"{name}.at({place})", "result", rows.inside, columns.inside)
         else:
-            row, down = ("r", row_start(rows, columns)) if rows.size > 1 else ("0", ZERO)
-            place = total(lead_of(step.lead, rows.size * columns.size), down, columns.start)
+            row, start = ("r", row_start(rows, columns)) if rows.size > 1 else ("0", ZERO)
+            place = total(lead_of(step.lead, rows.size * columns.size), start, columns.start)
             with block.nested(each("r", ZERO, rows.inside) if rows.size > 1 else None):
                 block.call("give_row", f"{name}.at({place})", "result", row, columns.inside)
         block.put("pop_page(cb_out);")
@@ -186,9 +181,10 @@ def rows_by_array(step: Product, block: Block) -> None:
     """Rows that are spread, matrix by matrix and tile by tile of columns."""
     step = by_rows(step)
     out = block.setting.program.arrays[step.outs[0]]
-    parts, k, name = Parts(step, out.split), side_of(step.k, "k"), block.array(out.name)
-    columns, width = side_of(step.columns, "column", parts.columns), walk.size(step.columns)
-    many, (first, count), (start, end) = ELEMENTS // width, parts.lead, parts.columns
+    ((first, count), _, column), even = parts_of(step, out.split)
+    columns, k, name = side_of(step.columns, "column", column), side_of(step.k, "k"), block.array(out.name)
+    width, (start, end) = walk.size(step.columns), column
+    many = ELEMENTS // width
     groups, dealt = count.known is None or count.known > many, start != ZERO
     group, units = f"if ({end} > 0)" if dealt else "", each("unit", first, count)
     if groups:
@@ -201,7 +197,7 @@ def rows_by_array(step: Product, block: Block) -> None:
             with block.nested(k.loop or ""):
                 _left_rows(step, block, k, True)
                 block.put("const uint32_t right = reserve_pages(cb_right, plane_slots);")
-                right_tiles(step, block, columns, k, parts.even)
+                right_tiles(step, block, columns, k, even)
                 block.put("push_pages(cb_right, plane_slots);")
             unit = lead_of(step.lead, width, "(unit - group)" if groups else "unit")
             place = total(unit, Amount(None, f"column - {start}") if dealt else columns.start)
