@@ -181,13 +181,8 @@ def check_target(model: Model, target: str) -> None:
 
 def _nodes(cell: Cell, trains: bool) -> Iterator[Node]:
     """Every expression node of a cell that a backend must have a rule for; one that trains, for its begin too."""
-    roots = [root for stmt in cell.body for root in walk.roots(stmt)]
-    roots += [state.init for state in cell.states]
-    if trains:
-        roots += [t.value for t in cell.training] + [b.init for b in cell.buffers]
-        roots += [arg for p in cell.params for arg in p.init.args]
-    for root in roots:
-        yield from walk.nodes(root)
+    begins = (cell.training, cell.buffers, cell.params) if trains else ()
+    return walk.nodes((cell.body, cell.states, begins))
 
 
 def options_of(target: str, given: Mapping[str, Any], *encodings: Stored) -> dict[str, Any]:

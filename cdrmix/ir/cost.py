@@ -139,9 +139,8 @@ class _Counter:
 def _touched(cell: Cell) -> Counter[Ref]:
     """How many elements of each name one token reads, at most."""
     found = Counter[Ref]()
-    for root in (*walk.roots(cell.body), *(s.init for s in cell.states)):
-        for m in walk.reads(root):
-            found[m.arg.ref] += _elements(m.free)
+    for m in walk.reads((cell.body, cell.states)):
+        found[m.arg.ref] += _elements(m.free)
     given = {g.ref for a in cell.body if isinstance(a, Apply) for g in a.inputs}
     found |= Counter({ref: walk.size(p.indices) for p in cell.params if (ref := Ref("param", p.name)) in given})
     return found

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from cdrmix.ir.interp_expr import Array, Expression, Frame, cast, expression
-from cdrmix.ir.nodes import Apply, Cell, Def, DType, Ref, Stmt, Top
+from cdrmix.ir.interp_expr import Array, Frame, cast, expression
+from cdrmix.ir.nodes import Apply, Cell, Def, DType, Ref, Top
 from cdrmix.ir.types import param_types, rounded
-from cdrmix.ir.walk import Windows, around, refs, roots, sizes, windows
+from cdrmix.ir.walk import around, refs, roots, sizes, windows
 
 Banks = tuple[int, ...]
 Recording = dict[tuple[str, Banks], list[dict[Ref, Array]]]
@@ -43,16 +44,6 @@ class Site:
     banks: Banks = ()
 
 
-Action = Callable[["_Run"], None]
-
-
-@dataclass(slots=True)
-class _Run:
-    site: Site
-    token: Token
-    frame: Frame
-
-
 class Runner:
     """A cell made ready to run; with `rounding`, what it names and what meets a matrix is rounded."""
 
@@ -64,7 +55,7 @@ class Runner:
         self.parts = {p.name: runners[p.cell] for p in cell.parts}
         self.stateful: bool = bool(cell.states or cell.histories) or any(p.stateful for p in self.parts.values())
         over_window = windows(cell)
-        self.actions = [self._action(s, over_window) for s in cell.body]
+        self.body = [(s, [expression(n, over_window, around(s), self.types) for n in roots(s)]) for s in cell.body]
         fixed = {"param", "buffer"}
         self.recorded = {r for t in cell.training for r in refs(t.value) if r.kind not in fixed}
 
@@ -80,9 +71,16 @@ class Runner:
             if carry.reads:
                 values[Ref("carry", carry.name)] = token.carries[carry.name]
         seen = max((int(old[f"{site.path}.{h.name}.count"][site.banks]) for h in cell.histories), default=0)
-        run = _Run(site, token, Frame(values, {"pos": token.pos}, seen))
-        for action in self.actions:
-            action(run)
+        frame = Frame(values, {"pos": token.pos}, seen)
+        for stmt, computed in self.body:
+            found: Any = next((compute(frame) for compute in computed), None)
+            match stmt:
+                case Def():
+                    self._define(stmt, found, site, token, values)
+                case Top():
+                    _choose(stmt, found, values)
+                case Apply():
+                    values[Ref("def", stmt.name)] = self._advance(stmt, found, site, token, values)
         if token.recording is not None and cell.training:
             kept = {r: values[r] for r in self.recorded}
             token.recording.setdefault((site.path, site.banks), []).append(kept)
@@ -91,76 +89,47 @@ class Runner:
     def _held(self, value: Array, dtype: DType) -> Array:
         return rounded(value, dtype) if self.rounding else value
 
-    def _action(self, stmt: Stmt, over_window: Windows) -> Action:
-        if isinstance(stmt, Apply):
-            return self._apply(stmt)
-        (root,) = roots(stmt)
-        value = expression(root, over_window, around(stmt), self.types)
-        return self._define(stmt, value) if isinstance(stmt, Def) else _top(stmt, value)
+    def _define(self, d: Def, found: Array, site: Site, token: Token, values: dict[Ref, Array]) -> None:
+        name, result = d.ref.name, self._held(np.asarray(found, cast(d.dtype)), d.dtype)
+        match d.ref.kind:
+            case "history":
+                result = self._enter(name, result, site, token)
+            case "next":
+                token.new[f"{site.path}.{name}"][site.banks] = result
+            case "carry":
+                token.carries[name] = result
+                if any(c.name == name and c.reads for c in self.cell.carries):
+                    return
+        values[d.ref] = result
 
-    def _define(self, d: Def, value: Expression) -> Action:
-        kind, name, key = cast(d.dtype), d.ref.name, d.ref
-        if d.ref.kind == "history":
-            return self._enter(d, value)
-        from_above = any(c.name == name and c.reads for c in self.cell.carries)
+    def _enter(self, name: str, entry: Array, site: Site, token: Token) -> Array:
+        """This token's entry of a history, in front of the ones that are there."""
+        window = next(h.window.size for h in self.cell.histories if h.name == name)
+        path, banks = f"{site.path}.{name}", site.banks
+        count = int(token.old[f"{path}.count"][banks])
+        entries = np.concatenate([entry[None], token.old[path][banks][:count]])
+        keep = min(count + 1, window - 1)
+        token.new[path][banks][:keep] = entries[:keep]
+        token.new[f"{path}.count"][banks] = keep
+        return entries
 
-        def define(run: _Run) -> None:
-            result = self._held(np.asarray(value(run.frame), kind), d.dtype)
-            match key.kind:
-                case "next":
-                    run.token.new[f"{run.site.path}.{name}"][run.site.banks] = result
-                case "carry":
-                    run.token.carries[name] = result
-                    if from_above:
-                        return
-            run.frame.values[key] = result
-
-        return define
-
-    def _enter(self, d: Def, value: Expression) -> Action:
-        """This token's entry of a history, put in front of the ones that are there."""
-        window = next(h.window.size for h in self.cell.histories if h.name == d.ref.name)
-
-        def enter(run: _Run) -> None:
-            path, banks, new = f"{run.site.path}.{d.ref.name}", run.site.banks, run.token.new
-            count = int(run.token.old[f"{path}.count"][banks])
-            past = run.token.old[path][banks][:count]
-            entry = self._held(np.asarray(value(run.frame), np.float64), d.dtype)
-            entries = np.concatenate([entry[None], past])
-            run.frame.values[d.ref] = entries
-            keep = min(count + 1, window - 1)
-            new[path][banks][:keep] = entries[:keep]
-            new[f"{path}.count"][banks] = keep
-
-        return enter
-
-    def _apply(self, a: Apply) -> Action:
-        part, runner = next(p for p in self.cell.parts if p.name == a.part), self.parts[a.part]
-        select = expression(a.select, {}, a.lead) if a.select is not None else None
-        taken = [(g.ref, [a.lead.index(i) for i in g.lead]) for g in a.inputs]
-
-        def apply(run: _Run) -> None:
-            values, path, banks = run.frame.values, f"{run.site.path}.{a.part}", run.site.banks
-            chosen = select(run.frame) if select is not None else None
-            if chosen is not None and runner.stateful and len(set(chosen.flat)) < chosen.size:
-                raise ValueError(f"{a.span}: an expert of `{part.name}` with state is chosen twice by one token")
-            result = np.empty(sizes((*a.lead, *a.outs)))
-            for at in np.ndindex(*sizes(a.lead)):
-                inputs = tuple(values[ref][tuple(at[p] for p in ps)] for ref, ps in taken)
-                site = Site(path, banks if chosen is None else (*banks, int(chosen[at])))
-                result[at] = runner.run(site, inputs, run.token)
-            values[Ref("def", a.name)] = result
-
-        return apply
+    def _advance(self, a: Apply, chosen: Array | None, site: Site, token: Token, values: Mapping[Ref, Array]) -> Array:
+        """What a part gives, or the chosen instances of a bank."""
+        runner = self.parts[a.part]
+        if chosen is not None and runner.stateful and len(set(chosen.flat)) < chosen.size:
+            raise ValueError(f"{a.span}: an expert of `{a.part}` with state is chosen twice by one token")
+        result = np.empty(sizes((*a.lead, *a.outs)))
+        for at in np.ndindex(*sizes(a.lead)):
+            place = dict(zip(a.lead, at, strict=True))
+            inputs = tuple(values[g.ref][tuple(place[i] for i in g.lead)] for g in a.inputs)
+            banks = site.banks if chosen is None else (*site.banks, int(chosen[at]))
+            result[at] = runner.run(Site(f"{site.path}.{a.part}", banks), inputs, token)
+        return result
 
 
-def _top(t: Top, source: Expression) -> Action:
-    def top(run: _Run) -> None:
-        found = source(run.frame)
-        places = np.argsort(-found.astype(np.float64, copy=False), axis=-1, kind="stable")[..., : t.k.axis.size]
-        if t.values is not None:
-            run.frame.values[Ref("def", t.values)] = np.take_along_axis(found, places, -1)
-        if t.picks is not None:
-            run.frame.values[Ref("def", t.picks)] = places
-
-    return top
+def _choose(t: Top, source: Array, values: dict[Ref, Array]) -> None:
+    places = np.argsort(-source.astype(np.float64, copy=False), axis=-1, kind="stable")[..., : t.k.axis.size]
+    if t.values is not None:
+        values[Ref("def", t.values)] = np.take_along_axis(source, places, -1)
+    if t.picks is not None:
+        values[Ref("def", t.picks)] = places

@@ -10,28 +10,8 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from cdrmix.ir import forms, walk
-from cdrmix.ir.nodes import (
-    TOKENS,
-    Apply,
-    Axis,
-    Buffer,
-    Carry,
-    Cell,
-    Def,
-    DType,
-    History,
-    Index,
-    Input,
-    Model,
-    Node,
-    Param,
-    Part,
-    Ref,
-    State,
-    Top,
-    Training,
-)
+from cdrmix.ir import forms, nodes, walk
+from cdrmix.ir.nodes import TOKENS, Axis, Cell, DType, Index, Model, Node, Ref
 from cdrmix.ir.text_nodes import Known, binder, expression, listed, name, over
 
 
@@ -61,13 +41,13 @@ def _indices(cell: Cell) -> Iterator[Index]:
     yield from (i for group in (cell.params, cell.states, cell.buffers) for d in group for i in d.indices)
     for stmt in (*cell.body, *cell.training):
         match stmt:
-            case Def() | Training():
+            case nodes.Def() | nodes.Training():
                 yield from stmt.indices
-            case Top():
+            case nodes.Top():
                 yield from (*stmt.lead, stmt.k, stmt.over)
-            case Apply():
+            case nodes.Apply():
                 yield from (*stmt.lead, *stmt.outs)
-        yield from (i for root in walk.roots(stmt) for n in walk.nodes(root) for i in walk.bound(n))
+        yield from (i for n in walk.nodes(stmt) for i in walk.bound(n))
 
 
 # --- models and cells ----------------------------------------------------------------------------------------------
@@ -148,37 +128,37 @@ def _line(s: Any, known: Known) -> str:
     """A declaration or a statement that is one line."""
     say = partial(expression, known=known)
     match s:
-        case Input():
+        case nodes.Input():
             return f"{s.name}: {_typed(s.dtype, s.axes) if s.extent is None else f'index[{s.extent.name}]'}"
-        case Param():
+        case nodes.Param():
             drawn = ", ".join(say(a) for a in s.init.args)
             rule = drawn if s.init.rule == "value" else f"{s.init.rule}({drawn})"
             marks = f" !lr({s.lr:g})" if s.lr != 1 else ""
             marks += f" !decay({s.decay:g})" if s.decay is not None else ""
             marks += f" stored {s.stored}" if s.stored != "f32" else ""
             return f"param {s.name}: {_typed(s.dtype, s.indices)} ~ {rule}{marks}"
-        case State() | Buffer():
-            word = "state" if isinstance(s, State) else "buffer"
+        case nodes.State() | nodes.Buffer():
+            word = "state" if isinstance(s, nodes.State) else "buffer"
             return f"{word} {s.name}: {_typed(s.dtype, s.indices)} = {say(s.init)}"
-        case History():
+        case nodes.History():
             return f"history {s.name}: {_typed(s.dtype, s.axes)} last {s.window.size} as {s.window.name}"
-        case Carry():
+        case nodes.Carry():
             how = " and ".join(word for word, does in (("reads", s.reads), ("writes", s.writes)) if does)
             return f"carry {s.name}: {_typed(s.dtype, s.axes)} {how}"
-        case Part():
+        case nodes.Part():
             if s.bank is None:
                 return f"part {s.name}: {s.cell}"
             return f"bank {s.name}: {_typed('work', (s.bank,))} of {s.cell} !capacity({s.capacity:g})"
-        case Training():
+        case nodes.Training():
             word, ref = ("after step", Ref("next", s.name)) if s.kind == "after" else (s.kind, Ref("def", s.name))
             return f"{word} {over(ref, s.indices, known)} = {say(s.value)}"
-        case Def():
+        case nodes.Def():
             word = f"{s.ref.kind} " if s.ref.kind in ("carry", "history") else ""
             return f"{word}{over(s.ref, s.indices, known)}{_as(s.dtype)} = {say(s.value)}"
-        case Top():
+        case nodes.Top():
             left = ", ".join(over(Ref("def", n), (*s.lead, s.k), known) if n else "_" for n in (s.values, s.picks))
             return f"{left} = top[{s.k.name} < {s.k.axis.size} of {binder(s.over, known)}]({say(s.source)})"
-        case Apply():
+        case nodes.Apply():
             place = f"[{say(s.select)}]" if s.select is not None else ""
             given = ", ".join(name(g.ref) + _plain(g.lead) for g in s.inputs)
             left = over(Ref("def", s.name), (*s.lead, *s.outs), known)

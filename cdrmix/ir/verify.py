@@ -57,7 +57,7 @@ def verify_cell(cell: Cell, cells: Mapping[str, Cell]) -> None:
 
 def faults(cell: Cell, cells: Mapping[str, Cell]) -> Iterator[str]:
     """Every broken rule of a cell."""
-    for n in (n for root in walk.roots(cell.body) for n in walk.nodes(root)):
+    for n in walk.nodes(cell.body):
         if n.op not in OPS:
             yield f"`{n.op}` is no op"
             return
@@ -99,7 +99,7 @@ def _sizes(axes: tuple[Axis, ...]) -> tuple[int, ...]:
 # --- rules of a cell -----------------------------------------------------------------------------------------------
 def _axes_have_distinct_names(s: _Scope) -> Iterator[str]:
     sizes: dict[str, int] = {}
-    views = [m.arg.view for n in walk.roots(s.cell.body) for m in walk.reads(n)]
+    views = [m.arg.view for m in walk.reads(s.cell.body)]
     for axis in (a for axes in (*(d.axes for d in s.names.values()), *views) for a in axes):
         if sizes.setdefault(axis.name, axis.size) != axis.size:
             yield f"two axes have the name {axis.name}, of sizes {sizes[axis.name]} and {axis.size}"

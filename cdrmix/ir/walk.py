@@ -20,15 +20,58 @@ from cdrmix.ir.ops import OPS
 T = TypeVar("T")
 
 
+# --- what holds expressions ----------------------------------------------------------------------------------------
+@cache
+def _expressions(kind: Any) -> tuple[str, ...]:
+    """The fields of a class of records in which there are expressions, by their types."""
+
+    def holds(hint: Any) -> bool:
+        return hint is Node or bool(_expressions(hint)) or any(map(holds, get_args(hint)))
+
+    return tuple(name for name, hint in get_type_hints(kind).items() if holds(hint)) if is_dataclass(kind) else ()
+
+
+def roots(thing: Any) -> tuple[Node, ...]:
+    """The expressions in a record, such as a statement of any form, a declaration or a cell, or in several."""
+    match thing:
+        case Node():
+            return (thing,)
+        case tuple():
+            held = thing
+        case dict():
+            held = tuple(thing.values())
+        case _:
+            held = tuple(getattr(thing, name) for name in _expressions(thing.__class__))
+    return tuple(n for x in held for n in roots(x))
+
+
+def map_roots(thing: T, fn: Callable[[Node], Node]) -> T:
+    """The same with `fn` applied to each of its `roots`."""
+    new: Any = thing
+    match new:
+        case Node():
+            new = fn(new)
+        case tuple():
+            new = tuple(map_roots(x, fn) for x in new)
+        case dict():
+            new = {key: map_roots(x, fn) for key, x in new.items()}
+        case _:
+            parts = {name: getattr(new, name) for name in _expressions(new.__class__)}
+            changed = {name: map_roots(x, fn) for name, x in parts.items()}
+            if any(changed[name] is not x for name, x in parts.items()):
+                new = replace(new, **changed)
+    return new  # type: ignore[no-any-return]
+
+
 # --- nodes ---------------------------------------------------------------------------------------------------------
 def bound(n: Node) -> tuple[Index, ...]:
     """The indices that `n` itself binds."""
     return n.arg if OPS[n.op].kind == "reduce" else ()
 
 
-def nodes(n: Node) -> Iterator[Node]:
-    """`n` and everything in it, outermost first."""
-    todo = [n]
+def nodes(thing: Any) -> Iterator[Node]:
+    """The nodes in an expression or in what `roots` takes, outermost first."""
+    todo = [*roots(thing)[::-1]]
     while todo:
         n = todo.pop()
         yield n
@@ -45,9 +88,9 @@ def depth(n: Node) -> int:
     return deepest
 
 
-def reads(n: Node) -> Iterator[Node]:
-    """The `read` nodes in `n`."""
-    return (m for m in nodes(n) if m.op == "read")
+def reads(thing: Any) -> Iterator[Node]:
+    """The `read` nodes among them."""
+    return (m for m in nodes(thing) if m.op == "read")
 
 
 def multiplied(n: Node) -> Iterator[Node]:
@@ -75,9 +118,9 @@ def factors(n: Node) -> tuple[Node, ...]:
 has_reads = build.has_reads
 
 
-def refs(n: Node) -> set[Ref]:
-    """What `n` reads."""
-    return {m.arg.ref for m in reads(n)}
+def refs(thing: Any) -> set[Ref]:
+    """What these read."""
+    return {m.arg.ref for m in reads(thing)}
 
 
 def holding(n: Node, ref: Ref) -> set[int]:
@@ -89,9 +132,9 @@ def holding(n: Node, ref: Ref) -> set[int]:
     return found
 
 
-def indices(n: Node) -> set[Index]:
-    """Every index variable in `n`, free or bound."""
-    return {i for m in nodes(n) for i in (*m.free, *bound(m))}
+def indices(thing: Any) -> set[Index]:
+    """Every index variable in an expression or in what `roots` takes, free or bound."""
+    return {i for m in nodes(thing) for i in (*m.free, *bound(m))}
 
 
 def sizes(indices: Iterable[Index]) -> tuple[int, ...]:
@@ -181,48 +224,6 @@ def rename_refs(n: Node, by: Mapping[Ref, Ref]) -> Node:
 
 
 # --- statements ----------------------------------------------------------------------------------------------------
-@cache
-def _expressions(kind: Any) -> tuple[str, ...]:
-    """The fields of a class of records in which there are expressions, by their types."""
-
-    def holds(hint: Any) -> bool:
-        return hint is Node or bool(_expressions(hint)) or any(map(holds, get_args(hint)))
-
-    return tuple(name for name, hint in get_type_hints(kind).items() if holds(hint)) if is_dataclass(kind) else ()
-
-
-def roots(stmt: Any) -> tuple[Node, ...]:
-    """The expressions of a statement of any form, or of what it is made of."""
-    match stmt:
-        case Node():
-            return (stmt,)
-        case tuple():
-            held = stmt
-        case dict():
-            held = tuple(stmt.values())
-        case _:
-            held = tuple(getattr(stmt, name) for name in _expressions(stmt.__class__))
-    return tuple(n for x in held for n in roots(x))
-
-
-def map_roots(stmt: T, fn: Callable[[Node], Node]) -> T:
-    """The statement with `fn` applied to each of its `roots`."""
-    new: Any = stmt
-    match new:
-        case Node():
-            new = fn(new)
-        case tuple():
-            new = tuple(map_roots(x, fn) for x in new)
-        case dict():
-            new = {key: map_roots(x, fn) for key, x in new.items()}
-        case _:
-            parts = {name: getattr(new, name) for name in _expressions(new.__class__)}
-            changed = {name: map_roots(x, fn) for name, x in parts.items()}
-            if any(changed[name] is not x for name, x in parts.items()):
-                new = replace(new, **changed)
-    return new  # type: ignore[no-any-return]
-
-
 def around(stmt: Stmt) -> tuple[Index, ...]:
     """The indices that a statement's expression stands under."""
     match stmt:
@@ -248,7 +249,7 @@ def defines(stmt: Any) -> tuple[Ref, ...]:
 def uses(stmt: Any) -> set[Ref]:
     """What a statement reads."""
     given = {g.ref for g in stmt.inputs} if isinstance(stmt, Apply) else set()
-    return given.union(*(refs(n) for n in roots(stmt)))
+    return given | refs(stmt)
 
 
 # --- cells ---------------------------------------------------------------------------------------------------------
@@ -295,10 +296,10 @@ def window_positions(view: tuple[Axis, ...], places: frozenset[tuple[int, int]])
     return tuple(p for p, size in enumerate(sizes) if (prod(sizes[:p]), size) in places)
 
 
-def windowed(n: Node, found: Windows) -> set[Index]:
-    """The indices, free or bound, that `n` runs over a history's window."""
+def windowed(thing: Any, found: Windows) -> set[Index]:
+    """The indices, free or bound, that an expression or what `roots` takes runs over a history's window."""
     here = set()
-    for m in reads(n):
+    for m in reads(thing):
         for p in window_positions(m.arg.view, found.get(m.arg.ref, frozenset())):
             if m.args[p].op == "index":
                 here.add(m.args[p].arg)

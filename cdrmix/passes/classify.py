@@ -52,7 +52,7 @@ def classify(cell: Cell) -> list[Group]:
 
 def derive(cell: Cell) -> Derivation:
     """Classify every group and turn the reads of chunk states into queries."""
-    stmts = graph.Body(cell.body).needed(graph.training_refs(cell), graph.is_root)
+    stmts = graph.Body(cell.body).needed(walk.refs(cell.training), graph.is_root)
     d = Derivation(cell, graph.Body(stmts), walk.windows(cell), Fresh(_names(cell)))
     d.body = graph.Body(_shared(d), d.body)
     nodes = [Ref("next", s.name) for s in cell.states] + [Ref("history", h.name) for h in cell.histories]
@@ -168,7 +168,7 @@ def _through(d: Derivation, states: tuple[str, ...]) -> Culprit:
     """The read of a history inside a recurrence."""
     leaves = d.leaves(*(Ref("state", s) for s in states))
     for stmt in d.body.needed(Ref("next", s) for s in states):
-        for n in (m for root in walk.roots(stmt) for m in walk.reads(root)):
+        for n in walk.reads(stmt):
             if n.arg.ref.kind == "history" and n.arg.ref in leaves.hot:
                 return Culprit(n, "depends on the state that it changes")
     raise AssertionError("no history in this recurrence")
@@ -176,11 +176,5 @@ def _through(d: Derivation, states: tuple[str, ...]) -> Culprit:
 
 def _names(cell: Cell) -> set[str]:
     """Every name and index of a cell."""
-    found = set(walk.names(cell))
-    for stmt in cell.body:
-        found |= {ref.name for ref in walk.defines(stmt)}
-        for root in walk.roots(stmt):
-            found |= {i.name for i in walk.indices(root)}
-        if isinstance(stmt, Def):
-            found |= {i.name for i in stmt.indices}
-    return found
+    defined = {i for stmt in cell.body if isinstance(stmt, Def) for i in stmt.indices}
+    return walk.names(cell) | {i.name for i in walk.indices(cell.body) | defined}

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from cdrmix.ir import walk
 from cdrmix.ir.forms import Attend, Chunk, Coupled, Delay, Elementwise, MaxPlus, Query, SequenceStmt, Sequential
-from cdrmix.ir.nodes import Cell, Def, Node, Ref, Top
+from cdrmix.ir.nodes import Def, Node, Ref, Top
 
 Name = TypeVar("Name", bound=Hashable)
 Item = SequenceStmt | Query
@@ -28,11 +28,6 @@ def is_root(stmt: Any) -> bool:
     if isinstance(stmt, Def):
         return stmt.ref.kind in ("output", "carry", "history", "next")
     return not isinstance(stmt, (Top, Query, Attend))
-
-
-def training_refs(cell: Cell) -> set[Ref]:
-    """What the training values of a cell read."""
-    return {ref for t in cell.training for ref in walk.refs(t.value)}
 
 
 def defines(stmt: Any) -> set[Ref]:

@@ -43,7 +43,7 @@ class _Lifter:
         self.ranged: set[Index] = set()
 
     def statement(self, stmt: Stmt) -> None:
-        self.ranged = {i for n in walk.roots(stmt) for i in walk.windowed(n, self.windows)}
+        self.ranged = walk.windowed(stmt, self.windows)
         match stmt:
             case Def():
                 value = self.within(stmt.value, frozenset(stmt.indices), stmt.ref.name)

@@ -45,8 +45,7 @@ def _as_written(cell: Cell, n: Node) -> Node:
     """The node of the cell that `n` was made from; passes keep its place in the text."""
     if n.span == NOWHERE:
         return n
-    every = (m for stmt in cell.body for root in walk.roots(stmt) for m in walk.nodes(root))
-    return next((m for m in every if m.span == n.span and m.op == n.op), n)
+    return next((m for m in walk.nodes(cell.body) if m.span == n.span and m.op == n.op), n)
 
 
 def note_of_group(cell: Cell, g: Group) -> list[str]:

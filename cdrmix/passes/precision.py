@@ -27,9 +27,7 @@ def decide_precision(model: Model, work: DType = "f32") -> Model:
 
 def _check(cell: Cell, report: Report) -> None:
     """Report every number that f32 does not hold."""
-    roots = [root for stmt in cell.body for root in walk.roots(stmt)]
-    roots += [s.init for s in cell.states] + [b.init for b in cell.buffers] + [t.value for t in cell.training]
-    for n in (n for root in roots for n in walk.nodes(root)):
+    for n in walk.nodes((cell.body, cell.states, cell.buffers, cell.training)):
         if n.op == "const" and isinstance(n.arg, float) and n.arg and not _LEAST <= abs(n.arg) <= _MOST:
             becomes = "infinite" if abs(n.arg) > _MOST else "zero"
             report.error("E0906", n.span, f"{n.arg:g} is {becomes} in f32, in which the model is computed",

@@ -94,7 +94,7 @@ def outside(leaves: Leaves, cell: Cell, states: Sequence[str]) -> list[Stmt]:
     def is_root(stmt: Stmt) -> bool:
         return graph.is_root(stmt) and not own & set(walk.defines(stmt))
 
-    return graph.Body(leaves.reached).needed(graph.training_refs(cell) - own, is_root, own)
+    return graph.Body(leaves.reached).needed(walk.refs(cell.training) - own, is_root, own)
 
 
 def survey(cell: Cell, states: Sequence[str], leaves: Leaves) -> list[Read]:

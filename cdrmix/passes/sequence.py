@@ -38,7 +38,7 @@ def sequence_form(cell: Cell) -> SequenceForm:
         items += scanned[stmt.ref.name] if isinstance(stmt, Def) and stmt.ref.kind == "next" else [stmt]
     items, left = _attended(d, items)
     notes += [note_of_softmax(cell, ref, culprit) for ref, culprit in left]
-    body = schedule(name_queries(items), graph.training_refs(cell))
+    body = schedule(name_queries(items), walk.refs(cell.training))
     return SequenceForm(tuple(tidy(cell, body)), tuple(dict.fromkeys(notes)))
 
 

@@ -55,7 +55,7 @@ def simplify_node(n: Node, over_window: walk.Windows | None = None) -> Node:
 
 def drop_unread(cell: Cell) -> Cell:
     """The cell without the definitions that nothing reads; parts run all the same, since they may hold state."""
-    kept = graph.Body(cell.body).needed(graph.training_refs(cell), graph.is_root)
+    kept = graph.Body(cell.body).needed(walk.refs(cell.training), graph.is_root)
     return cell if len(kept) == len(cell.body) else replace(cell, body=tuple(kept))
 
 

@@ -83,7 +83,7 @@ def _written(cell: Cell, held: Held, outs: Mapping[str, DType]) -> Cell:
 
     groups: dict[str, Any] = {group: declared(group) for group in _GROUPS}
     groups["states"] = tuple(replace(s, init=widen(s.init)) for s in groups["states"])
-    training = tuple(replace(t, value=widen(t.value)) for t in cell.training)
+    training = walk.map_roots(cell.training, widen)
     return replace(cell, body=tuple(map(statement, cell.body)), training=training, **groups)
 
 

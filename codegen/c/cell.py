@@ -94,12 +94,11 @@ class CellWriter:
         kinds, inputs = {r.kind for r in refs}, {self.formals[r.name] for r in refs if r.kind == "input"}
         called = {s.part for s in self.cell.body if isinstance(s, Apply)}
         inner = [self.shapes[p.cell] for p in self.cell.parts if p.name in called]
-        nodes = (n for s in self.cell.body for r in walk.roots(s) for n in walk.nodes(r))
         touched = {
             "wt": any(p.weights for p in inner) or kinds & {"param", "buffer"},
             "st": any(p.state for p in inner) or kinds & {"state", "next", "history"},
             "carry": any(p.carry for p in inner) or "carry" in kinds,
-            "pos": any(p.pos for p in inner) or any(n.op == "context" for n in nodes),
+            "pos": any(p.pos for p in inner) or any(n.op == "context" for n in walk.nodes(self.cell.body)),
             "tmp": any(p.scratch for p in inner) or self.arrays,
         }
         return {"out", *inputs, *(name for name, there in touched.items() if there)}

@@ -73,7 +73,7 @@ def shape_of(cell: Cell, body: tuple[Stmt, ...], names: Scope, shapes: Mapping[s
         shape.weights = names.name(f"{cell.name}_weights")
     if cell.states or cell.histories or any(p.state for p in inner):
         shape.state = names.name(f"{cell.name}_state")
-    own = any(n.op == "context" and n.arg == "pos" for s in body for r in walk.roots(s) for n in walk.nodes(r))
+    own = any(n.op == "context" and n.arg == "pos" for n in walk.nodes(body))
     shape.pos = own or any(p.pos for p in inner)
     shape.carry = bool(cell.carries) or any(p.carry for p in inner)
     if any(p.starts for p in inner) or any(not is_zero(s.init) for s in cell.states):

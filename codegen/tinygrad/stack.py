@@ -139,8 +139,7 @@ def _asks_pos(cell: Cell) -> bool:
     """Whether a cell needs the place of its tokens: it says so, has a history, which is a ring over places, or
     no input, so that nothing else tells how many tokens there are.
     """
-    roots = (n for s in cell.body for n in walk.roots(s))
-    return not cell.inputs or bool(cell.histories) or any(m.op == "context" for n in roots for m in walk.nodes(n))
+    return not cell.inputs or bool(cell.histories) or any(m.op == "context" for m in walk.nodes(cell.body))
 
 
 def _body(line: Line, model: Model, functions: Mapping[str, str]) -> Iterator[Statement]:

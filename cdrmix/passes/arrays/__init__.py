@@ -100,7 +100,7 @@ def lower_to_arrays(
     """A cell's function: `body` is its sequence form, in the mode `step` its step form."""
     trained = mode == "sequence" and traits.gradients
     draft = Draft(cell, mode, traits, walk.windows(replace(cell, body=tuple(body))))  # type: ignore[arg-type]
-    draft.uses = {*reads(body)} | {r for t in cell.training if trained for r in walk.refs(t.value)}
+    draft.uses = {*reads(body)} | walk.refs(cell.training if trained else ())
     inputs = tuple(_given(draft, Ref("input", i.name), i.axes, i.dtype) for i in cell.inputs)
     above = [(c.name, _given(draft, Ref("carry", c.name), c.axes, c.dtype)) for c in cell.carries if c.reads]
     draft.hold(*cell.params, *cell.buffers, lead=mode == "rows")
@@ -175,5 +175,4 @@ def reads(body: Sequence[SequenceStmt]) -> Iterator[Ref]:
         if isinstance(stmt, Apply):
             yield from walk.uses(stmt)
         asked = (*(p.query for p in stmt.parts), stmt.bias) if isinstance(stmt, Attend) else stmt
-        for n in walk.roots(asked):
-            yield from walk.refs(n)
+        yield from walk.refs(asked)

@@ -94,7 +94,7 @@ def as_rows(cell: Cell, cells: Mapping[str, Cell]) -> bool:
     """Whether many tokens of many instances can be computed as rows: nothing runs along time or place."""
     if cell.states or cell.histories or cell.carries or cell.training or any(p.bank for p in cell.parts):
         return False
-    if any(m.op == "context" for s in cell.body for n in walk.roots(s) for m in walk.nodes(n)):
+    if any(m.op == "context" for m in walk.nodes(cell.body)):
         return False
     return all(as_rows(cells[p.cell], cells) for p in cell.parts)
 
