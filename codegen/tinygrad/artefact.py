@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from cdrmix.codegen.tinygrad import host, machine, runner, toolchain
-from cdrmix.codegen.tinygrad.capture import ITSELF, Captured, Wanted, capture
+from cdrmix.codegen.tinygrad.capture import Captured, Wanted, capture
+from cdrmix.codegen.tinygrad.internals import ITSELF
 from cdrmix.codegen.tinygrad.machine import Named
 from cdrmix.codegen.tinygrad.program import emit_program, schedule
 from cdrmix.codegen.tinygrad.toolchain import ARCHS, Arch, Vendor

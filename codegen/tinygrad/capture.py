@@ -10,7 +10,6 @@ environment.
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,12 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from cdrmix.codegen.tinygrad import internals, toolchain
+from cdrmix.codegen.tinygrad.internals import Source
 from cdrmix.codegen.tinygrad.plan import Known, Plan, Unplannable, plan
 
 from cdrmix.diagnose import UserError
-
-ITSELF = "@kernel@"
-"""Stands for a kernel's own name in its source, so that equal kernels have equal texts."""
 
 STORED = {"f32": "float32", "f16": "float16", "bf16": "uint16", "i8": "int8", "i32": "int32"}
 """How the numbers of the manifest's types are held."""
@@ -44,19 +41,6 @@ class Wanted:
     def key(self) -> str:
         """Its name in the manifest."""
         return f"{self.unit}@{self.b}x{self.t}"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A kernel before it has its final name: text, launch size, and what it moves."""
-
-    name: str
-    text: str
-    grid: tuple[int, int, int]
-    block: tuple[int, int, int]
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
-    flops: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +108,7 @@ def _capture_unit(unit: Any, declared: Mapping[str, Any], b: int, t: int) -> tup
             raise
         # New values that need other old ones than their own: every one is computed before any is stored.
         kernels, known = _record(unit, declared, b, t, settle=True)
-    return [_to_source(k) for k in kernels], plan(kernels, known)
+    return [k.source for k in kernels], plan(kernels, known)
 
 
 def _record(
@@ -187,9 +171,3 @@ def _store(s: Mapping[str, Any], values: Mapping[str, Any], settle: bool) -> Non
         Tensor.realize(*changed.values())
     for name, value in changed.items():
         s[name].assign(value)
-
-
-def _to_source(kernel: internals.Kernel) -> Source:
-    text = re.sub(rf"\b{re.escape(kernel.name)}\b", ITSELF, kernel.source)
-    reads, writes = tuple(o.read for o in kernel.operands), tuple(o.written for o in kernel.operands)
-    return Source(kernel.name, text, kernel.grid, kernel.block, reads, writes, kernel.flops)

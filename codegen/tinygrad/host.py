@@ -105,16 +105,12 @@ def compile_object(text: str) -> bytes:
     """The object file of some kernels, for tinygrad's own loader."""
     with tempfile.TemporaryDirectory(prefix="cdrmix-kernel-") as folder:
         out = Path(folder, "kernel.o")
-        _compile(text, out, *ALONE, "-c")
+        compile_kernels(text, out, *ALONE, "-c")
         return out.read_bytes()
 
 
-def compile_library(text: str, out: Path) -> None:
-    """The same as a shared library at `out`."""
-    _compile(text, out, "-shared", "-lm")
-
-
-def _compile(text: str, out: Path, *flags: str) -> None:
+def compile_kernels(text: str, out: Path, *flags: str) -> None:
+    """What the flags ask for of some kernels, at `out`."""
     done = _run(compiler(), text, out, *flags)
     if done.returncode:
         raise UserError(f"{' '.join(compiler())} does not take a kernel: {done.stderr[-2000:]}", REMEDY)

@@ -44,16 +44,29 @@ class Operand:
     written: int
 
 
+ITSELF = "@kernel@"
+"""Stands for a kernel's own name in its source, so that equal kernels have equal texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A kernel before it has its final name: text, launch size, and what it moves, by its arguments."""
+
+    name: str
+    text: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    flops: int
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """One launch as tinygrad lowered it."""
 
-    name: str
-    source: str
-    grid: tuple[int, int, int]
-    block: tuple[int, int, int]
+    source: Source
     operands: tuple[Operand, ...]
-    flops: int
 
 
 NEVER: tuple[First, int, int] = ("none", 0, 0)
@@ -171,14 +184,17 @@ def _kernel(call: Any) -> Kernel:
             )
         first, read, written = traffic.get(slot, NEVER)
         operands.append(Operand(storage, first, min(read, storage.nbytes), min(written, storage.nbytes)))
-    return Kernel(
+    text = next(s.arg for s in program.src if s.op is Ops.SOURCE)
+    source = Source(
         info.function_name,
-        next(s.arg for s in program.src if s.op is Ops.SOURCE),
+        re.sub(rf"\b{re.escape(info.function_name)}\b", ITSELF, text),
         _three(info.global_size),
         _three(info.local_size or (1, 1, 1)),
-        tuple(operands),
+        tuple(o.read for o in operands),
+        tuple(o.written for o in operands),
         int(sink.arg.estimates.ops) if sink.arg.estimates is not None else 0,
     )
+    return Kernel(source, tuple(operands))
 
 
 def _three(size: tuple[Any, ...]) -> tuple[int, int, int]:

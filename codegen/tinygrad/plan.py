@@ -100,13 +100,13 @@ def _check(kernels: Sequence[Kernel], needed: Sequence[int], known: Mapping[Hash
             buffer = o.storage.buffer
             place = known.get(buffer)
             if place is not None and place.kind in READ_ONLY and o.written:
-                raise Unplannable(f"kernel {kernel.name} writes the input `{place.name}`")
+                raise Unplannable(f"kernel {kernel.source.name} writes the input `{place.name}`")
             given = place is not None and place.kind not in WRITTEN
             if not given and buffer not in written and o.first == "load":
                 what = f"`{place.name}`" if place is not None else f"a buffer of {o.storage.nbytes} bytes"
-                raise Unplannable(f"kernel {kernel.name} reads {what} before anything has written it")
+                raise Unplannable(f"kernel {kernel.source.name} reads {what} before anything has written it")
             if place is not None and o.storage.offset + o.storage.nbytes > place.nbytes:
-                raise Unplannable(f"kernel {kernel.name} goes past the end of `{place.name}`")
+                raise Unplannable(f"kernel {kernel.source.name} goes past the end of `{place.name}`")
         written |= {o.storage.buffer for o in kernel.operands if o.written}
     for buffer, place in known.items():
         if place.kind in WRITTEN and buffer not in written:

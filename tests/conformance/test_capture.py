@@ -18,7 +18,7 @@ pytest.importorskip("tinygrad")
 from cdrmix.codegen.tinygrad import amd, machine, toolchain
 from cdrmix.codegen.tinygrad.artefact import compile_programs, shapes
 from cdrmix.codegen.tinygrad.capture import Wanted, capture
-from cdrmix.codegen.tinygrad.internals import Kernel, Operand, Storage
+from cdrmix.codegen.tinygrad.internals import Kernel, Operand, Source, Storage
 from cdrmix.codegen.tinygrad.plan import Known, Unplannable, plan
 
 from cdrmix.diagnose import UserError
@@ -201,7 +201,7 @@ def kernels(*steps: Step) -> list[Kernel]:
         written = [Operand(Storage(n, 0, size, True), "store", 0, size) for n, size in step.writes.items()]
         return (*written, *(Operand(Storage(n, 0, size, True), "load", size, 0) for n, size in step.reads.items()))
 
-    return [Kernel(f"k{i}", "", (1, 1, 1), (1, 1, 1), operands(s), 0) for i, s in enumerate(steps)]
+    return [Kernel(Source(f"k{i}", "", (1, 1, 1), (1, 1, 1), (), (), 0), operands(s)) for i, s in enumerate(steps)]
 
 
 KNOWN = {"x": Known("x", 0, 64, "x"), "out": Known("out", 0, 64, "out")}

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from cdrmix.codegen.tinygrad import host
 from cdrmix.codegen.tinygrad.artefact import shapes
-from cdrmix.codegen.tinygrad.capture import ITSELF, Captured, Wanted, capture
+from cdrmix.codegen.tinygrad.capture import Captured, Wanted, capture
+from cdrmix.codegen.tinygrad.internals import ITSELF
 
 Array = np.ndarray[Any, Any]
 STORED = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16, "i8": np.int8, "i32": np.int32}
@@ -31,7 +32,7 @@ class Plans:
         texts = [s.text.replace(ITSELF, f"kernel_{i}") for i, s in enumerate(self.captured.sources)]
         (folder / "kernels.c").write_text("\n".join(texts))
         library = folder / "kernels.so"
-        host.compile_library((folder / "kernels.c").read_text(), library)
+        host.compile_kernels((folder / "kernels.c").read_text(), library, "-shared", "-lm")
         self.library = ctypes.CDLL(str(library))
 
     def run(

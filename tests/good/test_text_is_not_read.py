@@ -48,10 +48,9 @@ INPUT = {
     },
     "what a compiler or a library wrote": {
         "codegen/metalium/verification.py": "run_apart",
-        "codegen/tinygrad/capture.py": "_to_source",
         "codegen/tinygrad/artefact.py": "_describe",
         "codegen/tinygrad/host.py": "_run",
-        "codegen/tinygrad/internals.py": "_may_race used_names used_names.made_by",
+        "codegen/tinygrad/internals.py": "_kernel _may_race used_names used_names.made_by",
         "codegen/tinygrad/machine.py": "join split _nvidia",
     },
     "a number about to be printed": {
