@@ -126,7 +126,7 @@ class Spelling:
 
     def ordered(self, code: Code, old: Sequence[Index], new: Sequence[Index]) -> Code:
         """A tensor [B, T, *old] with its axes in the order of `new`."""
-        return code if [*old] == [*new] else method(code, "permute", 0, 1, *(2 + old.index(d) for d in new))
+        return reordered(code, [old.index(d) for d in new])
 
     def reshaped(self, code: Code, old: Sequence[int], new: Sequence[int]) -> Code:
         """The last axes `old` seen as `new`, row-major."""
@@ -200,6 +200,11 @@ class Spelling:
 
     def logsumexp_(self, x: Array) -> Code:
         return call(self.functions["logsumexp"], self.of(x.args[0]), self.axes(x.args[0], x.arg))
+
+
+def reordered(code: Code, order: Sequence[int], lead: int = 2) -> Code:
+    """A tensor with its axes behind the `lead` first ones in this order."""
+    return code if [*order] == sorted(order) else method(code, "permute", *range(lead), *(p + lead for p in order))
 
 
 def _letters_of(dims: Sequence[Index]) -> dict[Index, str]:

@@ -17,6 +17,7 @@ from cdrmix.ir.arrays import Array, Local
 from cdrmix.ir.code import Assign, Block, Code, Comment, Statement, call, item, listed, method, name, written
 from cdrmix.ir.nodes import Index
 from cdrmix.ir.python import comment, equation
+from cdrmix.ir.spelling import reordered
 from cdrmix.ir.walk import sizes
 
 KINDS: Mapping[type, str] = {
@@ -106,9 +107,7 @@ class Writer:
 
     def side(self, side: form.Side, code: Code) -> Code:
         """Entries as [B, T, groups, features]; a key a head unless heads share them."""
-        code = self.spell.reshaped(code, side.declared, side.view)
-        if [*side.order] != sorted(side.order):
-            code = method(code, "permute", 0, 1, *(p + 2 for p in side.order))
+        code = reordered(self.spell.reshaped(code, side.declared, side.view), side.order)
         code = self.spell.reshaped(code, [side.view[p] for p in side.order], side.flat)
         return code if side.table is None else self.heads(code, listed(*side.table, open="["))
 

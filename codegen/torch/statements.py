@@ -28,6 +28,7 @@ from cdrmix.ir.code import (
     when,
 )
 from cdrmix.ir.python import text
+from cdrmix.ir.spelling import reordered
 from cdrmix.ir.walk import size
 from cdrmix.ir.writing import Writer
 
@@ -170,9 +171,7 @@ class Method(Writer):
 
     def _matrix(self, layout: form.Matrix, code: Code, lead: int, heads: int, rows: int) -> Code:
         """A state in its own order as [H, V, K]."""
-        order = [layout.order.index(i) for i in layout.inner]
-        if order != sorted(order):
-            code = method(code, "permute", *range(lead), *(p + lead for p in order))
+        code = reordered(code, [layout.order.index(i) for i in layout.inner], lead)
         return self.spell.reshaped(code, [i.axis.size for i in layout.inner], [heads, rows, layout.key.axis.size])
 
     def _last(self, stmt: form.ChunkScan, last: Code, heads: int, rows: int, width: int) -> None:
@@ -182,12 +181,9 @@ class Method(Writer):
             cuts = [name(self.spell.names.fresh(f"{s}_last")) for s in stmt.states]
             self.assign(cuts, method(last, "split", width, -1))
         inner = stmt.layout.inner
-        back = [inner.index(i) for i in stmt.layout.order]
         for s, code in zip(stmt.states, cuts, strict=True):
             code = self.spell.reshaped(code, [heads, rows, width], [i.axis.size for i in inner])
-            if back != sorted(back):
-                code = method(code, "permute", 0, *(p + 1 for p in back))
-            self.assign(new(s), code)
+            self.assign(new(s), reordered(code, [inner.index(i) for i in stmt.layout.order], 1))
 
     def before(self, state: str) -> Code:
         return old(state)
