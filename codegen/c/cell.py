@@ -168,9 +168,12 @@ class CellWriter:
         return Nest(self.storage, self.present, self.scope.child(), found)
 
     def define(self, d: Def) -> None:
-        table = patterns.constant_table(d)
-        if table is not None:
-            self.table(d, table)
+        numbers = patterns.constant_table(d)
+        if numbers is not None:
+            name, c = self.scope.name(d.ref.name), c_type(d.dtype)
+            rows = (f"  {', '.join(numbers[at : at + 12])}," for at in range(0, len(numbers), 12))
+            self.lines += [f"static const {c} {name}[{len(numbers)}] = {{", *rows, "};"]
+            self.storages[d.ref] = Storage(name, d.dtype not in FLOATS)
             return
         nest = self.nest(d.value)
         ref, name, count, read = d.ref, d.ref.name, walk.size(d.indices), False
@@ -195,14 +198,6 @@ class CellWriter:
         own = build.read(ref, axes, at, d.dtype)
         patterns.write(nest, d, own, self.storage(ref).whole, read)
         self.lines += nest.lines()
-
-    def table(self, d: Def, numbers: list[str]) -> None:
-        name = self.scope.name(d.ref.name)
-        c = c_type(d.dtype)
-        self.lines.append(f"static const {c} {name}[{len(numbers)}] = {{")
-        self.lines += [f"  {', '.join(numbers[at : at + 12])}," for at in range(0, len(numbers), 12)]
-        self.lines.append("};")
-        self.storages[d.ref] = Storage(name, d.dtype not in FLOATS)
 
     def top(self, stmt: Top) -> None:
         nest, lead, size = self.nest(stmt.source), list(stmt.lead), stmt.k.axis.size

@@ -125,15 +125,14 @@ class Nest:
 
     def made(self, n: Node, have: Kind, there: Nest) -> Text:
         """A value computed once, in an outer nest."""
-        found = there.known[-1].get((n, have))
-        if found is None:
+        known = there.known[-1]
+        if (n, have) not in known:
             if ROWS[n.op].kind == "reduce":
-                found = Text(there.reduce(n, have))
+                known[n, have] = Text(there.reduce(n, have))
             else:
                 value = there.compute(n, have).c
-                found = Text(there.declare(f"const {TYPES[have]}", there.scope.name(f"{n.op}_of"), value))
-            there.known[-1][n, have] = found
-        return found
+                known[n, have] = Text(there.declare(f"const {TYPES[have]}", there.scope.name(f"{n.op}_of"), value))
+        return known[n, have]
 
     def element(self, n: Node) -> str:
         """A read, as an element of an array or a variable."""
@@ -209,7 +208,10 @@ class Nest:
                 self.declare(c, name, f"{self.expression(most, have).c} + {self.expression(over, have).c}")
             case "mean":
                 total = self.total(n.arg, body, have, self.scope.name("total"))
-                self.declare(c, name, f"{total} / {self.count(n.arg, have)}")
+                count = literal(walk.size(i for i in n.arg if i not in self.windowed), have).c
+                if present := [f"({TYPES[have]}){self.extent(i)}" for i in n.arg if i in self.windowed]:
+                    count = f"({' * '.join([count, *present])})"
+                self.declare(c, name, f"{total} / {count}")
             case "sum":
                 self.total(n.arg, body, have, name)
             case _:
@@ -222,12 +224,6 @@ class Nest:
         self.windowed.update(again[i] for i in bound if i in self.windowed)
         most = build.reduce("max_over", again.values(), walk.rename_indices(body, again))
         return most, build.node("exp", build.sub(body, most))
-
-    def count(self, bound: tuple[Index, ...], have: Kind) -> str:
-        """How many values the indices take together."""
-        fixed = literal(walk.size(i for i in bound if i not in self.windowed), have).c
-        present = [f"({TYPES[have]}){self.extent(i)}" for i in bound if i in self.windowed]
-        return f"({' * '.join([fixed, *present])})" if present else fixed
 
     def total(self, bound: tuple[Index, ...], body: Node, have: Kind, name: str) -> str:
         """A sum, in lanes where rows are long."""

@@ -19,7 +19,7 @@ from .block import Block
 from .buffers import Setting, by_rows, is_spread
 from .matrices import each
 from .names import accessor, share_name
-from .products import ELEMENTS, across, parts_of, streaming, tiled_of
+from .products import ELEMENTS, parts_of, streaming
 from .registers import evaluate, fillings
 
 
@@ -50,14 +50,15 @@ def reader_step(setting: Setting, step: Step) -> list[str]:
     """The lines of a step; none unless it streams."""
     if not isinstance(step, Product) or step.streamed is None:
         return []
-    tiled, tensor = tiled_of(setting, step), setting.program.tensors[step.streamed]
+    by, tensor = streaming(setting, step), setting.program.tensors[step.streamed]
+    tiled = by.tiled
     each = tiled.sizes(tensor.shape).own_pages * tiled.planes
     if not tiled.lead:
         count = f"{share_name(tiled.split)}.count > 0 ? {each} : 0"
     elif tiled.split.each == tiled.split.lead:
         count = str(each)
     else:
-        unit = across(step, tiled) * tiles_of(walk.size(step.k)) * tiled.planes
+        unit = by.tiles * tiles_of(walk.size(step.k)) * tiled.planes
         count = f"{portion(walk.size(step.lead), tiled.split)[1]} * {unit}"
     first = "core" if step.instance is None else f"(next_pick(cb_picks) * {tiled.cores} + core)"
     return [f"weights.read({accessor(tensor.name)}, {first} * {each}, {count});"]

@@ -158,22 +158,17 @@ def tiled_map(step: Map, block: Block, fillings: Sequence[Filling]) -> None:
         if step.loads:
             block.put("const uint32_t operands = reserve_pages(cb_in, operand_slots);")
             for number, load in enumerate(step.loads):
-                _operand(block, load, page(block, number), fillings[number], lead, rows, columns)
+                at = page(block, number)
+                if copy_tile(block, at, load, lead, rows, columns):
+                    continue
+                match fillings[number]:
+                    case "row":
+                        take_row(block, at, "0", load, lead, columns)
+                    case "column":
+                        take_column(block, at, load, lead, rows, vector=True)
+                    case _:
+                        take_rows(block, at, load, lead, rows, columns)
             block.put("push_pages(cb_in, operand_slots);")
         place = f"{block.array(step.out)}.at({tile_place(lead, rows, columns)})"
         block.call("give_tile", place, "wait_page(cb_out)", rows.inside, columns.inside)
         block.put("pop_page(cb_out);")
-
-
-def _operand(
-    block: Block, load: Load, at: str, filling: Filling, lead: Sequence[Index], rows: Side, columns: Side
-) -> None:
-    if copy_tile(block, at, load, lead, rows, columns):
-        return
-    match filling:
-        case "row":
-            take_row(block, at, "0", load, lead, columns)
-        case "column":
-            take_column(block, at, load, lead, rows, vector=True)
-        case _:
-            take_rows(block, at, load, lead, rows, columns)

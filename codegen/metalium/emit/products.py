@@ -10,14 +10,12 @@ tile holds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import prod
 
 from cdrmix.ir import walk
-from cdrmix.ir.nodes import Index
-from cdrmix.ir.steps import Load, Product
+from cdrmix.ir.steps import Product
 
 from ..deal.streams import column_tiles
 from ..plan import TILE, Split, Tiled
@@ -42,20 +40,6 @@ from .names import share_name
 ELEMENTS = TILE * TILE
 
 
-def tiled_of(setting: Setting, step: Product) -> Tiled:
-    """The order of a streamed product's matrix."""
-    assert step.streamed is not None
-    found = setting.program.tensors[step.streamed].tiled
-    assert found is not None
-    return found
-
-
-def across(step: Product, tiled: Tiled) -> int:
-    """Column tiles of a core's part of a streamed matrix."""
-    columns = walk.size(step.columns)
-    return tiles_of(columns) if tiled.lead else column_tiles(columns, tiled.split)
-
-
 @dataclass(frozen=True, slots=True)
 class Streaming:
     """How a streamed matrix is gone through: a core's column tiles, in groups of `many` and in blocks where there are
@@ -72,9 +56,12 @@ class Streaming:
 
 def streaming(setting: Setting, step: Product) -> Streaming:
     """How a streamed product's matrix is gone through.  A group is of whole blocks."""
-    tiled, spread = tiled_of(setting, step), is_spread(setting.program, step)
-    tiles, many = across(step, tiled), TILE // tiled.block * tiled.block
-    groups = spread and tiles > many
+    assert step.streamed is not None
+    tiled, columns = setting.program.tensors[step.streamed].tiled, walk.size(step.columns)
+    assert tiled is not None
+    tiles = tiles_of(columns) if tiled.lead else column_tiles(columns, tiled.split)
+    many = TILE // tiled.block * tiled.block
+    groups = is_spread(setting.program, step) and tiles > many
     first, end = ("group", f"smaller(group + {many}, {tiles})") if groups else ("0", str(tiles))
     group = f"for (uint32_t group = 0; group < {tiles}; group += {many})"
     block = f"for (uint32_t block = {first}; block < {end}; block += {tiled.block})"
@@ -161,7 +148,9 @@ def product_of_arrays(step: Product, block: Block) -> None:
             block.put("const uint32_t left = reserve_pages(cb_left, plane_slots);")
             block.put("const uint32_t right = reserve_pages(cb_right, plane_slots);")
             for plane, load in enumerate(step.left):
-                tile_of(block, page(block, plane, "left"), load, step.lead, rows, k, even)
+                tile = page(block, plane, "left")
+                if not (even and copy_tile(block, tile, load, step.lead, rows, k)):
+                    take_rows(block, tile, load, step.lead, rows, k)
             right_tiles(step, block, columns, k, even)
             block.put("push_pages(cb_left, plane_slots);", "push_pages(cb_right, plane_slots);")
         block.put("const uint32_t result = wait_page(cb_out);")
@@ -216,21 +205,13 @@ def right_tiles(step: Product, block: Block, columns: Side, k: Side, even: bool)
     """A k tile of the right factor's planes."""
     down, over = (columns, k) if step.transposed else (k, columns)
     for plane, load in enumerate(step.factors):
-        zeros = None if step.transposed else k.size % TILE != 0
-        tile_of(block, page(block, plane, "right"), load, step.lead, down, over, even, zeros)
-
-
-def tile_of(
-    block: Block, tile: str, load: Load, lead: Sequence[Index], rows: Side, columns: Side, even: bool,
-    zeros: bool | None = None,
-) -> None:  # fmt: skip
-    """A tile of a factor.  `zeros` is for a right factor: whether rows are left over, to be zero."""
-    if even and copy_tile(block, tile, load, lead, rows, columns):
-        return
-    if columns.size == 1 and zeros is not None:
-        take_column(block, tile, load, lead, rows)
-        return
-    take_rows(block, tile, load, lead, rows, columns)
-    if zeros:
-        with block.nested(f"for (uint32_t r = {rows.inside}; r < TILE_SIDE; ++r)"):
-            block.call("zero_row", tile, "r")
+        tile = page(block, plane, "right")
+        if even and copy_tile(block, tile, load, step.lead, down, over):
+            continue
+        if over.size == 1 and not step.transposed:
+            take_column(block, tile, load, step.lead, down)
+            continue
+        take_rows(block, tile, load, step.lead, down, over)
+        if k.size % TILE and not step.transposed:  # what is left over is zero
+            with block.nested(f"for (uint32_t r = {down.inside}; r < TILE_SIDE; ++r)"):
+                block.call("zero_row", tile, "r")
