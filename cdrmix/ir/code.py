@@ -42,10 +42,10 @@ def name(text: str) -> Code:
     return Code((text,))
 
 
-def number(value: float, infinity: str = "math.inf", nan: str = "math.nan") -> Code:
+def number(value: float, infinity: str = "math.inf") -> Code:
     """A literal, which is no receiver; Python has none for what is not finite."""
     if value != value:
-        return name(nan)
+        return name("math.nan")
     if value in (float("inf"), float("-inf")):
         return name(infinity) if value > 0 else prefix("-", name(infinity))
     code = repr(value)

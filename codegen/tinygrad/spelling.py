@@ -98,10 +98,6 @@ class Tinygrad(Spelling):
             code = self.fit(given, x.dims)
         return method(code, "expand", *sizes)
 
-    def broadcast(self, x: Array, indices: Sequence[Index]) -> Code:
-        """The array as data that broadcasts over `indices`."""
-        return self.constant(x, len(indices)) if x.type == "number" else self.fit(x, indices)
-
     def spread_(self, x: Array) -> Code:
         has, sizes = x.arg
         pattern = [":" if there else "None" for there in has]

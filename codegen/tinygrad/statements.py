@@ -63,7 +63,7 @@ class Function(Writer):
         if x is None:
             return name("None")
         given = x.args[0] if x.op == "expand" else x
-        return self.spell.broadcast(given if given.type == "number" else x, indices)
+        return self.spell.constant(given, len(indices)) if given.type == "number" else self.spell.fit(x, indices)
 
     def scan(self, stmt: form.Scan) -> None:
         given = [self._decay(stmt.decay, stmt.indices), self.of(stmt.addend), slot(stmt.state)]

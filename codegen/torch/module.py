@@ -19,7 +19,7 @@ from cdrmix.ir.nodes import Model
 from cdrmix.ir.types import NARROW
 
 from .cells import emit_cell
-from .names import class_name
+from .names import MODULE_NAMES, class_name
 from .stack import emit_stack
 
 TEMPLATE = "model.py.j2"
@@ -52,10 +52,11 @@ def template_keys(program: Program) -> dict[str, Any]:
     """Everything the skeleton is filled with."""
     model = program.model
     check(model)
-    classes = _classes(model)
+    names = escape.Names({*MODULE_NAMES, *_ALWAYS, "Routes"})
+    classes = {name: names.fresh(class_name(cell.op)) for name, cell in model.cells.items()}
     mixed = model.work in NARROW
     emitted = [emit_cell(made, classes, model.sources, mixed) for made in program.array_form(TRAITS).values()]
-    stack = emit_stack(model, classes)
+    stack = emit_stack(model, classes, names)
     imports = _ALWAYS.union(*(c.imports for c in emitted))
     first = model.cells[model.lines[0].chain[0].cell]
     many = len(first.inputs) > 1
@@ -74,14 +75,6 @@ def template_keys(program: Program) -> dict[str, Any]:
         "forward": stack.forward,
         "step": stack.step,
     }
-
-
-def _classes(model: Model) -> dict[str, str]:
-    """The Python name of each cell."""
-    found: dict[str, str] = {}
-    for name, cell in model.cells.items():
-        found[name] = class_name(cell.op, {*found.values(), *_ALWAYS, "Routes"})
-    return found
 
 
 def check(model: Model) -> None:

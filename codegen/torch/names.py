@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterable
-
-from cdrmix.ir.python import Names
 
 MODULE_NAMES = frozenset(
     {"torch", "nn", "F", "math", "Tensor", "Generator", "Mapping", "State", "Model", "HASH", "annotations"}
@@ -48,7 +45,7 @@ def attribute(name: str) -> str:
     return f"{name}_" if plain in MEMBERS or keyword.iskeyword(plain) else name
 
 
-def class_name(op: str, taken: Iterable[str]) -> str:
-    """`layer_norm` as `LayerNorm`, numbered when another class has the name."""
+def class_name(op: str) -> str:
+    """`layer_norm` as `LayerNorm`."""
     words = [w for w in re.split(r"[^A-Za-z0-9]+", op) if w]
-    return Names({*taken, *MODULE_NAMES}).fresh("".join(w[0].upper() + w[1:] for w in words) or "Op")
+    return "".join(w[0].upper() + w[1:] for w in words) or "Op"

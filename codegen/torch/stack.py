@@ -54,6 +54,7 @@ class Stack:
 
     model: Model
     classes: Mapping[str, str]
+    names: escape.Names
     local: Mapping[str, str]
     held: DType = "f32"
     fields: list[str] = field(default_factory=list)
@@ -109,7 +110,7 @@ class Stack:
         key = (label, shape, carries, self.held)
         forward, step = self.calls(lines, 2)
         if key not in self.blocks:
-            name = class_name(f"{label}_block", {*self.classes.values(), *(b.name for b in self.blocks.values())})
+            name = self.names.fresh(class_name(f"{label}_block"))
             (doc,) = escape.doc(f"One {label}: {', '.join(_below(line.path) for line in lines)}.")
             result = f"return {', '.join(['x', *carries])}"
             fields = self.members(lines, 2, set(), at="at")
@@ -168,11 +169,11 @@ class Stack:
         return held(at, dtype) if dtype in FLOATS and dtype != self.held else at
 
 
-def emit_stack(model: Model, classes: Mapping[str, str]) -> Stack:
-    """The model's class and its blocks."""
-    names = escape.Names({*MODULE_NAMES, "x", "y", "tokens", "state", "reset", "sums", "block", "layer", "layers"})
+def emit_stack(model: Model, classes: Mapping[str, str], names: escape.Names) -> Stack:
+    """The model's class and its blocks; `names` are those of the module, the cells' classes among them."""
+    own = escape.Names({*MODULE_NAMES, "x", "y", "tokens", "state", "reset", "sums", "block", "layer", "layers"})
     declared = [c.name for line in model.lines for i in line.chain for c in model.cells[i.cell].carries]
-    stack = Stack(model, classes, {name: names.fresh(name) for name in dict.fromkeys(declared)})
+    stack = Stack(model, classes, names, {name: own.fresh(name) for name in dict.fromkeys(declared)})
     if local := stack.local.values():
         start = f"{', '.join(local)} = {', '.join(['None'] * len(local))}"
         stack.forward.append(start)
