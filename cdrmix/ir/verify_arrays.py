@@ -7,13 +7,12 @@ Output: nothing; `InvalidIR` naming the cell, the operation and the broken rule:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import compress, repeat
+from itertools import compress
 from math import prod
-from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from cdrmix.ir.array_statements import Function, Let, Loop, Measure, Statement, arrays, defined
-from cdrmix.ir.arrays import ROWS, Array, Local, Row, nodes
+from cdrmix.ir.arrays import ROWS, Array, Local, Row, Sizes, nodes
 from cdrmix.ir.ops import OPS
 from cdrmix.ir.types import NARROW
 from cdrmix.ir.verify import InvalidIR
@@ -85,16 +84,14 @@ def _seen(x: Array) -> tuple[object, ...]:
 def _is(x: object, kind: Any) -> bool:
     """Whether a value is of a type, and what is in a tuple too."""
     parts = get_args(kind)
-    match get_origin(kind):
-        case None:
-            return x is None if kind is None else isinstance(x, kind)
-        case origin if origin is Literal:
-            return x in parts
-        case origin if origin is UnionType:
-            return any(_is(x, part) for part in parts)
-    if not isinstance(x, tuple) or (parts[-1] is not ... and len(x) != len(parts)):
-        return False
-    return all(map(_is, x, repeat(parts[0]) if parts[-1] is ... else parts))
+    if get_origin(kind) is Literal:
+        return x in parts
+    if get_origin(kind) is tuple:
+        if not isinstance(x, tuple):
+            return False
+        wanted = parts[:1] * len(x) if parts[-1] is ... else parts
+        return len(x) == len(wanted) and all(map(_is, x, wanted))
+    return x is None if kind is None else isinstance(x, kind)
 
 
 def _typed(x: Array) -> bool:
@@ -123,6 +120,9 @@ def _agree(x: Array) -> bool:
     of, dims, own = x.args[0] if x.args else x, {*x.dims}, sizes(x.dims)
     met = {i for a in x.args for i in a.dims}
     match x.op:
+        case "stored":
+            shape: Sizes = x.arg.shape
+            return own == (x.arg.sizes or shape) and prod(own) == prod(shape)
         case "view":
             return (sizes(of.dims), own) == x.arg and size(of.dims) == prod(own)
         case "rename" | "token" | "flip":

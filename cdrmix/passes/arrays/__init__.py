@@ -52,8 +52,8 @@ def array_form(
     used = {place.cell.name for place in layout.places(model)}
     banked = {place.cell.name for place in layout.places(model) if place.banks}
     made = {
-        name: _cell(cell, model.cells, step[name].body, sequence[name].body, traits, name in banked)
-        for name, cell in model.cells.items()
+        name: _cell(name, model, step[name].body, sequence[name].body, traits, name in banked)
+        for name in model.cells
         if name in used
     }
     for function in (f for found in made.values() for f in found.functions):
@@ -62,18 +62,14 @@ def array_form(
 
 
 def _cell(
-    cell: Cell,
-    cells: Mapping[str, Cell],
-    step: Sequence[Stmt],
-    sequence: Sequence[SequenceStmt],
-    traits: Traits,
-    in_bank: bool,
+    name: str, model: Model, step: Sequence[Stmt], sequence: Sequence[SequenceStmt], traits: Traits, in_bank: bool
 ) -> CellArrays:
+    cell, cells = model.cells[name], model.cells
+    same, init = _timeless(cell, cells), "init" in traits.modes
+
     def function(mode: Mode, body: Sequence[SequenceStmt]) -> Function | None:
         return lower_to_arrays(cell, body, cells, mode, traits) if mode in traits.modes else None
 
-    same = _timeless(cell, cells)
-    init = "init" in traits.modes
     made = [(kind, totals(cell, kind, traits)) for kind in TRAINING if traits.gradients]
     return CellArrays(
         cell,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cdrmix.ir import types
-from cdrmix.ir.arrays import Array, Contract, Indices, Sizes, Stored, Type, seen, union
+from cdrmix.ir.arrays import Array, Contract, Indices, Stored, Type, seen, union
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.layout import scaled
 from cdrmix.ir.nodes import Axis, DType, Index, Node, Param
@@ -165,37 +165,21 @@ def _matrix(n: Node, factors: Sequence[Node], bound: Indices, draft: Draft) -> C
     p = _param(n, draft)
     if p is None or any(a.op != "index" for a in n.args) or draft.mode == "init":
         return None
-    places: list[Index] = [a.arg for a in n.args]
+    places, view = tuple(a.arg for a in n.args), tuple(a.size for a in n.arg.view)
     others = {i for f in factors if f is not n for i in f.free}
     outs = tuple(i for i in places if i not in others)
-    if len(set(places)) < len(places) or not outs or draft.here & {*places} or not set(bound) <= others:
+    if len({*places}) < len(places) or not outs or draft.here & {*places} or not others >= {*bound} <= {*places}:
         return None
-    view = tuple(a.size for a in n.arg.view)
-    made = _grouped_matrix if draft.traits.by_weight else _plain_matrix
-    return made(p, places, view, bound, outs)
-
-
-def _grouped_matrix(p: Param, places: list[Index], view: Sizes, bound: Indices, outs: Indices) -> Contract | None:
-    """A stored [*groups, *outs, *along]."""
-    kept = places[: len(places) - len(bound)]
-    groups = tuple(kept[: len(kept) - len(outs)])
-    if sizes(places) != view or {*outs} & {*bound, *groups} or {*places} != {*kept, *bound}:
+    along, rest = tuple(i for i in places if i in bound), tuple(i for i in places if i not in bound)
+    groups, transposed = rest[: -len(outs)], places == (*along, *rest)
+    if sizes(places) != view or rest != (*groups, *outs) or places not in ((*rest, *along), (*along, *rest)):
         return None
-    if scaled(p) and size(bound) != p.indices[-1].axis.size:
-        return None
-    return Contract(bound, 0, groups, outs, tuple(i for i in places if i in bound))
-
-
-def _plain_matrix(p: Param, places: list[Index], view: Sizes, bound: Indices, outs: Indices) -> Contract | None:
-    """A stored [rows, columns], of which one whole axis is summed."""
-    if len(bound) != 1 or len(p.indices) != 2 or len(places) < 2 or len(outs) != len(places) - 1:
-        return None
-    rows, columns = sizes(p.indices)
-    if places[-1] == bound[0] and view[-1] == columns:
-        return Contract(bound, 0, (), outs, bound)
-    if places[0] == bound[0] and view[0] == rows:
-        return Contract(bound, 0, (), outs, bound, transposed=True)
-    return None
+    stored = sizes(p.indices)
+    if draft.traits.by_weight:  # [*groups, *outs, *along], a scale a row of what is stored
+        fits = not transposed and (not scaled(p) or size(bound) == stored[-1])
+    else:  # [rows, columns], of which one whole axis is summed
+        fits = not groups and len(bound) == 1 and len(stored) == 2 and size(bound) == stored[0 if transposed else 1]
+    return Contract(bound, 0, groups, outs, along, transposed) if fits else None
 
 
 def _param(n: Node, draft: Draft) -> Param | None:
