@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 from cdrmix.codegen.c.access import ZERO, Held, Ring, Storage, flat, number, sizes
 from cdrmix.codegen.c.names import Scope
-from cdrmix.codegen.c.rules import ATOM, ELEMENTWISE, TOTAL, TYPES, UNARY, Kind, Text, operand_kinds
+from cdrmix.codegen.c.rules import ATOM, TOTAL, TYPES, UNARY, Kind, Text, elementwise, operand_kinds
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
@@ -121,7 +121,7 @@ class Nest:
 
     def compute(self, n: Node, have: Kind) -> Text:
         args = [self.expression(a, want) for a, want in zip(n.args, operand_kinds(n, kind), strict=True)]
-        return ELEMENTWISE[n.op](have, n, args)
+        return elementwise(n, have, args)
 
     def made(self, n: Node, have: Kind, there: Nest) -> Text:
         """A value computed once, in an outer nest."""

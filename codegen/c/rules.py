@@ -36,100 +36,62 @@ class Text:
         return self.c if self.binds >= least else f"({self.c})"
 
 
-Rule = Callable[[Kind, Node, list[Text]], Text]
+_ARITHMETIC = {"add": ("+", TOTAL), "sub": ("-", TOTAL), "mul": ("*", PRODUCT), "div": ("/", PRODUCT)}
+_COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+_LOGIC = {"and": "&&", "or": "||"}
+_LIBRARY = ("exp", "log", "sqrt", "sin", "cos", "tanh", "log1p", "expm1", "erf", "floor", "atan2")
+_OURS = ("sigmoid", "silu", "relu", "softplus", "logaddexp")
+_OURS_WHOLE = ("floordiv", "mod", "max", "min", "sign")
+_CALLS: dict[str, tuple[str, ...]] = {
+    "pow": ("powf", "pow", "cdr_pow_i"),
+    "abs": ("fabsf", "fabs", "cdr_abs_i"),
+    "round": ("rintf", "rint"),
+    **{op: (f"{op}f", op) for op in _LIBRARY},
+    **{op: (f"cdr_{op}", f"cdr_{op}_d") for op in _OURS},
+    **{op: (f"cdr_{op}", f"cdr_{op}_d", f"cdr_{op}_i") for op in _OURS_WHOLE},
+}
+"""Functions of floats, of doubles and of whole numbers."""
+_POWERS = {2: ("cdr_square", "cdr_square_d"), 3: ("cdr_cube", "cdr_cube_d"), 0.5: ("sqrtf", "sqrt")}
+
+ELEMENTWISE = frozenset({*_ARITHMETIC, *_COMPARISONS, *_LOGIC, *_CALLS, "neg", "not", "select"})
 
 
-def _infix(sign: str, binds: int) -> Rule:
-    # the right operand of - and / must bind tighter: they group to the left
-    return lambda kind, n, args: Text(f"{args[0].inside(binds)} {sign} {args[1].inside(binds + 1)}", binds)
-
-
-def _compare(sign: str) -> Rule:
-    def rule(kind: Kind, n: Node, args: list[Text]) -> Text:
-        # a truth value compared with a number: compilers warn of it unless it is made a number
-        given = [Text(f"cdr_number({t.c})") if m.dtype == "bool" else t for m, t in zip(n.args, args, strict=True)]
-        a, b = (text.inside(TOTAL) for text in given)
-        if n.args[0] == n.args[1] and n.args[0].dtype not in FLOATS:  # compilers warn of `i < i`
-            return Text("1" if n.op in ("eq", "le", "ge") else "0")
-        return Text(f"{a} {sign} {b}", LOOSE)
-
-    return rule
-
-
-def _logic(sign: str) -> Rule:
-    def rule(kind: Kind, n: Node, args: list[Text]) -> Text:
-        a, b = (_truth(arg, text) for arg, text in zip(n.args, args, strict=True))
-        return Text(f"{a} {sign} {b}", LOOSE)
-
-    return rule
+def elementwise(n: Node, kind: Kind, args: list[Text]) -> Text:
+    """An elementwise op in C."""
+    match n.op:
+        case op if op in _ARITHMETIC:
+            sign, binds = _ARITHMETIC[op]
+            # the right operand of - and / must bind tighter: they group to the left
+            return Text(f"{args[0].inside(binds)} {sign} {args[1].inside(binds + 1)}", binds)
+        case op if op in _COMPARISONS:
+            if n.args[0] == n.args[1] and n.args[0].dtype not in FLOATS:  # compilers warn of `i < i`
+                return Text("1" if op in ("eq", "le", "ge") else "0")
+            # a truth value compared with a number: compilers warn of it unless it is made a number
+            given = zip(n.args, args, strict=True)
+            a, b = (f"cdr_number({t.c})" if m.dtype == "bool" else t.inside(TOTAL) for m, t in given)
+            return Text(f"{a} {_COMPARISONS[op]} {b}", LOOSE)
+        case op if op in _LOGIC:
+            return Text(f" {_LOGIC[op]} ".join(map(_truth, n.args, args)), LOOSE)
+        case "neg":
+            return Text(f"-{args[0].inside(ATOM)}", UNARY)
+        case "not":
+            return Text(f"!{_truth(n.args[0], args[0])}", UNARY)
+        case "select":
+            then, other = (a.inside(UNARY) for a in args[1:])
+            return Text(f"{_truth(n.args[0], args[0])} ? {then} : {other}", 0)
+    names = _CALLS[n.op]
+    if n.op == "pow" and kind != "i" and n.args[1].op == "const" and n.args[1].arg in _POWERS:
+        names, args = _POWERS[n.args[1].arg], args[:1]
+    place = ("f", "d", "i").index(kind)
+    if place == len(names):
+        raise ValueError(f"`{n.op}` of whole numbers")
+    return Text(f"{names[place]}({', '.join(a.c for a in args)})")
 
 
 def _truth(n: Node, text: Text) -> str:
     """A condition: compilers warn of arithmetic that stands for one."""
     return text.inside(ATOM) if n.dtype == "bool" else f"({text.inside(TOTAL)} != 0)"
 
-
-def _call(f: str, d: str, i: str | None = None) -> Rule:
-    names = {"f": f, "d": d, "i": i}
-
-    def rule(kind: Kind, n: Node, args: list[Text]) -> Text:
-        if names[kind] is None:
-            raise ValueError(f"`{n.op}` of whole numbers")
-        return Text(f"{names[kind]}({', '.join(a.c for a in args)})")
-
-    return rule
-
-
-def _ours(name: str, i: str | None = None) -> Rule:
-    return _call(f"cdr_{name}", f"cdr_{name}_d", i)
-
-
-def _negate(kind: Kind, n: Node, args: list[Text]) -> Text:
-    return Text(f"-{args[0].inside(ATOM)}", UNARY)
-
-
-def _not(kind: Kind, n: Node, args: list[Text]) -> Text:
-    return Text(f"!{_truth(n.args[0], args[0])}", UNARY)
-
-
-def _select(kind: Kind, n: Node, args: list[Text]) -> Text:
-    then, other = (a.inside(UNARY) for a in args[1:])
-    return Text(f"{_truth(n.args[0], args[0])} ? {then} : {other}", 0)
-
-
-_POWERS = {2: _ours("square"), 3: _ours("cube"), 0.5: _call("sqrtf", "sqrt")}
-
-
-def _power(kind: Kind, n: Node, args: list[Text]) -> Text:
-    exponent = n.args[1]
-    if kind != "i" and exponent.op == "const" and exponent.arg in _POWERS:
-        return _POWERS[exponent.arg](kind, n, args[:1])
-    return _call("powf", "pow", "cdr_pow_i")(kind, n, args)
-
-
-_COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-_LIBRARY = ("exp", "log", "sqrt", "sin", "cos", "tanh", "log1p", "expm1", "erf", "floor", "atan2")
-_OURS = ("sigmoid", "silu", "relu", "softplus", "logaddexp")
-_OURS_WHOLE = ("floordiv", "mod", "max", "min", "sign")
-
-ELEMENTWISE: dict[str, Rule] = {
-    "add": _infix("+", TOTAL),
-    "sub": _infix("-", TOTAL),
-    "mul": _infix("*", PRODUCT),
-    "div": _infix("/", PRODUCT),
-    "pow": _power,
-    "neg": _negate,
-    "and": _logic("&&"),
-    "or": _logic("||"),
-    "not": _not,
-    "select": _select,
-    "abs": _call("fabsf", "fabs", "cdr_abs_i"),
-    "round": _call("rintf", "rint"),
-    **{op: _compare(sign) for op, sign in _COMPARISONS.items()},
-    **{op: _call(f"{op}f", op) for op in _LIBRARY},
-    **{op: _ours(op) for op in _OURS},
-    **{op: _ours(op, f"cdr_{op}_i") for op in _OURS_WHOLE},
-}
 
 LEAVES = ("const", "index", "context", "read")
 REDUCTIONS = ("sum", "mean", "max_over", "min_over", "logsumexp", "softmax")
