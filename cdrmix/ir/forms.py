@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from cdrmix.diagnose import NOWHERE, Span
 from cdrmix.ir.array_statements import CellArrays, Traits
-from cdrmix.ir.nodes import Apply, Def, DType, Index, Model, Node, Top
+from cdrmix.ir.nodes import Def, DType, Index, Model, Node, Stmt, Top
 
 
 # --- sequence form -------------------------------------------------------------------------------------------------
@@ -26,23 +26,16 @@ class Delay:
 
 @dataclass(frozen=True, slots=True)
 class Elementwise:
-    """s' = decay * s + addend, both over the state's `indices` (an addend or decay may lack some of them)."""
+    """s' = decay * s + addend, both over the state's `indices` (an addend or decay may lack some of them).
+
+    With `combine`, which is `max` or `logaddexp`, the max-plus kind: s' = combine(s + decay, addend).
+    """
 
     state: str
     indices: tuple[Index, ...]
     decay: Node
     addend: Node
-
-
-@dataclass(frozen=True, slots=True)
-class MaxPlus:
-    """s' = combine(s + decay, addend), combine being `max` or `logaddexp`."""
-
-    state: str
-    indices: tuple[Index, ...]
-    combine: str
-    decay: Node
-    addend: Node
+    combine: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +149,7 @@ class Attend:
     dtype: DType = "f32"
 
 
-SequenceStmt = Def | Top | Apply | Delay | Elementwise | MaxPlus | Coupled | Chunk | Sequential | Attend
+SequenceStmt = Stmt | Delay | Elementwise | Coupled | Chunk | Sequential | Attend
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +172,7 @@ class StepForm:
     A state that is not in `in_place` needs a second buffer, copied over at the end of the token.
     """
 
-    body: tuple[Def | Top | Apply, ...]
+    body: tuple[Stmt, ...]
     in_place: frozenset[str] = frozenset()
 
 

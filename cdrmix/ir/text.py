@@ -165,8 +165,8 @@ def _line(s: Any, known: Known) -> str:
             return f"{left}{_as(s.dtype)} = {s.part}{place}({given}){_plain(s.outs)}"
         case forms.Delay():
             return f"{s.state} = delay({s.state}')"
-        case forms.Elementwise() | forms.MaxPlus():
-            scan = f"maxplus_scan({s.combine}, " if isinstance(s, forms.MaxPlus) else "scan("
+        case forms.Elementwise():
+            scan = f"maxplus_scan({s.combine}, " if s.combine else "scan("
             left = over(Ref("next", s.state), s.indices, known)
             return f"{left} = {scan}decay {say(s.decay)}, addend {say(s.addend)})"
         case forms.Attend():

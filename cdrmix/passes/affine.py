@@ -135,8 +135,8 @@ def merged(pairs: Sequence[Pair], one: str, other: str) -> list[Pair]:
     return out
 
 
-def max_plus(leaves: Leaves, update: Def) -> tuple[str, Node, Node] | None:
-    """(combine, decay, addend) when s' = combine(s + decay, addend), combine being `max` or `logaddexp`."""
+def max_plus(leaves: Leaves, update: Def) -> tuple[Node, Node, str] | None:
+    """(decay, addend, combine) when s' = combine(s + decay, addend), combine being `max` or `logaddexp`."""
     root = update.value
     while root.op == "read" and root.arg.ref not in leaves.leaves and leaves.depends(root):
         written = leaves.written(root)
@@ -159,7 +159,7 @@ def max_plus(leaves: Leaves, update: Def) -> tuple[str, Node, Node] | None:
         moved.append(algebra.total([t.value() for t in terms if t.read is None]))
     if not moved or not free:
         return None
-    return root.op, _fold(root.op, moved), _fold(root.op, free)
+    return _fold(root.op, moved), _fold(root.op, free), root.op
 
 
 def _operands(n: Node, op: str) -> list[Node]:

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from cdrmix.ir import build, walk
-from cdrmix.ir.forms import Chunk, Delay, MaxPlus
+from cdrmix.ir.forms import Chunk, Delay, Elementwise
 from cdrmix.ir.nodes import Cell, Def, Index, Node, Ref, Stmt
 from cdrmix.ir.ops import OPS
 from cdrmix.passes import graph, queries
@@ -133,7 +133,7 @@ def _classify(d: Derivation, members: tuple[Ref, ...]) -> Group:
         if not leaves.depends(first.value):
             return Group(states, "delay", Delay(states[0]))
         if found := max_plus(leaves, first):
-            return Group(states, "max-plus", MaxPlus(states[0], first.indices, *found))
+            return Group(states, "max-plus", Elementwise(states[0], first.indices, *found))
     for stmt in d.body.needed(Ref("next", s) for s in states):
         if isinstance(stmt, Def) and stmt.ref.kind == "def" and stmt.ref in leaves.hot:
             leaves.terms(stmt.ref)  # in the order of the text, so that no recursion is deeper than one equation

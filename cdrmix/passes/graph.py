@@ -14,7 +14,7 @@ from math import prod
 from typing import Any, TypeVar
 
 from cdrmix.ir import walk
-from cdrmix.ir.forms import Attend, Chunk, Coupled, Delay, Elementwise, MaxPlus, Query, SequenceStmt, Sequential
+from cdrmix.ir.forms import Attend, Chunk, Coupled, Delay, Elementwise, Query, SequenceStmt, Sequential
 from cdrmix.ir.nodes import Def, Node, Ref, Top
 
 Name = TypeVar("Name", bound=Hashable)
@@ -38,7 +38,7 @@ def defines(stmt: Any) -> set[Ref]:
     match stmt:
         case Delay():
             return {Ref("state", stmt.state)}
-        case Elementwise() | MaxPlus():
+        case Elementwise():
             return {Ref("state", stmt.state), Ref("next", stmt.state)}
         case Coupled() | Sequential():
             return {ref for s in stmt.states for ref in (Ref("state", s), Ref("next", s))}

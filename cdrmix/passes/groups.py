@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cdrmix.ir.forms import Chunk, Coupled, Delay, Elementwise, MaxPlus
+from cdrmix.ir.forms import Chunk, Coupled, Delay, Elementwise
 from cdrmix.passes.terms import Culprit
 
 Kind = Literal["delay", "max-plus", "diagonal", "delta", "history", "general"]
@@ -18,7 +18,7 @@ class Group:
     | kind | update | scan |
     |---|---|---|
     | delay | s' = e, e free of s | `Delay` |
-    | max-plus | s' = combine(s + decay, addend) | `MaxPlus` |
+    | max-plus | s' = combine(s + decay, addend) | `Elementwise` |
     | diagonal | s' = decay * s + addend | `Elementwise`; of several states `Coupled` |
     | diagonal | the same where the addend is Σ v kᵀ and every read contracts the key | `Chunk` |
     | delta | S' = S (diag(decay) + Σ a bᵀ) + Σ v kᵀ along the key | `Chunk` |
@@ -31,7 +31,7 @@ class Group:
 
     states: tuple[str, ...]
     kind: Kind
-    scan: Delay | MaxPlus | Elementwise | Coupled | Chunk | None = None
+    scan: Delay | Elementwise | Coupled | Chunk | None = None
     form: str = ""
     why: str = ""
     culprit: Culprit | None = None

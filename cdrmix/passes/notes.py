@@ -54,7 +54,7 @@ def note_of_group(cell: Cell, g: Group) -> list[str]:
     states = ("states " if many else "state ") + " and ".join(f"`{s}`" for s in g.states)
     if g.kind == "general":
         return [f"{cell.op}: {states} {'run' if many else 'runs'} token by token in training: {sentence(cell, g)}"]
-    if isinstance(g.scan, Elementwise | Coupled) and _is_large(g.scan):
+    if isinstance(g.scan, Elementwise | Coupled) and g.kind != "max-plus" and _is_large(g.scan):
         size = walk.size(g.scan.indices) * len(g.states)
         kept = f"{'are' if many else 'is'} kept for every token in training"
         return [f"{cell.op}: {states} {kept} ({size} numbers each): {sentence(cell, g)}"]

@@ -109,7 +109,8 @@ def _with_key(
         return Group(states, kind, chunk, "/chunk" + form)
     addend = tuple(algebra.total(t.value() for t in update.addend[s]) for s in states)
     if len(states) == 1:
-        return Group(states, kind, Elementwise(states[0], axes, *decay.values(), *addend), "/scan" + form, why)
+        scan = Elementwise(states[0], axes, decay[states[0], states[0]], addend[0])
+        return Group(states, kind, scan, "/scan" + form, why)
     matrix = tuple(tuple(decay.get((to, of)) for of in states) for to in states)
     return Group(states, kind, Coupled(states, axes, matrix, addend), "/scan" + form, why)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cdrmix.ir import walk
-from cdrmix.ir.forms import Attend, Chunk, Coupled, Delay, Elementwise, MaxPlus, SequenceForm, Sequential
+from cdrmix.ir.forms import Attend, Chunk, Coupled, Delay, Elementwise, SequenceForm, Sequential
 from cdrmix.ir.interp_expr import Frame, expression
 from cdrmix.ir.nodes import Apply, Cell, Def, Index, Node, Param, Ref, Top
 from cdrmix.ir.types import param_types, rounded
@@ -74,10 +74,10 @@ class Loops:
                 self.apply(stmt)
             case Delay():
                 self.scan((stmt.state,), lambda t, old: (self.frames[t].values[Ref("next", stmt.state)],))
-            case Elementwise():
+            case Elementwise(combine=None):
                 d, b = self.over(stmt.decay, stmt.indices), self.over(stmt.addend, stmt.indices)
                 self.scan((stmt.state,), lambda t, old: (d[t] * old[0] + b[t],))
-            case MaxPlus():
+            case Elementwise():
                 d, b = self.over(stmt.decay, stmt.indices), self.over(stmt.addend, stmt.indices)
                 combine = {"max": np.maximum, "logaddexp": np.logaddexp}[stmt.combine]
                 self.scan((stmt.state,), lambda t, old: (combine(old[0] + d[t], b[t]),))

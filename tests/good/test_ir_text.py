@@ -116,7 +116,7 @@ w = at("def", "w", k)
     [
         (forms.Delay("x_prev"), ["x_prev = delay(x_prev')"]),
         (forms.Elementwise("s", (i,), v, a), ["s'[i] = scan(decay v[i], addend a)"]),
-        (forms.MaxPlus("p", (i,), "max", v, a), ["p'[i] = maxplus_scan(max, decay v[i], addend a)"]),
+        (forms.Elementwise("p", (i,), v, a, "max"), ["p'[i] = maxplus_scan(max, decay v[i], addend a)"]),
         (
             forms.Coupled(("s", "z"), (i,), ((v, None), (a, b)), (a, v)),
             ["coupled_scan over [i]", "  s' = (v[i])*s + a", "  z' = (a)*s + (b)*z + v[i]"],

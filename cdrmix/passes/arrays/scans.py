@@ -16,7 +16,7 @@ from typing import Literal
 from cdrmix.diagnose import Span
 from cdrmix.ir.array_statements import Keep, Loop, Mix, Scan, Shift
 from cdrmix.ir.arrays import Array, Local
-from cdrmix.ir.forms import Coupled, Delay, Elementwise, MaxPlus, Sequential
+from cdrmix.ir.forms import Coupled, Delay, Elementwise, Sequential
 from cdrmix.ir.nodes import Index, Node, Ref, State, Top
 
 from .draft import Draft, data
@@ -73,14 +73,13 @@ def _(stmt: Delay, draft: Draft) -> None:
 
 
 @scan.register
-def _(stmt: Elementwise | MaxPlus, draft: Draft) -> None:
+def _(stmt: Elementwise, draft: Draft) -> None:
     state = declared(draft, stmt.state)
     draft.say(update_of(draft, state.name))
     decay, addend = decay_over(draft, stmt.decay, stmt.indices), over(draft, stmt.addend, stmt.indices)
     begin = beginning(draft, state)
     after, last = draft.local(f"{state.name}_next"), draft.local(f"{state.name}_last")
-    combine = stmt.combine if isinstance(stmt, MaxPlus) else None
-    draft.add(Scan(after, last, state.name, decay, addend, combine, begin, stmt.indices))
+    draft.add(Scan(after, last, state.name, decay, addend, stmt.combine, begin, stmt.indices))
     _settle(draft, state, after, begin)
 
 
