@@ -1,8 +1,8 @@
 """The array form of a cell: one function over [B, T], over one token [B], or over rows of an expert.
 
 Input: a cell, the statements of its sequence or step form, and the `Traits` of the library they are for.
-Output: an `ir.arrays.Function`.  Here is decided what is computed: reads, contractions, masks, heads, chunk layouts,
-what stands side by side; a backend spells it.
+Output: functions (`ir/array_statements.py`), which `ir/verify_arrays.py` checks.  Here is decided what is computed:
+reads, contractions, masks, heads, chunk layouts, what stands side by side; a backend spells it.
 
 | file | what it does once for all libraries |
 |---|---|

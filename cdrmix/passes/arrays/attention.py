@@ -92,6 +92,11 @@ class _Reading:
     features: tuple[int, ...]
     groups: tuple[int, ...]
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many groups and how many features there are."""
+        return prod(self.sizes[p] for p in self.groups), prod(self.sizes[p] for p in self.features)
+
     def table(self, heads: Indices) -> NDArray[np.int64]:
         """The flat place of the key that each head, flat, reads."""
         found = np.zeros([i.axis.size for i in heads], np.int64)
@@ -101,7 +106,7 @@ class _Reading:
 
     def shared(self, heads: Indices) -> int:
         """How many keys there are when neighbouring heads share them evenly; 0 when they do not."""
-        table, groups = self.table(heads), _times(self.sizes, self.groups)
+        table, (groups, _) = self.table(heads), self.shape
         even = len(table) % groups == 0 and bool((table == np.arange(len(table)) // (len(table) // groups)).all())
         return groups if even else 0
 
@@ -113,20 +118,14 @@ def _reading(read: Node, own: Sequence[Index]) -> _Reading:
     return _Reading(read, tuple(a.size for a in read.arg.view[1:]), features, groups)
 
 
-def _times(sizes: Sequence[int], positions: Sequence[int]) -> int:
-    return prod(sizes[p] for p in positions)
-
-
 def _side(r: _Reading, heads: Indices, grouped: bool, draft: Draft) -> Side:
     """The entries as [groups, features]; a key a head unless heads share them."""
     name = r.read.arg.ref.name
     history = next(h for h in draft.cell.histories if h.name == name)
     declared = tuple(a.size for a in history.axes)
     table = None if grouped else tuple(int(p) for p in r.table(heads))
-    shape = _times(r.sizes, r.groups), _times(r.sizes, r.features)
-    return Side(
-        name, history.window.size, *draft.entries[name], declared, r.sizes, (*r.groups, *r.features), shape, table
-    )
+    order = (*r.groups, *r.features)
+    return Side(name, history.window.size, *draft.entries[name], declared, r.sizes, order, r.shape, table)
 
 
 def _grouped(heads: Indices, sides: Sequence[_Reading]) -> Indices:
