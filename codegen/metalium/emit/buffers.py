@@ -113,9 +113,7 @@ def by_rows(step: Product) -> Product:
 
 def _buffers(program: Program, slots: int, picks: int) -> Iterator[Buffer]:
     """The circular buffers that the program needs; the last three are plain memory."""
-    arrays = [s for s in products(program) if not s.streamed]
-    streamed = len(products(program)) > len(arrays)
-    moves = any(isinstance(s, Fetch | Write | Gather) for s in program.steps)
+    arrays, streamed = [s for s in products(program) if not s.streamed], any(s.streamed for s in products(program))
     if streamed:
         yield Buffer("cb_weights", 0, "bf16", TILE_BYTES["bf16"], WEIGHT_PAGES)
     if streamed or any(is_spread(program, s) for s in arrays):
@@ -131,7 +129,7 @@ def _buffers(program: Program, slots: int, picks: int) -> Iterator[Buffer]:
         yield Buffer("cb_picks", 5, "f32", PICK_BYTES, picks)
     if any(isinstance(s, Map | Product) for s in program.steps):
         yield Buffer("cb_out", 16, "f32", TILE_BYTES["f32"], 2)
-    if moves:
+    if any(isinstance(s, Fetch | Write | Gather) for s in program.steps):
         yield Buffer("cb_bounce", 24, "f32", FLAT_PAGE, 1)
     for name, index, size in (("scratch", 25, program.scratch_bytes), ("vectors", 26, program.vectors_bytes)):
         if size:

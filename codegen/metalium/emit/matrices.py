@@ -56,8 +56,8 @@ def side_of(indices: Sequence[Index], name: str, part: tuple[Amount, Amount] | N
     return Side(tuple(indices), start, inside, each(name, first, count, f"{name} += TILE_SIDE"))
 
 
-def each(name: str, first: Amount, count: Amount, on: str = "") -> str | None:
-    """The head of a loop over a core's part, unless that is one thing and every core has it."""
+def each(name: str, first: Amount, count: Amount, on: str | None = None) -> str | None:
+    """The head of a loop over a core's part, unless that is one thing and every core has it; `on` is its step."""
     on = on or f"++{name}"
     if count.known == 1:
         return None

@@ -131,10 +131,10 @@ def parts_of(step: Product, split: Split | None) -> tuple[list[tuple[Amount, Amo
         return parts, True
     unit = prod(sizes) // split.lead
     for dealt in range(3):
-        each = prod(sizes[dealt + 1 :])
-        if prod(sizes[:dealt]) == 1 and unit % each == 0:
+        inner = prod(sizes[dealt + 1 :])
+        if prod(sizes[:dealt]) == 1 and unit % inner == 0:
             parts[dealt] = portion(sizes[dealt], split)
-            return parts, dealt == 0 or unit // each * split.each % TILE == 0
+            return parts, dealt == 0 or unit // inner * split.each % TILE == 0
     raise ValueError(f"{step.outs[0]} is dealt out in the middle of its rows")
 
 
@@ -190,7 +190,7 @@ def rows_by_array(step: Product, block: Block) -> None:
                 block.put("push_pages(cb_right, plane_slots);")
             unit = lead_of(step.lead, width, "(unit - group)" if groups else "unit")
             place = total(unit, Amount(None, f"column - {start}") if dealt else columns.start)
-            with block.nested("" if units is columns.loop is None else None):
+            with block.nested("" if units is None and columns.loop is None else None):
                 block.put("const uint32_t result = wait_page(cb_out);")
                 block.call("collect_rows", "parts", place, "result", "LOST_ROW + 1", columns.inside)
                 block.put("pop_page(cb_out);")
