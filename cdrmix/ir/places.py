@@ -10,6 +10,7 @@ through whatever they are written like.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from math import inf, isfinite, isnan, prod
@@ -79,16 +80,15 @@ def regular(terms: Sequence[tuple[Node, int]]) -> tuple[int, dict[Index, int], t
     found = affine(still)
     if found is not None:
         return (*found, tuple(loose))
-    base, steps = 0, dict[Index, int]()
+    base, steps = 0, Counter[Index]()
     for term in still:
         one = affine([term])
         if one is None:
             loose.append(_times(*term))
-            continue
-        base += one[0]
-        for i, step in one[1].items():
-            steps[i] = steps.get(i, 0) + step
-    return base, steps, tuple(loose)
+        else:
+            base += one[0]
+            steps.update(one[1])
+    return base, dict(steps), tuple(loose)
 
 
 def affine(terms: Sequence[tuple[Node, int]]) -> Affine | None:
@@ -101,12 +101,11 @@ def affine(terms: Sequence[tuple[Node, int]]) -> Affine | None:
     if prod(sizes) > MOST_TRIED:
         return None
     values = sum((t * evaluate(n, indices).astype(np.int64) for n, t in terms), np.zeros(sizes, np.int64))
-    base = int(values.flat[0])
-    expected, steps = np.full(sizes, base, np.int64), {}
-    for axis, (i, size) in enumerate(zip(indices, sizes, strict=True)):
-        next_one = tuple(int(a == axis) for a in range(len(sizes)))
-        steps[i] = int(values[next_one]) - base if size > 1 else 0
-        expected = expected + steps[i] * np.arange(size).reshape([-1 if a == axis else 1 for a in range(len(sizes))])
+    base, steps = int(values.flat[0]), {}
+    expected = np.full(sizes, base, np.int64)
+    for axis, (i, places) in enumerate(zip(indices, np.indices(sizes, sparse=True), strict=True)):
+        steps[i] = int(values.take(1, axis).flat[0]) - base if i.axis.size > 1 else 0
+        expected += steps[i] * places
     return (base, steps) if np.array_equal(values, expected) else None
 
 

@@ -30,11 +30,17 @@ def bytes_of(array: Array) -> int:
 
 def place(program: Program) -> Program:
     """The program with the offsets of its arrays and the bytes of its memories."""
-    offsets: dict[str, int] = {}
-    state = _in_a_row(program, offsets)
-    vectors = _as_fetched(program, offsets)
+    offsets, state, elements = dict[str, int](), 0, 0
+    for name, array in program.arrays.items():
+        if array.memory == "state":
+            offsets[name] = state
+            state += bytes_of(array)
+    for name, first, count in (part for tensor in program.tensors.values() for part in tensor.parts):
+        offsets[name] = first * ELEMENT_BYTES
+        elements = max(elements, first + count)
+    vectors = -(-elements // TILE_ELEMENTS) * TILE_ELEMENTS * ELEMENT_BYTES  # they are fetched by whole pages
     scratch = _by_lifetime(program, offsets)
-    arrays = {name: replace(array, offset=offsets[name]) for name, array in program.arrays.items()}
+    arrays = {name: replace(array, offset=offsets.get(name, 0)) for name, array in program.arrays.items()}
     return replace(program, arrays=arrays, scratch_bytes=scratch, state_bytes=state, vectors_bytes=vectors)
 
 
@@ -49,26 +55,6 @@ def lifetimes(program: Program) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _in_a_row(program: Program, offsets: dict[str, int]) -> int:
-    """Offsets of the state, one array behind the other."""
-    end = 0
-    for name, array in program.arrays.items():
-        if array.memory == "state":
-            offsets[name] = end
-            end += bytes_of(array)
-    return end
-
-
-def _as_fetched(program: Program, offsets: dict[str, int]) -> int:
-    """Offsets of the vectors: as they lie in DRAM, for they are fetched by whole pages."""
-    elements = 0
-    for tensor in program.tensors.values():
-        for name, first, count in tensor.parts:
-            offsets[name] = first * ELEMENT_BYTES
-            elements = max(elements, first + count)
-    return -(-elements // TILE_ELEMENTS) * TILE_ELEMENTS * ELEMENT_BYTES
-
-
 def _by_lifetime(program: Program, offsets: dict[str, int]) -> int:
     """Offsets of the scratch arrays, the large ones first, each as low as those of its lifetime let it."""
     life, end = lifetimes(program), 0
@@ -80,9 +66,6 @@ def _by_lifetime(program: Program, offsets: dict[str, int]) -> int:
         offsets[name] = _lowest(busy, size[name])
         placed.append(name)
         end = max(end, offsets[name] + size[name])
-    for name, array in program.arrays.items():
-        if array.memory == "scratch":
-            offsets.setdefault(name, 0)  # no step touches it
     return end
 
 

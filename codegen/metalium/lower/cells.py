@@ -92,18 +92,14 @@ class Writing:
             draft.windows[Ref("history", name)] = frozenset({(1, window)})
             env[Ref("history", history.name)] = Entry(Ref("history", name))
         for carry in cell.carries:
+            if carry.reads and carry.name not in self.carries:  # what a line above wrote, not a cell of this one
+                shape = tuple(a.size for a in carry.axes)
+                above, tensor = draft.array(f"{carry.name}_above", shape), draft.carry(carry.name, prod(shape))
+                draft.add(plan.Fetch(above, tensor, texts=(f"{carry.name}, from a line above",)))
+                self.carries[carry.name] = Entry(Ref("def", above))
             if carry.reads:
-                env[Ref("carry", carry.name)] = self.carried(carry.name, tuple(a.size for a in carry.axes))
+                env[Ref("carry", carry.name)] = self.carries[carry.name]
         return env
-
-    def carried(self, name: str, shape: tuple[int, ...]) -> Entry:
-        """What a line above wrote, or an earlier cell of this one."""
-        if name not in self.carries:
-            draft = self.draft
-            array = draft.array(f"{name}_above", shape)
-            draft.add(plan.Fetch(array, draft.carry(name, prod(shape)), texts=(f"{name}, from a line above",)))
-            self.carries[name] = Entry(Ref("def", array))
-        return self.carries[name]
 
     def named(self, n: Node, env: Mapping[Ref, Entry]) -> Node:
         """An expression of the cell over the draft's names."""

@@ -59,10 +59,8 @@ def sunk(draft: Draft) -> list[Step]:
         if not isinstance(step, Assign) or draft.arrays[step.out].memory != "state":
             continue
         fixed = {step.out, *step.parts.reads}
-        to = at + 1
-        while to < len(steps) and not (step.out in steps[to].parts.reads or fixed & set(steps[to].parts.outs)):
-            to += 1
-        steps.insert(to, step)
+        late = (p for p, s in enumerate(steps) if p > at and (step.out in s.parts.reads or fixed & set(s.parts.outs)))
+        steps.insert(next(late, len(steps)), step)
         del steps[at]
     return steps
 
@@ -87,14 +85,9 @@ def _inlined(draft: Draft, a: Assign, at: int) -> list[Step] | None:
             return None
         made[p] = consumer
     for consumer in made.values():
-        _reshape(draft, consumer)
+        if consumer.place is None and consumer.indices and draft.arrays[consumer.out].memory == "scratch":
+            draft.arrays[consumer.out] = replace(draft.arrays[consumer.out], shape=sizes(consumer.indices))
     return [made.get(p, step) for p, step in enumerate(steps) if p != at]
-
-
-def _reshape(draft: Draft, a: Assign) -> None:
-    """Give an array the axes that it is now written over."""
-    if a.place is None and a.indices and draft.arrays[a.out].memory == "scratch":
-        draft.arrays[a.out] = replace(draft.arrays[a.out], shape=sizes(a.indices))
 
 
 def _cheap(draft: Draft, n: Node) -> bool:
@@ -112,22 +105,19 @@ def _with(draft: Draft, consumer: Assign, a: Assign) -> Assign | None:
     by: dict[Node, Node] = {}
     for m in found:
         seen = [(x.size, n) for x, n in zip(m.arg.view, m.args, strict=True) if x.size > 1]
-        put, at = a.value, {i: build.const(0) for i in a.indices if i.axis.size == 1}
+        put = a
         for theirs, ours in _runs([size for size, _ in seen], sizes(a.indices)):
-            args, indices = [n for _, n in seen[theirs]], [i for i in a.indices[ours] if i.axis.size > 1]
-            if len(indices) > 1:  # the reader's index runs over several of the value's: it is split first
+            view, args = zip(*seen[theirs], strict=True)
+            several = [i for i in a.indices[ours] if i.axis.size > 1]
+            if len(several) > 1:  # the reader's index runs over several of the value's: it is split first
                 if len(args) > 1 or args[0].op != "index":
                     return None
                 return _with(draft, split_index(consumer, args[0].arg, sizes(a.indices[ours])), a)
             if len(args) > 1:
-                whole, axes = (
-                    indices[0],
-                    [Axis(f"{indices[0].axis.name}{p}", n) for p, (n, _) in enumerate(seen[theirs])],
-                )
-                indices = [Index(f"#{p}", axis) for p, axis in enumerate(axes, theirs.start)]
-                put = split_node(put, whole, indices)
-            at |= zip(indices, args, strict=True)
-        by[m] = walk.substitute(put, at)
+                put = split_index(put, several[0], view)
+        at = {i: build.const(0) for i in put.indices if i.axis.size == 1}
+        at |= zip((i for i in put.indices if i.axis.size > 1), (n for _, n in seen), strict=True)
+        by[m] = walk.substitute(put.value, at)
     value = walk.transform(consumer.value, lambda m: by.get(m, m))
     if not fits(draft, value) or not _keeps_its_place(value, consumer):
         return None

@@ -44,7 +44,7 @@ def streamed(draft: Draft, matrix: Node, left: Node, bound: tuple[Index, ...], n
             return None
         raise refuse(matrix.span, f"`{parameter}` is multiplied as a matrix, and read element by element too",
                      "a streamed matrix is not held besides: use two parameters")  # fmt: skip
-    mine = [a.arg for a in matrix.args[given.banks :]]
+    bank, mine = matrix.args[: given.banks], [a.arg for a in matrix.args[given.banks :]]
     k = tuple(i for i in mine if i in bound)
     lead = tuple(i for i in mine if i not in bound and i in left.free)
     columns = tuple(i for i in mine if i not in bound and i not in left.free)
@@ -55,7 +55,14 @@ def streamed(draft: Draft, matrix: Node, left: Node, bound: tuple[Index, ...], n
         if i in draft.here and i not in left.free:
             there = build.node("le", build.index(i), draft.token(1))
             left = build.mul(left, build.select(there, build.const(1.0), build.const(0.0)))
-    tensor = _tensor(draft, matrix, (lead, columns, k))
+
+    def axes(group: tuple[Index, ...]) -> tuple[int, ...]:
+        return tuple(given.banks + mine.index(i) for i in group)
+
+    front, dtype = size(lead or columns), kept(draft, parameter)
+    order = plan.Tiled(tuple(range(given.banks)), axes(lead), axes(columns), axes(k), plan.Split(front, front), cores=1,
+                       planes=2 if dtype == "f32" else 1)  # fmt: skip
+    tensor = plan.Tensor(parameter, "tiles", dtype, (*given.shape[: given.banks], *sizes(mine)), order)
     if draft.tensors.get(parameter, tensor) != tensor:
         if prod(given.shape) <= LARGE:
             return None
@@ -64,10 +71,10 @@ def streamed(draft: Draft, matrix: Node, left: Node, bound: tuple[Index, ...], n
     if rows and (prod(given.shape) <= LARGE or size(rows) > MOST_ROWS):
         return None
     draft.tensors[parameter] = tensor
-    instance = flat(matrix.args[: given.banks], given.shape[: given.banks]) if given.banks else None
+    instance = flat(bank, given.shape[: given.banks]) if bank else None
 
     def by_matrix(left: Node, name: str) -> Node:
-        planes = planes_of(draft, left, (*lead, *k), f"{name}_in", tensor.dtype == "f32")
+        planes = planes_of(draft, left, (*lead, *k), f"{name}_in", dtype == "f32")
         names = [f"{name}_{p}" for p in range(len(planes))] if len(planes) > 1 else [name]
         outs = tuple(draft.over(n, (*lead, *columns)) for n in names)
         draft.add(Product(outs, lead, (), columns, k, planes, streamed=parameter, instance=instance))
@@ -81,19 +88,6 @@ def streamed(draft: Draft, matrix: Node, left: Node, bound: tuple[Index, ...], n
         value = by_matrix(draft.settled(walk.substitute(left, fixed)), f"{name}_row")
         draft.assign(out, (*lead, *columns), value, (*fixed.values(), *map(build.index, (*lead, *columns))))
     return read_array(out, indices)
-
-
-def _tensor(draft: Draft, matrix: Node, by: tuple[tuple[Index, ...], ...]) -> plan.Tensor:
-    """The parameter as it is streamed: the shape that it is read under, and which of its axes are what."""
-    local, given = matrix.arg.ref.name, draft.given[matrix.arg.ref.name]
-    axes = [a.arg for a in matrix.args[given.banks :]]
-    shape = (*given.shape[: given.banks], *sizes(axes))
-    lead, columns, k = (tuple(given.banks + axes.index(i) for i in group) for group in by)
-    front = prod(shape[p] for p in lead or columns)
-    dtype = kept(draft, local)
-    planes = 2 if dtype == "f32" else 1
-    tiled = plan.Tiled(tuple(range(given.banks)), lead, columns, k, plan.Split(front, front), cores=1, planes=planes)
-    return plan.Tensor(local, "tiles", dtype, shape, tiled)
 
 
 def arrays(draft: Draft, inside: list[Node], bound: tuple[Index, ...], name: str) -> Node:

@@ -9,11 +9,10 @@ outside, and short sums are written out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial, reduce
 
 from cdrmix.ir import build, walk
-from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Index, Node
 from cdrmix.ir.walk import size, sizes
 
@@ -29,12 +28,10 @@ SHORT_BATCH = 8
 def total(draft: Draft, n: Node, name: str) -> Node:
     """See the module."""
     body, bound = n.args[0], tuple(n.arg)
-    if body.op == "neg":
-        return build.node("neg", total(draft, build.reduce("sum", bound, body.args[0], n.span), name))
     if body.op in ("add", "sub") and any(_has_product(draft, side, bound) for side in body.args):
         left, right = (total(draft, build.reduce("sum", bound, side, n.span), name) for side in body.args)
         return build.node(body.op, left, right)
-    found = [f for n in factors(body) for f in factors(_unscaled(draft, n))]
+    found = [f for n in walk.factors(body) for f in walk.factors(_unscaled(draft, n))]
     outside = [f for f in found if not set(f.free) & set(bound)]
     inside = [f for f in found if set(f.free) & set(bound)]
     idle = [i for i in bound if not any(i in f.free for f in inside)]
@@ -43,24 +40,12 @@ def total(draft: Draft, n: Node, name: str) -> Node:
     return times([*outside, *counts, *([_inside(draft, inside, bound, name)] if inside else [])])
 
 
-def factors(n: Node) -> Iterable[Node]:
-    """The factors of a product; what is divided by has power -1."""
-    if n.op == "mul" and n.dtype in FLOATS:
-        for a in n.args:
-            yield from factors(a)
-    elif n.op == "div" and n.dtype in FLOATS:
-        yield from factors(n.args[0])
-        yield build.div(build.const(1.0), n.args[1])
-    else:
-        yield n
-
-
 def is_scaled(draft: Draft, n: Node) -> bool:
     """Whether an expression is a matrix as it lies in DRAM, multiplied along one of its axes or by a number."""
     reads = list(walk.reads(n))
-    matrices = [m for m in factors(n) if m.op == "read" and m.arg.ref.kind == "param" and len(m.free) > 1]
+    matrices = [m for m in walk.factors(n) if m.op == "read" and m.arg.ref.kind == "param" and len(m.free) > 1]
     still = all(m.arg.ref.kind == "param" or draft.arrays[m.arg.ref.name].memory != "state" for m in reads)
-    return n.op == "mul" and still and any(m.free and set(m.free) == set(n.free) for m in matrices)
+    return n.op == "mul" and still and any(set(m.free) == set(n.free) for m in matrices)
 
 
 def _unscaled(draft: Draft, n: Node) -> Node:
@@ -72,13 +57,13 @@ def _unscaled(draft: Draft, n: Node) -> Node:
     return walk.substitute(value, dict(zip(indices, n.args, strict=True)))
 
 
-def _inside(draft: Draft, inside: list[Node], bound: tuple[Index, ...], name: str) -> Node:
-    streamable = [f for f in inside if _streamable(draft, f, bound) and _alone(f, inside, bound)]
+def _inside(draft: Draft, inside: Sequence[Node], bound: tuple[Index, ...], name: str) -> Node:
+    streamable = [f for f in inside if _streamable(draft, f, bound) and set(f.free) - _others(f, inside) - set(bound)]
     matrix = max(streamable, key=lambda f: size(f.free), default=None)
-    count = size(bound)
     if matrix is None:
-        batch = len(inside) == 1 or not _divides(inside)
-        if count <= (SHORT_BATCH if batch else SHORT) and _may_unroll(draft, inside, bound):
+        big = max(inside, key=lambda f: size(f.free))
+        batch = len(inside) == 1 or _others(big, inside) == set(big.free)
+        if size(bound) <= (SHORT_BATCH if batch else SHORT) and _may_unroll(draft, inside, bound):
             return draft.settled(written_out(build.reduce("sum", bound, times(inside))))
     inside = [draft.settled(f) for f in inside]
     if matrix is not None:
@@ -92,14 +77,19 @@ def _inside(draft: Draft, inside: list[Node], bound: tuple[Index, ...], name: st
     return arrays(draft, inside, bound, name)
 
 
-def _may_unroll(draft: Draft, inside: list[Node], bound: Sequence[Index]) -> bool:
+def _others(f: Node, inside: Sequence[Node]) -> set[Index]:
+    """The indices of the factors besides one."""
+    return {i for g in inside if g is not f for i in g.free}
+
+
+def _may_unroll(draft: Draft, inside: Sequence[Node], bound: Sequence[Index]) -> bool:
     """Whether terms that are not there become zero by themselves: a guarded read is a factor of each, and what it is
     multiplied with are reads too, for a quotient of what is not there is no number."""
-
-    def fades(i: Index) -> bool:
-        return any(guarded(draft, f, i) for f in inside) and all(f.op == "read" for f in inside if i in f.free)
-
-    return all(i not in draft.here or fades(i) for i in bound)
+    return all(
+        any(guarded(draft, f, i) for f in inside) and all(f.op == "read" for f in inside if i in f.free)
+        for i in bound
+        if i in draft.here
+    )
 
 
 WRITTEN = {"sum": "add", "max_over": "max", "min_over": "min"}
@@ -116,7 +106,7 @@ def _has_product(draft: Draft, n: Node, bound: Sequence[Index]) -> bool:
     """Whether a term is a streamed matrix times something that is summed with it."""
     if n.op in ("add", "sub", "neg"):
         return any(_has_product(draft, a, bound) for a in n.args)
-    found = list(factors(n))
+    found = walk.factors(n)
     return sum(bool(set(f.free) & set(bound)) for f in found) > 1 and any(_streamable(draft, f, bound) for f in found)
 
 
@@ -132,16 +122,3 @@ def _streamable(draft: Draft, f: Node, bound: Sequence[Index]) -> bool:
         return False
     found = [a.arg for a in own]
     return len(set(found)) == len(found) and bool(set(found) & set(bound)) and bool(set(found) - set(bound))
-
-
-def _alone(f: Node, inside: Sequence[Node], bound: Sequence[Index]) -> bool:
-    """Whether a factor has an index of its own that is not summed."""
-    others = {i for g in inside if g is not f for i in g.free}
-    return bool(set(f.free) - others - set(bound))
-
-
-def _divides(inside: list[Node]) -> bool:
-    """Whether two groups of the factors have indices that the other has not."""
-    big = max(inside, key=lambda f: size(f.free))
-    rest = {i for f in inside if f is not big for i in f.free}
-    return rest != set(big.free)
