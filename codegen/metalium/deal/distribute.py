@@ -25,7 +25,7 @@ from ..cost.devices import Device
 from ..plan import TILE, Fetch, Program, Split, by_owner
 from .gathers import with_entries, with_gathers
 from .locality import ALIGNED, finest, is_aligned, is_local, loaded, split_of, stays, used
-from .streams import by_tiles, deal, fill
+from .streams import deal, fill
 
 SMALL = 1024
 """Elements that one tile of the vector unit holds: as much as one core does in the time of one element."""
@@ -144,10 +144,8 @@ class _Deal:
     def of_stream(self, step: Product, tensor: str) -> Split:
         """The split of a streamed product's results; products of one tensor have one."""
         same = [s for s in self.program.steps if isinstance(s, Product) and s.streamed == tensor]
-        for name in (name for s in same for name in s.outs):
-            split = self.splits.get(name)
-            if split is not None:
-                return split
+        if settled := [split for s in same for name in s.outs if (split := self.splits.get(name))]:
+            return settled[0]
         wanted = [units for s in same for name in s.outs for units in self.wanted(name, set())]
         return deal(step, self.program.tensors[tensor], wanted, self.cores, self.device)
 
@@ -243,9 +241,10 @@ class _Deal:
         array, updates = self.program.arrays[name], self.writers[name]
         if self.spread and array.layout == "flat" and array.dtype == "f32":
             rows, row = array.shape[0], prod(array.shape[1:])
-            split = by_tiles(rows * row, self.cores)
             if any(by_owner(s, array) for s in updates):
                 split = split_of(rows, self.cores, ALIGNED // gcd(ALIGNED, row))
+            else:
+                split = split_of(rows * row, self.cores, TILE)
             return split if used(split) > 1 and all(self.can_be_dealt(s, split) for s in updates) else None
         if prod(array.shape) <= SMALL:
             return None

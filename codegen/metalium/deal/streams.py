@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from math import gcd, prod
+from math import gcd
 
 from cdrmix.ir.steps import Product
 from cdrmix.ir.walk import size
@@ -48,12 +48,8 @@ def deal(step: Product, tensor: Tensor, wanted: Iterable[int], cores: int, devic
 
 def by_tiles(columns: int, cores: int) -> Split:
     """Columns dealt out in whole tiles; the last tile may be part of one."""
-    if columns % TILE == 0:
-        return split_of(columns // TILE, cores)
-    tiles = -(-columns // TILE)
-    each = min(columns, TILE * -(-tiles // cores))
-    common = gcd(columns, each)
-    return Split(columns // common, each // common)
+    split = split_of(columns, cores, TILE)
+    return split if used(split) > 1 else Split(1, 1)
 
 
 def column_tiles(columns: int, split: Split) -> int:
@@ -78,7 +74,7 @@ def stream_seconds(step: Product, tensor: Tensor, split: Split, device: Device) 
 def fill(tiled: Tiled, shape: Sequence[int], split: Split | None) -> Tiled:
     """The order of a tensor whose product's results are split so (None: one core has all of it)."""
     deal = split or Split(1, 1)
-    columns = prod(shape[axis] for axis in tiled.columns)
-    across = -(-columns // TILE) if tiled.lead else column_tiles(columns, deal)
+    dealt = replace(tiled, split=deal, cores=used(deal))
+    across = dealt.sizes(shape).column_tiles
     block = -(-across // -(-across // BLOCK))  # as few blocks as the registers allow, and those even
-    return replace(tiled, split=deal, cores=used(deal), block=block)
+    return replace(dealt, block=block)

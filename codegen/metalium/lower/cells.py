@@ -14,7 +14,7 @@ from math import prod
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.forms import Program
-from cdrmix.ir.nodes import Apply, Axis, Buffer, Cell, Def, Node, Param, Ref, Top
+from cdrmix.ir.nodes import Apply, Axis, Buffer, Cell, Def, Index, Node, Param, Ref, Top
 from cdrmix.ir.text import headings, statement
 from cdrmix.ir.walk import sizes
 
@@ -153,14 +153,12 @@ class Writing:
         found: dict[tuple[int, ...], Entry] = {}
         for by in every(a.lead):
             at = tuple(int(n.arg) for n in by.values())
-            given = tuple(
-                _given(env[g.ref], [i.axis for i in g.lead], [by[i] for i in g.lead], draft) for g in a.inputs
-            )
+            given = tuple(_given(draft, env[g.ref], g.lead, by) for g in a.inputs)
             banks, chosen = site.banks, site.at
             if a.select is not None and part.bank is not None:
                 banks = (*banks, part.bank.axis)
                 chosen = (*chosen, walk.substitute(self.named(a.select, env), by))
-            instance = "".join((f"{site.instance}{part.name}_", *(f"{p}_" for p in at)))
+            instance = "_".join((f"{site.instance}{part.name}", *map(str, at), ""))
             inner = Site(
                 site.number, f"{site.below}{part.name}.", f"{site.prefix}{part.name}_", instance, banks, chosen
             )
@@ -173,8 +171,9 @@ class Writing:
         return Entry(Ref("def", name))
 
 
-def _given(entry: Entry, axes: list[Axis], at: list[Node], draft: Draft) -> Entry:
+def _given(draft: Draft, entry: Entry, lead: tuple[Index, ...], by: Mapping[Index, Node]) -> Entry:
+    """What a part is given at one place of a call."""
     if entry.ref.kind == "history":
         message = f"the history `{entry.ref.name}` is given to a part"
         raise refuse(draft.span, message, "name what the part needs of it in an equation", "E0903")
-    return Entry(entry.ref, (*entry.axes, *axes), (*entry.at, *at))
+    return Entry(entry.ref, (*entry.axes, *(i.axis for i in lead)), (*entry.at, *(by[i] for i in lead)))

@@ -185,8 +185,7 @@ def _finish_line(writing: Writing, line: Line, x: Entry, entry: Entry, shape: tu
 
 
 def _program(draft: Draft, line: Line, name: str, stored: Stored) -> plan.Program:
-    steps = tuple(draft.steps)
-    used = {n for s in steps for n in (*s.parts.reads, *s.parts.outs)}
+    used = {n for s in draft.steps for n in (*s.parts.reads, *s.parts.outs)}
     arrays = {n: a for n, a in draft.arrays.items() if n in used or a.memory == "state"}
     parts, at = [], 0
     for vector in (array for array in arrays.values() if array.memory == "vectors"):
@@ -199,4 +198,4 @@ def _program(draft: Draft, line: Line, name: str, stored: Stored) -> plan.Progra
     chain = " >> ".join(i.cell for i in line.chain)
     title = f"{name}: {'residual ' if line.residual else ''}{chain}"
     constants = {n: v for n, v in draft.constants.items() if n in arrays}
-    return plan.Program(name, title, 1, arrays, tensors, steps, constants, stored)
+    return plan.Program(name, title, 1, arrays, tensors, tuple(draft.steps), constants, stored)

@@ -126,14 +126,13 @@ def powers(n: Node) -> Node:
 
 def _power(base: Node, exponent: Node) -> Node:
     if exponent.op == "const":
-        e = exponent.arg
+        e, made = abs(exponent.arg), None
         if e == 0.5:
-            return apply("sqrt", base)
-        if e == int(e) and 0 < abs(e) <= LARGEST_POWER:
-            made = _multiplied(base, int(abs(e)))
-            return made if e > 0 else apply("div", literal(1.0), made)
-        if e == -0.5:
-            return apply("div", literal(1.0), apply("sqrt", base))
+            made = apply("sqrt", base)
+        elif e == int(e) and 0 < e <= LARGEST_POWER:
+            made = _multiplied(base, int(e))
+        if made is not None:
+            return made if exponent.arg > 0 else apply("div", literal(1.0), made)
     known = base.op == "const" and base.arg > 0
     return apply("exp", apply("mul", exponent, literal(log(base.arg)) if known else apply("log", base)))
 
