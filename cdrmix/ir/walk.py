@@ -52,7 +52,8 @@ def map_roots(thing: T, fn: Callable[[Node], Node]) -> T:
         case Node():
             new = fn(new)
         case tuple():
-            new = tuple(map_roots(x, fn) for x in new)
+            found = tuple(map_roots(x, fn) for x in new)
+            new = found if any(x is not y for x, y in zip(found, new, strict=True)) else new
         case dict():
             new = {key: map_roots(x, fn) for key, x in new.items()}
         case _:
@@ -253,11 +254,6 @@ def uses(stmt: Any) -> set[Ref]:
 
 
 # --- cells ---------------------------------------------------------------------------------------------------------
-def map_cell(cell: Cell, fn: Callable[[Node], Node]) -> Cell:
-    """The cell with `fn` applied to every expression of its body and its training values."""
-    return replace(cell, body=map_roots(cell.body, fn), training=map_roots(cell.training, fn))
-
-
 def names(cell: Cell) -> set[str]:
     """Every name of the cell, of whatever kind."""
     declared = (cell.inputs, cell.params, cell.states, cell.histories, cell.carries, cell.buffers, cell.parts)

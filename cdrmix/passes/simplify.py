@@ -19,7 +19,7 @@ import numpy as np
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
-from cdrmix.ir.nodes import TOKENS, Cell, Init, Node
+from cdrmix.ir.nodes import TOKENS, Cell, Node
 from cdrmix.ir.ops import OPS
 from cdrmix.ir.places import bounds
 from cdrmix.passes import graph
@@ -28,15 +28,7 @@ from cdrmix.passes import graph
 def simplify(cell: Cell) -> Cell:
     """The simplified cell."""
     over_window = walk.windows(cell)
-
-    def settle(n: Node) -> Node:
-        return simplify_node(n, over_window)
-
-    cell = walk.map_cell(cell, settle)
-    params = tuple(replace(p, init=Init(p.init.rule, tuple(settle(a) for a in p.init.args))) for p in cell.params)
-    states = tuple(replace(s, init=settle(s.init)) for s in cell.states)
-    buffers = tuple(replace(b, init=settle(b.init)) for b in cell.buffers)
-    return drop_unread(replace(cell, params=params, states=states, buffers=buffers))
+    return drop_unread(walk.map_roots(cell, lambda n: simplify_node(n, over_window)))
 
 
 def simplify_node(n: Node, over_window: walk.Windows | None = None) -> Node:

@@ -22,9 +22,9 @@ Range = tuple[float, float] | None
 
 def fit_whole(cell: Cell, report: Report) -> Cell:
     """The cell with whole numbers that fit; reports those that do not."""
-    fitted = walk.map_cell(cell, lambda n: _fit(n, report))
-    states = tuple(replace(s, init=_fit(s.init, report)) for s in cell.states)
-    return replace(fitted, states=states)
+    groups = (cell.body, cell.training, cell.states)
+    body, training, states = walk.map_roots(groups, lambda n: _fit(n, report))
+    return replace(cell, body=body, training=training, states=states)
 
 
 def _fit(root: Node, report: Report) -> Node:

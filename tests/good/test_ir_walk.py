@@ -88,7 +88,7 @@ def test_what_is_unchanged_is_not_copied() -> None:
     assert walk.transform(n, lambda m: m) is n
     assert walk.rename_refs(n, {Ref("def", "absent"): Ref("def", "x")}) is n
     cell = delta_cell()
-    assert walk.map_cell(cell, lambda m: m) == cell
+    assert walk.map_roots(cell, lambda m: m) == cell
 
 
 def test_renaming_indices_reaches_binders() -> None:
