@@ -124,15 +124,6 @@ def refs(thing: Any) -> set[Ref]:
     return {m.arg.ref for m in reads(thing)}
 
 
-def holding(n: Node, ref: Ref) -> set[int]:
-    """The `id`s of the nodes in `n` that read `ref`, themselves or in an operand."""
-    found: set[int] = set()
-    for m in reversed(list(nodes(n))):  # operands first
-        if m.op == "read" and m.arg.ref == ref or any(id(a) in found for a in m.args):
-            found.add(id(m))
-    return found
-
-
 def indices(thing: Any) -> set[Index]:
     """Every index variable in an expression or in what `roots` takes, free or bound."""
     return {i for m in nodes(thing) for i in (*m.free, *bound(m))}

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any, TypeVar
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.forms import LowRank, Outer
 from cdrmix.ir.nodes import Def, Index, Node, Ref
-from cdrmix.passes import algebra
-from cdrmix.passes.terms import Culprit, Leaves, Term
+from cdrmix.passes import algebra, graph
+from cdrmix.passes.terms import Culprit, Leaves, Term, Unfit
 
 Edge = tuple[str, str]
 Pair = TypeVar("Pair", bound=LowRank | Outer)
@@ -35,63 +36,58 @@ class Affine:
     key: int | None = None
 
 
-def affine(leaves: Leaves, defs: dict[str, Def]) -> Affine | Culprit:
-    """The updates `defs` (by state) as an affine map of those states."""
-    states = list(defs)
-    home = defs[states[0]].indices
-    found = Affine(home, addend={s: [] for s in states})
-    for s in states:
-        own = defs[s].indices
-        if [i.axis.size for i in own] != [i.axis.size for i in home]:
-            other = build.read(Ref("next", s), (), (), span=defs[s].span)
-            return Culprit(other, f"is coupled to `{states[0]}`, which has other axes")
-        to_home = dict(zip(own, map(build.index, home), strict=True))
+def affine(leaves: Leaves, defs: dict[str, Def]) -> Affine:
+    """The updates `defs` (by state) as an affine map of those states.  Raises `Unfit`."""
+    first, *_ = defs
+    home = defs[first].indices
+    found = Affine(home, addend={s: [] for s in defs})
+    for s, update in defs.items():
+        if walk.sizes(update.indices) != walk.sizes(home):
+            other = build.read(Ref("next", s), (), (), span=update.span)
+            raise Unfit(Culprit(other, f"is coupled to `{first}`, which has other axes"))
+        to_home = dict(zip(update.indices, map(build.index, home), strict=True))
         for t in leaves.terms(Ref("next", s)):
-            culprit = t.culprit or _place(found, t, s, own, to_home)
-            if culprit:
-                return culprit
+            _place(found, t, s, update.indices, to_home)
     found.low_rank = merged(found.low_rank, "a", "b")
     return found
 
 
-def _place(found: Affine, t: Term, s: str, own: tuple[Index, ...], to_home: dict[Index, Node]) -> Culprit | None:
+def _place(found: Affine, t: Term, s: str, own: tuple[Index, ...], to_home: dict[Index, Node]) -> None:
     """Put one term where it belongs."""
+    if t.culprit:
+        raise Unfit(t.culprit)
     if t.read is None:
         found.addend[s].append(renamed(t, to_home))
-        return None
+        return
     source = t.read.arg.ref.name
     at = contracted(t, own)
-    if isinstance(at, Culprit):
-        return at
     if not at:
         found.decay.setdefault((s, source), []).append(renamed(replace(t, read=None), to_home))
-        return None
+        return
     if len(at) > 1:
-        return Culprit(t.read, "is contracted along two of its axes; declare them as one axis")
+        raise Unfit(Culprit(t.read, "is contracted along two of its axes; declare them as one axis"))
     p, m = at[0], t.read.args[at[0]].arg
     if found.key not in (None, p):
-        return Culprit(t.read, "is contracted along another axis than in the term before")
+        raise Unfit(Culprit(t.read, "is contracted along another axis than in the term before"))
     found.key = p
     for f in t.coef:
         if m in f.free and own[p] in f.free:
-            return Culprit(f, "is a dense transition: it takes every place of the state to every other")
+            raise Unfit(Culprit(f, "is a dense transition: it takes every place of the state to every other"))
     a, b, rank = sides(t, m)
     a, b = walk.substitute(a, {**to_home, m: to_home[own[p]]}), walk.substitute(b, to_home)
     found.low_rank.append(LowRank(a, b, rank, source, s))
-    return None
 
 
-def contracted(t: Term, own: tuple[Index, ...]) -> list[int] | Culprit:
-    """The positions at which a term's read is summed over; every other must stand at its own index."""
-    assert t.read is not None
-    if [a.size for a in t.read.arg.view] != [i.axis.size for i in own]:
-        return Culprit(t.read, "is read under other axes than it is written with")
+def contracted(t: Term, own: tuple[Index, ...]) -> list[int]:
+    """The positions at which a term's read is summed over; every other must stand at its own index, else `Unfit`."""
+    if [a.size for a in t.leaf.arg.view] != [i.axis.size for i in own]:
+        raise Unfit(Culprit(t.leaf, "is read under other axes than it is written with"))
     at = []
-    for p, (a, o) in enumerate(zip(t.read.args, own, strict=True)):
+    for p, (a, o) in enumerate(zip(t.leaf.args, own, strict=True)):
         if a.op == "index" and a.arg == o:
             continue
-        if a.op != "index" or a.arg not in t.bound or sum(a.arg in b.free for b in t.read.args) > 1:
-            return Culprit(t.read, f"is read at another place along `{o.name}`")
+        if a.op != "index" or a.arg not in t.bound or sum(a.arg in b.free for b in t.leaf.args) > 1:
+            raise Unfit(Culprit(t.leaf, f"is read at another place along `{o.name}`"))
         at.append(p)
     return at
 
@@ -136,38 +132,31 @@ def merged(pairs: Sequence[Pair], one: str, other: str) -> list[Pair]:
 
 
 def max_plus(leaves: Leaves, update: Def) -> tuple[Node, Node, str] | None:
-    """(decay, addend, combine) when s' = combine(s + decay, addend), combine being `max` or `logaddexp`."""
-    root = update.value
-    while root.op == "read" and root.arg.ref not in leaves.leaves and leaves.depends(root):
-        written = leaves.written(root)
-        if written is None:
-            return None
-        root = written
-    if root.op not in ("max", "logaddexp"):
+    """(decay, addend, combine) when s' = combine(s + decay, addend), combine being `max` or `logaddexp`.
+
+    `max` is the sum and `+` the product of a semiring (Baccelli et al. 1992): such a state has a parallel scan.  It is
+    the running maximum of a softmax that is computed online (Milakov and Gimelshein 2018), as in RWKV-4.
+    """
+    root: Node | None = update.value
+    while root and root.op == "read" and root.arg.ref not in leaves.leaves and leaves.depends(root):
+        root = leaves.written(root)
+    if root is None or root.op not in ("max", "logaddexp"):
         return None
     moved, free = [], []
-    for arg in _operands(root, root.op):
-        if not leaves.depends(arg):
-            free.append(arg)
-            continue
+    for arg in algebra.operands(root):
         terms = leaves.expand(arg)
-        hits = [t for t in terms if t.read is not None or t.culprit is not None]
-        if len(hits) != 1 or hits[0].read is None or hits[0].bound or hits[0].coef:
-            return None
-        if contracted(hits[0], update.indices) != []:
-            return None
-        moved.append(algebra.total([t.value() for t in terms if t.read is None]))
+        own = [t for t in terms if t.read or t.culprit]
+        if own:
+            other = own[0].culprit or own[0].coef or own[0].bound or len(own) > 1
+            if other or not graph.is_at(own[0].leaf, update.indices):
+                return None
+            moved.append(algebra.total(t.value() for t in terms if t is not own[0]))
+        else:
+            free.append(arg)
     if not moved or not free:
         return None
-    return _fold(root.op, moved), _fold(root.op, free), root.op
 
+    def combined(args: list[Node]) -> Node:
+        return reduce(lambda x, y: build.node(root.op, x, y, span=y.span), args)
 
-def _operands(n: Node, op: str) -> list[Node]:
-    return [m for a in n.args for m in (_operands(a, op) if a.op == op else [a])]
-
-
-def _fold(op: str, args: list[Node]) -> Node:
-    out = args[0]
-    for a in args[1:]:
-        out = build.node(op, out, a, span=a.span)
-    return out
+    return combined(moved), combined(free), root.op

@@ -65,7 +65,7 @@ def product(coef: Iterable[Node], bound: Iterable[Index] = ()) -> Node:
         else:
             scale *= int(f.arg) if f.op == "const" and isinstance(f.arg, int) else value
     pieces = []
-    for members, shared in _linked(rest, tuple(bound)):
+    for members, shared in linked(rest, tuple(bound)):
         if members:
             pieces.append(build.reduce("sum", shared, _multiply([rest[m] for m in members])))
         else:
@@ -81,7 +81,7 @@ def product(coef: Iterable[Node], bound: Iterable[Index] = ()) -> Node:
     return negate(whole) if scale == -1 else whole
 
 
-def _linked(coef: Sequence[Node], bound: tuple[Index, ...]) -> list[tuple[list[int], tuple[Index, ...]]]:
+def linked(coef: Sequence[Node], bound: tuple[Index, ...]) -> list[tuple[list[int], tuple[Index, ...]]]:
     """The factors in sets that share no bound index, in order, each with the indices to sum it over."""
     sets: list[tuple[list[int], set[Index]]] = []
     for n, f in enumerate(coef):
@@ -137,7 +137,7 @@ def _canonical(n: Node, names: dict[Index, str]) -> str:
         case "add" | "sub" | "neg":
             return f"add({','.join(sorted(sign + _canonical(m, names) for sign, m in _signed(n)))})"
         case "mul":
-            return f"mul({','.join(sorted(_canonical(a, names) for a in _factors(n)))})"
+            return f"mul({','.join(sorted(_canonical(a, names) for a in operands(n)))})"
         case "index":
             return names[n.arg] if n.arg in names else str(n.arg.name)
         case "const":
@@ -154,8 +154,9 @@ def _canonical(n: Node, names: dict[Index, str]) -> str:
             return f"{n.op}<{arg}>({','.join(_canonical(a, names) for a in n.args)})"
 
 
-def _factors(n: Node) -> list[Node]:
-    return [m for a in n.args for m in (_factors(a) if a.op == "mul" else [a])]
+def operands(n: Node) -> list[Node]:
+    """The operands of an operation, of the same one in it too."""
+    return [m for a in n.args for m in (operands(a) if a.op == n.op else [a])]
 
 
 def _signed(n: Node, sign: str = "+") -> list[tuple[str, Node]]:

@@ -14,14 +14,7 @@ from cdrmix.ir.forms import Attend, Scored
 from cdrmix.ir.nodes import Def, Index, Node, Ref
 from cdrmix.passes import algebra
 from cdrmix.passes.graph import Item
-from cdrmix.passes.terms import Culprit, Fresh, Leaves, Term
-
-
-class _Unfit(Exception):
-    """The sum is not attention; the culprit says why."""
-
-    def __init__(self, node: Node, reason: str):
-        self.culprit = Culprit(node, reason)
+from cdrmix.passes.terms import Culprit, Fresh, Leaves, Term, Unfit
 
 
 @dataclass(slots=True)
@@ -54,7 +47,7 @@ class Attention:
         if n.op == "sum" and len(n.arg) == 1 and n.arg[0] in walk.windowed(n.args[0], self.windows):
             try:
                 attend, around = self._attend(stmt, n)
-            except _Unfit as unfit:
+            except Unfit as unfit:
                 if self._normalised(n):
                     self.left.append((stmt.ref, unfit.culprit))
                 return n
@@ -75,13 +68,13 @@ class Attention:
             return None, n
         values = [f for f in inside if f.op == "read" and f.arg.ref.kind == "history"]
         if len(weights) != 1 or weights[0].arg != t or len(values) != 1 or len(inside) != 2:
-            raise _Unfit(n, "is not one softmax times one history")
+            raise Unfit(Culprit(n, "is not one softmax times one history"))
         indices = tuple(i for i in (*stmt.indices, *n.free) if i in inside[0].free or i in inside[1].free)
         indices = tuple(dict.fromkeys(i for i in indices if i != t))
         attend = self._scores(weights[0].args[0], t, indices)
         value = values[0]
         if not _static(value.args[1:], set(indices)):
-            raise _Unfit(value, "is read at a place that depends on the token")
+            raise Unfit(Culprit(value, "is read at a place that depends on the token"))
         name = self.fresh.name(f"{stmt.ref.name}_attended")
         attend = replace(attend, name=name, value=value, span=n.span)
         result = build.read(Ref("def", name), [i.axis for i in indices], indices, value.dtype, n.span)
@@ -92,11 +85,11 @@ class Attention:
         terms = self.leaves.expand(scores)
         for term in terms:
             if term.culprit:
-                raise _Unfit(term.culprit.node, "in the scores is not linear in a history")
+                raise Unfit(Culprit(term.culprit.node, "in the scores is not linear in a history"))
         found = [self._part(term, term.read, t, indices) for term in terms if term.read is not None]
         found = [(scale, part) for scale, part in found if scale]
         if not found:
-            raise _Unfit(scores, "reads no key")
+            raise Unfit(Culprit(scores, "reads no key"))
         scale = found[0][0]  # the others' queries carry what their own is more
         parts = tuple(
             part if own == scale else replace(part, query=algebra.product([build.const(own / scale), part.query]))
@@ -109,24 +102,24 @@ class Attention:
         """The product of a query and one key, and the number in front of it."""
         contract = tuple(a.arg for a in key.args if a.op == "index" and a.arg in hit.bound)
         if len(set(contract)) != len(contract) or t in contract:
-            raise _Unfit(key, "is summed at one place twice")
+            raise Unfit(Culprit(key, "is summed at one place twice"))
         if key.args[0].op != "index" or key.args[0].arg != t:
-            raise _Unfit(key, f"is not read at `{t.name}`")
+            raise Unfit(Culprit(key, f"is not read at `{t.name}`"))
         rest = [a for a in key.args[1:] if not (a.op == "index" and a.arg in contract)]
         if not _static(rest, set(indices)):
-            raise _Unfit(key, "is read at a place that depends on the token, or that the result does not keep")
+            raise Unfit(Culprit(key, "is read at a place that depends on the token, or that the result does not keep"))
         scale, vector = 1.0, []
         for f in hit.coef:
             value = algebra.constant(f)
             if value is not None:
                 scale *= value
             elif t in f.free:
-                raise _Unfit(f, f"weighs the key by its age `{t.name}`")
+                raise Unfit(Culprit(f, f"weighs the key by its age `{t.name}`"))
             else:
                 vector.append(f)
         query = algebra.product(vector, [i for i in hit.bound if i not in contract])
         if not set(query.free) <= {*indices, *contract}:
-            raise _Unfit(key, "has a query over an index that the result does not keep")
+            raise Unfit(Culprit(key, "has a query over an index that the result does not keep"))
         return scale, Scored(contract, query, key)
 
     def _bias(self, terms: list[Term], t: Index, indices: tuple[Index, ...]) -> Node | None:
@@ -135,9 +128,9 @@ class Attention:
         for v in added:
             for m in walk.nodes(v):
                 if m.op == "context" or (m.op == "read" and m.arg.ref.kind not in ("param", "buffer")):
-                    raise _Unfit(v, "is added to the scores and depends on the token")
+                    raise Unfit(Culprit(v, "is added to the scores and depends on the token"))
             if not set(v.free) <= {*indices, t}:
-                raise _Unfit(v, "is added to the scores over an index that the result does not keep")
+                raise Unfit(Culprit(v, "is added to the scores over an index that the result does not keep"))
         return algebra.total(added) if added else None
 
     def _resolved(self, f: Node, t: Index) -> Node:

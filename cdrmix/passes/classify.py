@@ -10,18 +10,19 @@ the graph of states, dependencies first.  A state outside a group is an ordinary
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from cdrmix.ir import build, walk
+from cdrmix.ir import walk
 from cdrmix.ir.forms import Chunk, Delay, Elementwise
-from cdrmix.ir.nodes import Cell, Def, Index, Node, Ref, Stmt
+from cdrmix.ir.nodes import Cell, Def, Node, Ref, Stmt
 from cdrmix.ir.ops import OPS
 from cdrmix.passes import graph, queries
 from cdrmix.passes.affine import affine, max_plus
 from cdrmix.passes.groups import Group
-from cdrmix.passes.readers import Read, Whole, survey
+from cdrmix.passes.readers import Read, survey
 from cdrmix.passes.roles import with_roles
-from cdrmix.passes.terms import Culprit, Fresh, Leaves
+from cdrmix.passes.terms import Culprit, Fresh, Leaves, Unfit
 
 
 @dataclass(slots=True)
@@ -43,6 +44,20 @@ class Derivation:
         found = self.body.source(Ref("next", state))
         assert isinstance(found, Def)
         return found
+
+    def given(self, stmt: Stmt, leaves: Leaves, worth: Callable[[Node], bool]) -> list[Stmt]:
+        """A statement behind definitions of what in it is free of the leaves, small, and `worth` one."""
+        over_window = {i for root in walk.roots(stmt) for i in walk.windowed(root, self.windows)}
+        out: list[Stmt] = []
+
+        def chosen(n: Node) -> bool:
+            return not leaves.depends(n) and worth(n) and graph.is_small(n) and not over_window & set(n.free)
+
+        def name() -> str:
+            return self.fresh.name(f"{walk.defines(stmt)[0].name}_given")
+
+        rest = walk.map_roots(stmt, lambda n: graph.lift(n, chosen, name, out))
+        return [*out, rest]
 
 
 def classify(cell: Cell) -> list[Group]:
@@ -79,23 +94,15 @@ def _shared(d: Derivation) -> list[Stmt]:
     The algebra puts such a factor into every term of a product of sums; it is still computed once.  And a softmax can
     only be read at another place by its name.
     """
-    states = [Ref("state", s.name) for s in d.cell.states]
-    leaves = d.leaves(*states)
+    leaves = d.leaves(*(Ref("state", s.name) for s in d.cell.states))
+
+    def summed(n: Node) -> bool:
+        return any(OPS[m.op].kind in ("reduce", "normalise") for m in walk.nodes(n))
+
     out: list[Stmt] = []
-
-    def visit(owner: str, over_window: set[Index], n: Node) -> Node:
-        summed = not leaves.depends(n) and any(OPS[m.op].kind in ("reduce", "normalise") for m in walk.nodes(n))
-        if summed and graph.is_small(n) and not over_window & set(n.free):
-            name = d.fresh.name(f"{owner}_given")
-            out.append(Def(Ref("def", name), n.free, n, n.dtype, n.span))
-            return build.read(Ref("def", name), [i.axis for i in n.free], n.free, n.dtype, n.span)
-        return walk.rebuild(n, tuple(visit(owner, over_window, a) for a in n.args))
-
     for stmt in d.body.stmts:
-        if isinstance(stmt, Def) and leaves.depends(stmt.value):
-            over_window = walk.windowed(stmt.value, d.windows)
-            stmt = replace(stmt, value=visit(stmt.ref.name, over_window, stmt.value))
-        out.append(stmt)
+        held = isinstance(stmt, Def) and leaves.depends(stmt.value)
+        out += d.given(stmt, leaves, summed) if held else [stmt]
     return out
 
 
@@ -137,19 +144,20 @@ def _classify(d: Derivation, members: tuple[Ref, ...]) -> Group:
     for stmt in d.body.needed(Ref("next", s) for s in states):
         if isinstance(stmt, Def) and stmt.ref.kind == "def" and stmt.ref in leaves.hot:
             leaves.terms(stmt.ref)  # in the order of the text, so that no recursion is deeper than one equation
-    found_map = affine(leaves, defs)
-    if isinstance(found_map, Culprit):
-        return Group(states, "general", why=found_map.reason, culprit=found_map)
+    try:
+        found_map = affine(leaves, defs)
+    except Unfit as unfit:
+        return Group(states, "general", why=unfit.culprit.reason, culprit=unfit.culprit)
     try:
         reads = survey(d.cell, states, d.leaves(*(Ref(kind, s) for s in states for kind in ("state", "next"))))
         _refuse_tangled(d, states, reads)
-    except Whole as whole:
-        return with_roles(states, found_map, leaves, [], whole.culprit)
+    except Unfit as unfit:
+        return with_roles(states, found_map, leaves, [], unfit.culprit)
     return with_roles(states, found_map, leaves, reads, None)
 
 
 def _refuse_tangled(d: Derivation, states: tuple[str, ...], reads: list[Read]) -> None:
-    """Raise `Whole` for a read by a later state's recurrence with a vector that depends on that very recurrence."""
+    """Raise `Unfit` for a read by a later state's recurrence with a vector that depends on that very recurrence."""
     later = [Ref("next", s.name) for s in d.cell.states if s.name not in states]
     depends = d.leaves(*(Ref("state", ref.name) for ref in later))
     if not any(depends.depends(f) for r in reads for f in r.term.coef):
@@ -161,7 +169,7 @@ def _refuse_tangled(d: Derivation, states: tuple[str, ...], reads: list[Read]) -
         for r in reads:
             if r.owner in owners and any(inside.depends(f) for f in r.term.coef):
                 names = "`, `".join(ref.name for ref in members)
-                raise Whole(Culprit(r.term.leaf, f"is read inside the recurrence of `{names}`"))
+                raise Unfit(Culprit(r.term.leaf, f"is read inside the recurrence of `{names}`"))
 
 
 def _through(d: Derivation, states: tuple[str, ...]) -> Culprit:

@@ -13,9 +13,10 @@ from heapq import heappop, heappush
 from math import prod
 from typing import Any, TypeVar
 
-from cdrmix.ir import walk
+from cdrmix.ir import build, walk
 from cdrmix.ir.forms import Attend, Chunk, Coupled, Delay, Elementwise, Query, SequenceStmt, Sequential
-from cdrmix.ir.nodes import Def, Node, Ref, Top
+from cdrmix.ir.nodes import Def, Index, Node, Ref, Top
+from cdrmix.ir.ops import OPS
 
 Name = TypeVar("Name", bound=Hashable)
 Item = SequenceStmt | Query
@@ -61,8 +62,22 @@ def uses(stmt: Any) -> set[Ref]:
 
 def is_small(n: Node) -> bool:
     """Whether a value for every token takes no more room than what it is made of."""
-    largest = max((prod(a.size for a in m.arg.view) for m in walk.reads(n)), default=0)
-    return prod(i.axis.size for i in n.free) <= largest
+    return walk.size(n.free) <= max((prod(a.size for a in m.arg.view) for m in walk.reads(n)), default=0)
+
+
+def is_at(read: Node, indices: Sequence[Index]) -> bool:
+    """Whether a name is read at these indices, along axes of their sizes."""
+    places = [a.arg if a.op == "index" else None for a in read.args]
+    return places == [*indices] and tuple(a.size for a in read.arg.view) == walk.sizes(indices)
+
+
+def lift(n: Node, chosen: Callable[[Node], bool], name: Callable[[], str], out: list[Any]) -> Node:
+    """`n` with the outermost of its subexpressions that are `chosen` as definitions of their own, which `out` takes."""
+    if not chosen(n):
+        return n if OPS[n.op].kind == "leaf" else walk.rebuild(n, tuple(lift(a, chosen, name, out) for a in n.args))
+    ref = Ref("def", name())
+    out.append(Def(ref, n.free, n, n.dtype, n.span))
+    return build.read(ref, [i.axis for i in n.free], n.free, n.dtype, n.span)
 
 
 class Body:

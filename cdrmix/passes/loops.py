@@ -7,19 +7,15 @@ would have to advance a part or a history.
 
 from __future__ import annotations
 
-from functools import partial
-
 from cdrmix.diagnose import NOWHERE, Report
-from cdrmix.ir import build, walk
+from cdrmix.ir import walk
 from cdrmix.ir.forms import Sequential
-from cdrmix.ir.nodes import Apply, Cell, Def, Node, Ref, Stmt, Top
+from cdrmix.ir.nodes import Apply, Cell, Def, Ref, Stmt, Top
 from cdrmix.ir.ops import OPS
-from cdrmix.passes import graph
 from cdrmix.passes.classify import Derivation
 from cdrmix.passes.graph import Item
 from cdrmix.passes.groups import Group
 from cdrmix.passes.notes import sentence
-from cdrmix.passes.terms import Leaves
 
 
 def sequential(d: Derivation, g: Group) -> list[Item]:
@@ -29,7 +25,11 @@ def sequential(d: Derivation, g: Group) -> list[Item]:
     inside = [s for s in d.body.needed(own) if any(r in leaves.hot for r in walk.defines(s))]
     _refuse(d.cell, g, inside)
     given: list[Item] = []
-    body = [walk.map_roots(s, partial(_batch, d, leaves, walk.defines(s)[0].name, given)) for s in inside]
+    body: list[Stmt] = []
+    for stmt in inside:
+        *first, last = d.given(stmt, leaves, lambda n: OPS[n.op].kind != "leaf")
+        given += first
+        body.append(last)
     span = g.culprit.node.span if g.culprit and g.culprit.node.span != NOWHERE else inside[-1].span
     return [
         *given,
@@ -59,20 +59,3 @@ def _refuse(cell: Cell, g: Group, inside: list[Stmt]) -> None:
                 "let the history keep a value that does not depend on the state",
             )
     report.raise_if_any()
-
-
-def _batch(d: Derivation, leaves: Leaves, owner: str, given: list[Item], root: Node) -> Node:
-    """An expression of the loop with its parts free of the loop's states named, to be computed beforehand."""
-    over_window = walk.windowed(root, d.windows)
-
-    def visit(n: Node) -> Node:
-        if not leaves.depends(n):
-            if OPS[n.op].kind == "leaf":
-                return n
-            if graph.is_small(n) and not over_window & set(n.free):
-                name = d.fresh.name(f"{owner}_given")
-                given.append(Def(Ref("def", name), n.free, n, n.dtype, n.span))
-                return build.read(Ref("def", name), [i.axis for i in n.free], n.free, n.dtype, n.span)
-        return walk.rebuild(n, tuple(visit(a) for a in n.args))
-
-    return visit(root)

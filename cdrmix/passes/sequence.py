@@ -8,9 +8,7 @@ it multiplies every operand that reads the old state by `keep`.
 
 from __future__ import annotations
 
-from functools import partial
-
-from cdrmix.ir import build, walk
+from cdrmix.ir import walk
 from cdrmix.ir.forms import Delay, Query, SequenceForm, Sequential
 from cdrmix.ir.nodes import Apply, Cell, Def, Node, Ref, Top
 from cdrmix.ir.ops import OPS
@@ -57,20 +55,15 @@ def _scan(d: Derivation, g: Group) -> list[graph.Item]:
 def _attended(d: Derivation, items: list[graph.Item]) -> tuple[list[graph.Item], list[tuple[Ref, Culprit]]]:
     """The statements with attention made explicit; what else reads a window is an equation of its own."""
     named: list[graph.Item] = []
+
+    def unfolds(n: Node) -> bool:
+        return OPS[n.op].kind == "reduce" and bool(walk.windowed(n.args[0], d.windows) & set(n.arg))
+
     for item in items:
-        if not isinstance(item, (Def, Sequential)):
-            item = walk.map_roots(item, partial(_windowless, d, named))
+        if not isinstance(item, Def | Sequential):
+            item = walk.map_roots(item, lambda n: graph.lift(n, unfolds, lambda: d.fresh.name("window"), named))
         named.append(item)
     own = [s for s in named if isinstance(s, (Def, Top, Apply, Query))]
     histories = [Ref("history", h.name) for h in d.cell.histories]
     attention = Attention(Leaves(graph.Body(own), histories, d.windows, d.fresh), d.windows, d.fresh)
     return attention.statements(named), attention.left
-
-
-def _windowless(d: Derivation, named: list[graph.Item], n: Node) -> Node:
-    """An operand of a scan with its sums over a history's tokens named."""
-    if OPS[n.op].kind == "reduce" and walk.windowed(n.args[0], d.windows) & set(n.arg):
-        name = d.fresh.name("window")
-        named.append(Def(Ref("def", name), n.free, n, n.dtype, n.span))
-        return build.read(Ref("def", name), [i.axis for i in n.free], n.free, n.dtype, n.span)
-    return walk.rebuild(n, tuple(_windowless(d, named, a) for a in n.args))

@@ -31,6 +31,13 @@ class Culprit:
     reason: str
 
 
+class Unfit(Exception):
+    """Something is not of the form that is looked for, because of the culprit."""
+
+    def __init__(self, culprit: Culprit):
+        self.culprit = culprit
+
+
 @dataclass(frozen=True, slots=True)
 class Term:
     """The product of `coef` and `read`, summed over `bound`.  `read` None: free of leaves."""

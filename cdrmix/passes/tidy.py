@@ -14,6 +14,7 @@ from cdrmix.ir import build, walk
 from cdrmix.ir.forms import Chunk, Query, SequenceStmt
 from cdrmix.ir.nodes import Cell, Def, Index, Node, Ref
 from cdrmix.ir.ops import OPS
+from cdrmix.passes import graph
 from cdrmix.passes.graph import Item
 from cdrmix.passes.terms import stem
 
@@ -32,8 +33,7 @@ def name_queries(items: Sequence[Item]) -> list[Item]:
             continue
         chunk = chunks[query.state]
         order = [*chunk.batch, *query.lead, *chunk.value]
-        plain = [a.arg if a.op == "index" else None for a in read.args] == list(item.indices)
-        if plain and [i.axis.size for i in order] == [a.size for a in read.arg.view]:
+        if graph.is_at(read, item.indices) and walk.sizes(order) == walk.sizes(item.indices):
             names[read.arg.ref] = item.ref
     if not names:
         return list(items)
