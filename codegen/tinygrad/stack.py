@@ -185,7 +185,7 @@ def _slots(model: Model) -> Iterator[SlotText]:
 
 # --- the manifest's form -------------------------------------------------------------------------------------------
 NOTHING: dict[str, Any] = {
-    "x": (), "x_dtype": "i32", "out": (), "weights": [], "states": [], "reads": [], "writes": [], "blocked": True,
+    "x": [], "x_dtype": "i32", "out": [], "weights": [], "states": [], "reads": [], "writes": [], "blocked": True,
 }  # fmt: skip
 """A unit that is given nothing and makes nothing."""
 
@@ -193,11 +193,11 @@ NOTHING: dict[str, Any] = {
 def schedule_of(stack: Stack, vocab: int) -> dict[str, Any]:
     """The units and calls in the manifest's form; those that choose the next token where there are tokens."""
     made, called, _ = stack
-    units = {u.name: {key: getattr(u, key) for key in NOTHING} for u in made}
-    units["advance"] = NOTHING | {"states": [("pos", (), "i32")]}
+    units = {u.name: {key: _as_lists(getattr(u, key)) for key in NOTHING} for u in made}
+    units["advance"] = NOTHING | {"states": [["pos", [], "i32"]]}
     if vocab:
-        logits = NOTHING | {"x": (vocab,), "x_dtype": "f32"}
-        settings = [(setting, ()) for setting in ("temperature", "top_p", "u")]
+        logits = NOTHING | {"x": [vocab], "x_dtype": "f32"}
+        settings: list[Any] = [[setting, []] for setting in ("temperature", "top_p", "u")]
         units |= {"argmax": logits, "sample": logits | {"reads": settings, "top_k": 64}}
     calls = [
         {
@@ -211,3 +211,8 @@ def schedule_of(stack: Stack, vocab: int) -> dict[str, Any]:
     ]
     calls.append({"unit": "advance", "path": "pos", "weights": [], "states": ["pos"], "last_only": False})
     return {"units": units, "calls": calls}
+
+
+def _as_lists(value: Any) -> Any:
+    """The value as JSON has it: no tuples."""
+    return [_as_lists(v) for v in value] if isinstance(value, list | tuple) else value
