@@ -1,6 +1,6 @@
 """What mixed precision means: where a value is rounded, and to what.  The contract between the types and every backend.
 
-`passes/types.py` decides; afterwards these fields say the type in which a thing is held, `f32`, or the type of
+`passes/precision.py` decides; afterwards these fields say the type in which a thing is held, `f32`, or the type of
 activations (`Model.work`), when that is narrower:
 
 | field | holds |

@@ -9,7 +9,7 @@ from cdrmix.ir.initial import random_weights
 from cdrmix.ir.interp import Interpreter
 from cdrmix.passes.classify import classify
 from cdrmix.passes.notes import shown
-from cdrmix.passes.types import decide_types
+from cdrmix.passes.precision import decide_precision
 from tests.good.cells import cell_of, model_of
 from tests.good.known_cells import CELLS
 from tests.good.odd_cells import MORE
@@ -48,7 +48,7 @@ def agree(model, T, seed=0, work="f32"):
 
     With a narrow `work` both are rounded, at the same places.
     """
-    model = decide_types(model, work)
+    model = decide_precision(model, work)
     rng = np.random.default_rng(seed)
     weights = random_weights(model, 1)
     interpreter = Interpreter(model, weights, rounding=True)

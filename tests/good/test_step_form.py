@@ -12,8 +12,8 @@ from cdrmix.ir.interp_expr import Frame, expression
 from cdrmix.ir.nodes import Ref
 from cdrmix.ir.types import param_types, rounded
 from cdrmix.passes.hoist import hoist
+from cdrmix.passes.precision import decide_precision
 from cdrmix.passes.step import step_form
-from cdrmix.passes.types import decide_types
 
 from .cells import model_of
 from .known_cells import CELLS
@@ -48,7 +48,7 @@ def test_in_place(name, tmp_path):
 
 @pytest.mark.parametrize("name", ALL)
 def test_it_rounds_where_the_text_does(name, tmp_path):
-    check(decide_types(model_of(ALL[name], tmp_path), "bf16"), lambda cell: step_form(hoist(cell)))
+    check(decide_precision(model_of(ALL[name], tmp_path), "bf16"), lambda cell: step_form(hoist(cell)))
 
 
 def check(model, derive):

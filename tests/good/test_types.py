@@ -17,7 +17,6 @@ from cdrmix.ir.build import FLOATS, add, const, mul, reduce
 from cdrmix.ir.nodes import Apply, Cell, Def, DType, Model, Node, Ref
 from cdrmix.ir.types import NARROW, matrix_product, operand_type
 from cdrmix.passes.precision import decide_precision
-from cdrmix.passes.types import decide_types
 from tests.conformance.torch_specs import LIBRARY, MODELS
 from tests.good.elaborated import elaborate
 from tests.good.handmade import N, at, d, e, h, i, j, k, m
@@ -42,7 +41,7 @@ def op(*lines: str, head: str = "op f(x: [D]) -> [D]", before: str = "") -> dict
 
 def decided(*lines: str, head: str = "op f(x: [D]) -> [D]", before: str = "") -> list[dict[str, DType]]:
     """The same of every cell, parts first."""
-    model = decide_types(elaborate(before + head + " {\n" + "\n".join(lines) + "\n}\n").model(), "bf16")
+    model = decide_precision(elaborate(before + head + " {\n" + "\n".join(lines) + "\n}\n").model(), "bf16")
     return [held(cell) for cell in model.cells.values()]
 
 
@@ -52,7 +51,7 @@ def library(name: str) -> Model:
 
 
 def cell_of(model: Model, name: str) -> Cell:
-    return next(c for c in decide_types(model, "bf16").cells.values() if c.op == name)
+    return next(c for c in decide_precision(model, "bf16").cells.values() if c.op == name)
 
 
 # --- the library ---------------------------------------------------------------------------------------------------
