@@ -6,7 +6,8 @@ Output: one expression, in which every sum stands around only the factors that h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeVar
 
 from cdrmix.ir import build
@@ -33,22 +34,6 @@ def constant(n: Node) -> float | None:
         return None
     args = [constant(a) for a in n.args]
     return None if None in args else float(op.numpy(*args))
-
-
-def invert(n: Node) -> tuple[Node, ...]:
-    """The factors of `1/n`."""
-    return (build.div(ONE, n, span=n.span),)
-
-
-def negate(n: Node) -> Node:
-    """`-n`."""
-    match n.op:
-        case "neg":
-            return n.args[0]
-        case "const":
-            return build.const(-n.arg, n.span)
-        case _:
-            return build.node("neg", n, span=n.span)
 
 
 def product(coef: Iterable[Node], bound: Iterable[Index] = ()) -> Node:
@@ -78,7 +63,7 @@ def product(coef: Iterable[Node], bound: Iterable[Index] = ()) -> Node:
     if scale not in (1, -1):
         pieces.insert(0, build.const(scale))
     whole = _multiply(pieces)
-    return negate(whole) if scale == -1 else whole
+    return build.node("neg", whole, span=whole.span) if scale == -1 else whole
 
 
 def linked(coef: Sequence[Node], bound: tuple[Index, ...]) -> list[tuple[list[int], tuple[Index, ...]]]:
@@ -124,34 +109,30 @@ def total(terms: Iterable[Node]) -> Node:
 
 def same(a: Node, b: Node) -> bool:
     """Whether two expressions are equal up to the order of sums and products and the names of bound indices."""
-    return _canonical(a, {}) == _canonical(b, {})
+    return key(a) == key(b)
 
 
-def key(n: Node) -> str:
-    """A text that equal expressions share, in the sense of `same`."""
-    return _canonical(n, {})
-
-
-def _canonical(n: Node, names: dict[Index, str]) -> str:
+def key(n: Node, names: Mapping[Index, str] = MappingProxyType({})) -> str:
+    """A text that equal expressions share, in the sense of `same`; `names` are those of indices bound around."""
     match n.op:
         case "add" | "sub" | "neg":
-            return f"add({','.join(sorted(sign + _canonical(m, names) for sign, m in _signed(n)))})"
+            return f"add({','.join(sorted(sign + key(m, names) for sign, m in _signed(n)))})"
         case "mul":
-            return f"mul({','.join(sorted(_canonical(a, names) for a in operands(n)))})"
+            return f"mul({','.join(sorted(key(a, names) for a in operands(n)))})"
         case "index":
             return names[n.arg] if n.arg in names else str(n.arg.name)
         case "const":
             return repr(float(n.arg))
         case "read":
             view = ",".join(str(a.size) for a in n.arg.view)
-            inner = ",".join(_canonical(a, names) for a in n.args)
+            inner = ",".join(key(a, names) for a in n.args)
             return f"{n.arg.ref.kind} {n.arg.ref.name}<{view}>[{inner}]"
         case _ if OPS[n.op].kind == "reduce":
             new = {**names, **{i: f"#{len(names) + p}:{i.axis.name}" for p, i in enumerate(n.arg)}}
-            return f"{n.op}[{len(n.arg)}]({_canonical(n.args[0], new)})"
+            return f"{n.op}[{len(n.arg)}]({key(n.args[0], new)})"
         case _:
             arg = names.get(n.arg, n.arg.name) if isinstance(n.arg, Index) else n.arg
-            return f"{n.op}<{arg}>({','.join(_canonical(a, names) for a in n.args)})"
+            return f"{n.op}<{arg}>({','.join(key(a, names) for a in n.args)})"
 
 
 def operands(n: Node) -> list[Node]:

@@ -14,7 +14,7 @@ from cdrmix.ir.forms import Attend, Scored
 from cdrmix.ir.nodes import Def, Index, Node, Ref
 from cdrmix.passes import algebra
 from cdrmix.passes.graph import Item
-from cdrmix.passes.terms import Culprit, Fresh, Leaves, Term, Unfit
+from cdrmix.passes.terms import Culprit, Leaves, Term, Unfit
 
 
 @dataclass(slots=True)
@@ -22,8 +22,6 @@ class Attention:
     """Finds the attention of one cell; `leaves` are its histories."""
 
     leaves: Leaves
-    windows: walk.Windows
-    fresh: Fresh
     left: list[tuple[Ref, Culprit]] = field(default_factory=list)
 
     def statements(self, stmts: list[Item]) -> list[Item]:
@@ -44,7 +42,7 @@ class Attention:
     def _node(self, stmt: Def, n: Node, found: list[Attend]) -> Node:
         if not self.leaves.depends(n):
             return n
-        if n.op == "sum" and len(n.arg) == 1 and n.arg[0] in walk.windowed(n.args[0], self.windows):
+        if n.op == "sum" and len(n.arg) == 1 and n.arg[0] in walk.windowed(n.args[0], self.leaves.windows):
             try:
                 attend, around = self._attend(stmt, n)
             except Unfit as unfit:
@@ -75,7 +73,7 @@ class Attention:
         value = values[0]
         if not _static(value.args[1:], set(indices)):
             raise Unfit(Culprit(value, "is read at a place that depends on the token"))
-        name = self.fresh.name(f"{stmt.ref.name}_attended")
+        name = self.leaves.fresh.name(f"{stmt.ref.name}_attended")
         attend = replace(attend, name=name, value=value, span=n.span)
         result = build.read(Ref("def", name), [i.axis for i in indices], indices, value.dtype, n.span)
         return attend, algebra.product([*around, result])
@@ -135,7 +133,7 @@ class Attention:
 
     def _resolved(self, f: Node, t: Index) -> Node:
         """A factor that only names a definition over the window, as what it defines."""
-        while f.op == "read" and f.arg.ref.kind == "def" and t in walk.windowed(f, self.windows):
+        while f.op == "read" and f.arg.ref.kind == "def" and t in walk.windowed(f, self.leaves.windows):
             body = self.leaves.written(f)
             if body is None:
                 break

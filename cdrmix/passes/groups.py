@@ -25,8 +25,9 @@ class Group:
     | history | the last entries of a history | |
     | general | anything else | |
 
-    The scan is written over the indices of the first state's update; no queries are in it yet.  `form` says for people
-    which it is and what part each axis plays, `why` what prevents a faster one, and `culprit` where.
+    An `Elementwise` scan is associative (Blelloch 1990, Prefix Sums and Their Applications).  Scans are
+    written over the indices of the first state's update; a chunk is asked nothing yet.  `form`
+    says for people which it is and what part each axis plays, `why` what prevents a faster one, and `culprit` where.
     """
 
     states: tuple[str, ...]

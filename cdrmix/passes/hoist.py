@@ -16,8 +16,9 @@ from functools import reduce
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
-from cdrmix.ir.nodes import Apply, Axis, Cell, Def, Index, Node, Ref, Stmt, Top
+from cdrmix.ir.nodes import Apply, Axis, Cell, Def, Index, Node, Ref, Stmt
 from cdrmix.ir.ops import OPS
+from cdrmix.passes.terms import Fresh
 
 _SUFFIX = {"mul": "product", "add": "total", "sub": "difference", "div": "ratio", "select": "choice", "max_over": "max"}
 
@@ -35,7 +36,7 @@ class _Lifter:
 
     def __init__(self, cell: Cell):
         self.body: list[Stmt] = []
-        self.taken = walk.names(cell)
+        self.fresh = Fresh(walk.names(cell))
         self.known: dict[Node, tuple[Ref, list[int]]] = {}
         self.prints: dict[int, tuple[Node, int]] = {}
         self.known_prints: set[int] = set()
@@ -44,18 +45,11 @@ class _Lifter:
 
     def statement(self, stmt: Stmt) -> None:
         self.ranged = walk.windowed(stmt, self.windows)
-        match stmt:
-            case Def():
-                value = self.within(stmt.value, frozenset(stmt.indices), stmt.ref.name)
-                self.body.append(stmt if value is stmt.value else replace(stmt, value=value))
-                if stmt.ref.kind == "def" and stmt.dtype == stmt.value.dtype:
-                    self.remember(stmt.value, stmt.ref, stmt.indices)
-            case Top():
-                name = stmt.values or stmt.picks or "top"
-                source = self.within(stmt.source, frozenset((*stmt.lead, stmt.over)), name)
-                self.body.append(stmt if source is stmt.source else replace(stmt, source=source))
-            case Apply():
-                self.body.append(stmt)
+        loops, name = frozenset(walk.around(stmt)), walk.defines(stmt)[0].name
+        part = isinstance(stmt, Apply)
+        self.body.append(stmt if part else walk.map_roots(stmt, lambda n: self.within(n, loops, name)))
+        if isinstance(stmt, Def) and stmt.ref.kind == "def" and stmt.dtype == stmt.value.dtype:
+            self.remember(stmt.value, stmt.ref, stmt.indices)
 
     def within(self, n: Node, loops: frozenset[Index], name: str, summed: bool = False) -> Node:
         """`n` as it stands inside `loops`, its invariants lifted; `summed` when it is a factor of a sum."""
@@ -92,9 +86,7 @@ class _Lifter:
         key, order = numbered(n)
         if key not in self.known:
             value = self.within(n, frozenset(n.free), name)  # what is lifted out of it comes first
-            fresh = walk.fresh(f"{name}_{'in' if summed else _SUFFIX.get(n.op, n.op)}", self.taken)
-            self.taken.add(fresh)
-            ref = Ref("def", fresh)
+            ref = Ref("def", self.fresh.name(f"{name}_{'in' if summed else _SUFFIX.get(n.op, n.op)}"))
             self.body.append(Def(ref, n.free, value, n.dtype, n.span))
             self.remember(n, ref, n.free)
         ref, places = self.known[key]

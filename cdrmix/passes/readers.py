@@ -47,11 +47,11 @@ class Rewriter:
         owner = walk.defines(stmt)[0]
         if isinstance(stmt, Apply):
             for g in stmt.inputs:
-                if g.ref in self.leaves.hot and g.ref not in self.leaves.opaque:
-                    raise Unfit(self.behind.get(g.ref) or Culprit(_named(stmt, g.ref), "is given whole to a part"))
+                if g.ref in self.leaves.hot:
+                    given = build.read(g.ref, (), (), span=stmt.span)
+                    raise Unfit(self.behind.get(g.ref) or Culprit(given, "is given whole to a part"))
         done = walk.map_roots(stmt, lambda n: self.node(owner, n))
-        for ref in walk.defines(stmt):
-            self.leaves.hide(ref)
+        self.leaves.hide(stmt)
         return done
 
     def node(self, owner: Ref, n: Node) -> Node:
@@ -73,11 +73,6 @@ class Rewriter:
                 through = self.behind.get(t.culprit.node.arg.ref) if t.culprit.node.op == "read" else None
                 raise Unfit(through or t.culprit)
         return total(t.value() if t.read is None else self.ask(owner, t) for t in terms)
-
-
-def _named(stmt: Stmt, ref: Ref) -> Node:
-    """A node to point at for a name that a statement takes without an expression."""
-    return build.read(ref, (), (), span=stmt.span)
 
 
 def outside(leaves: Leaves, cell: Cell, states: Sequence[str]) -> list[Stmt]:
@@ -117,9 +112,8 @@ def rewrite(cell: Cell, states: Sequence[str], leaves: Leaves, ask: Ask) -> dict
     """What reads `states` outside their updates, rewritten, by the first name it defines.  Raises `Unfit`."""
     rewriter, done = Rewriter(leaves, ask), {}
     for stmt in outside(leaves, cell, states):
-        if not any(ref in leaves.hot and ref not in leaves.opaque for ref in walk.uses(stmt)):
-            for ref in walk.defines(stmt):  # all that it reads has become queries
-                leaves.hide(ref)
+        if not walk.uses(stmt) & leaves.hot:
+            leaves.hide(stmt)  # all that it reads has become queries
             continue
         try:
             done[walk.defines(stmt)[0]] = rewriter.statement(stmt)

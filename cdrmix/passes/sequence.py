@@ -65,5 +65,5 @@ def _attended(d: Derivation, items: list[graph.Item]) -> tuple[list[graph.Item],
         named.append(item)
     own = [s for s in named if isinstance(s, (Def, Top, Apply, Query))]
     histories = [Ref("history", h.name) for h in d.cell.histories]
-    attention = Attention(Leaves(graph.Body(own), histories, d.windows, d.fresh), d.windows, d.fresh)
+    attention = Attention(Leaves(graph.Body(own), histories, d.windows, d.fresh))
     return attention.statements(named), attention.left

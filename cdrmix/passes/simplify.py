@@ -126,9 +126,7 @@ def _reduce_what_does_not_vary(n: Node) -> Node | None:
     if not idle:
         return None
     rest = build.reduce(n.op, (i for i in n.arg if i not in idle), body, n.span)
-    count = 1
-    for i in idle:
-        count *= i.axis.size
+    count = walk.size(idle)
     if n.op == "sum":
         return build.mul(rest, build.const(count), span=n.span) if count != 1 else rest
     if n.op == "logsumexp":

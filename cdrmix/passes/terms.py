@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.nodes import Def, Index, Node, Ref
 from cdrmix.passes import graph
-from cdrmix.passes.algebra import invert, product
+from cdrmix.passes.algebra import product
 from cdrmix.passes.views import Move, move
 
 MOST_TERMS = 256
@@ -95,36 +96,33 @@ class Leaves:
         self.fresh = fresh
         self.reached = body.reached(self.leaves)
         self.hot = {ref for stmt in self.reached for ref in graph.defines(stmt)} | self.leaves
-        self.opaque: set[Ref] = set()
         self._terms: dict[Ref, list[Term]] = {}
         self._depends: dict[int, tuple[Node, bool]] = {}
 
     def depends(self, n: Node) -> bool:
-        """Whether `n` depends on a leaf (what is `opaque` counts as free of them)."""
+        """Whether `n` depends on a leaf: reads what is hot."""
         if id(n) not in self._depends:
-            if n.op == "read" and n.arg.ref in self.hot and n.arg.ref not in self.opaque:
-                found = True
-            else:
-                found = any(self.depends(a) for a in n.args)
+            found = n.op == "read" and n.arg.ref in self.hot or any(self.depends(a) for a in n.args)
             self._depends[id(n)] = (n, found)
         return self._depends[id(n)][1]
 
-    def hide(self, ref: Ref) -> None:
-        """From now on, reads of `ref` are ordinary factors; nothing that reads it has been looked at yet."""
-        self.opaque.add(ref)
+    def hide(self, stmt: Any) -> None:
+        """From now on, reads of what `stmt` defines are ordinary factors; none of them has been looked at yet."""
+        self.hot -= graph.defines(stmt)
 
     def expand(self, n: Node) -> list[Term]:
         """The terms of `n`."""
         match n.op:
             case "add":
                 found = self.expand(n.args[0]) + self.expand(n.args[1])
-            case "sub":
-                found = self.expand(n.args[0]) + [_scaled(t, build.const(-1)) for t in self.expand(n.args[1])]
-            case "neg":
-                found = [_scaled(t, build.const(-1)) for t in self.expand(n.args[0])]
-            case "sum" if not self._windowed(n):
-                body, bound = self._rebound(n)
-                found = [replace(t, bound=bound + t.bound) for t in self.expand(body)]
+            case "sub" | "neg":
+                *first, last = n.args
+                found = [t for a in first for t in self.expand(a)]
+                found += [_scaled(t, build.const(-1)) for t in self.expand(last)]
+            case "sum" if not set(n.arg) & walk.windowed(n.args[0], self.windows):
+                new = {i: self.fresh.index(i) for i in n.arg}
+                body = walk.substitute(n.args[0], {i: build.index(j) for i, j in new.items()})
+                found = [replace(t, bound=(*new.values(), *t.bound)) for t in self.expand(body)]
             case _ if not self.depends(n):
                 return [Term(walk.factors(n))]
             case "read":
@@ -135,7 +133,8 @@ class Leaves:
                     return [_bad(n, "has too many terms")]
                 found = [_times(x, y, n) for x in left for y in right]
             case "div" if not self.depends(n.args[1]):
-                found = [_scaled(t, *invert(n.args[1])) for t in self.expand(n.args[0])]
+                *_, inverse = walk.factors(n)
+                found = [_scaled(t, inverse) for t in self.expand(n.args[0])]
             case "sum":
                 return [_bad(n, "is a sum over a history's tokens")]
             case "mean":
@@ -192,14 +191,6 @@ class Leaves:
         by = {**to.places, **{i: build.index(j) for i, j in new.items()}}
         coef = tuple(walk.substitute(to(f), by) for f in t.coef)
         return Term(coef, tuple(new.values()), t.read and walk.substitute(to(t.read), by), t.culprit)
-
-    def _rebound(self, n: Node) -> tuple[Node, tuple[Index, ...]]:
-        """A reduction's body with its bound indices made fresh."""
-        new = {i: self.fresh.index(i) for i in n.arg}
-        return walk.substitute(n.args[0], {i: build.index(j) for i, j in new.items()}), tuple(new.values())
-
-    def _windowed(self, n: Node) -> bool:
-        return bool(set(n.arg) & walk.windowed(n.args[0], self.windows))
 
     def _select(self, n: Node) -> list[Term]:
         """`x if c else y`, with c free of leaves, is affine: c chooses each factor."""

@@ -13,7 +13,6 @@ from dataclasses import replace
 from cdrmix.ir import build, walk
 from cdrmix.ir.forms import Chunk, Query, SequenceStmt
 from cdrmix.ir.nodes import Cell, Def, Index, Node, Ref
-from cdrmix.ir.ops import OPS
 from cdrmix.passes import graph
 from cdrmix.passes.graph import Item
 from cdrmix.passes.terms import stem
@@ -52,34 +51,16 @@ def _renamed(items: Sequence[Item], names: dict[Ref, Ref]) -> Iterator[Item]:
 
 def short(n: Node, taken: set[str]) -> Node:
     """The expression with its bound indices under their own short names, none of them twice, none of `taken`."""
-    if not any(walk.bound(m) for m in walk.nodes(n)):
-        return n
-    used = {i.name for i in n.free}
-
-    def fresh(i: Index) -> Index:
-        name = first = stem(i.name)
-        count = 0
-        while name in used or name in taken:
-            count += 1
-            name = f"{first}_{count}"
-        used.add(name)
-        return Index(name, i.axis)
+    used = {*taken, *(i.name for i in n.free)}
 
     def rename(m: Node, by: Mapping[Index, Index]) -> Node:
-        arg = m.arg
-        match OPS[m.op].kind:
-            case "reduce":
-                by = {**by, **{i: fresh(i) for i in m.arg}}
-                arg = tuple(by[i] for i in m.arg)
-            case "normalise":
-                arg = by.get(m.arg, m.arg)
-            case "leaf" if m.op == "index":
-                return build.index(by[m.arg], m.span) if m.arg in by else m
-            case "leaf":
-                return walk.rebuild(m, tuple(rename(a, by) for a in m.args))
+        for i in walk.bound(m):
+            name = walk.fresh(stem(i.name), used)
+            used.add(name)
+            by = {**by, i: Index(name, i.axis)}
         args = tuple(rename(a, by) for a in m.args)
-        same = arg == m.arg and all(a is b for a, b in zip(args, m.args, strict=True))
-        return m if same else build.node(m.op, *args, arg=arg, span=m.span)
+        arg = tuple(by[i] for i in m.arg) if walk.bound(m) else by.get(m.arg, m.arg)
+        return walk.rebuild(m, args) if arg == m.arg else build.again(m, args, arg)
 
     return rename(n, {})
 
