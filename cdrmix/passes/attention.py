@@ -148,9 +148,8 @@ class Attention:
 
 def _static(places: tuple[Node, ...] | list[Node], indices: set[Index]) -> bool:
     """Whether places on axes depend on nothing but these indices."""
-    return all(m.op not in ("read", "context") for a in places for m in walk.nodes(a)) and all(
-        set(a.free) <= indices for a in places
-    )
+    fixed = all(m.op not in ("read", "context") for a in places for m in walk.nodes(a))
+    return fixed and all(set(a.free) <= indices for a in places)
 
 
 def _is_plain(value: Node, attend: Attend, stmt: Def) -> bool:

@@ -43,19 +43,12 @@ def _refuse(cell: Cell, g: Group, inside: list[Stmt]) -> None:
     names = ("states " if many else "state ") + " and ".join(f"`{s}`" for s in g.states)
     for stmt in inside:
         if isinstance(stmt, Apply):
-            report.error(
-                "E0410",
-                stmt.span,
-                f"{names} of `{cell.op}` {'need' if many else 'needs'} part `{stmt.part}` inside "
-                f"{'their' if many else 'its'} own recurrence",
-                "write the equations of the part in this op, or give it a value that does not depend on the state",
-            )
+            code, what = "E0410", f"part `{stmt.part}` inside {'their' if many else 'its'} own recurrence"
+            help = "write the equations of the part in this op, or give it a value that does not depend on the state"
         elif isinstance(stmt, Def) and stmt.ref.kind == "history":
-            report.error(
-                "E0411",
-                stmt.span,
-                f"{names} of `{cell.op}` {'need' if many else 'needs'} the history `{stmt.ref.name}`, "
-                "whose entries depend on it",
-                "let the history keep a value that does not depend on the state",
-            )
+            code, what = "E0411", f"the history `{stmt.ref.name}`, whose entries depend on it"
+            help = "let the history keep a value that does not depend on the state"
+        else:
+            continue
+        report.error(code, stmt.span, f"{names} of `{cell.op}` {'need' if many else 'needs'} {what}", help)
     report.raise_if_any()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 
 from cdrmix.ir import build, walk
 from cdrmix.ir.nodes import Axis, Index, Node
@@ -26,12 +25,11 @@ class Block:
 
     def arithmetic(self) -> dict[Index, Node]:
         """Each own index by the new ones."""
-        place, found, below = _flat(self.new), {}, prod(i.axis.size for i in self.own)
+        place, found, below = _flat(self.new), {}, walk.size(self.own)
         for i in self.own:
-            above, below = below, below // i.axis.size
+            below //= i.axis.size
             here = place if below == 1 else build.node("floordiv", place, build.const(below))
             found[i] = here if i is self.own[0] else build.node("mod", here, build.const(i.axis.size))
-            assert above % i.axis.size == 0
         return found
 
 
@@ -89,11 +87,9 @@ def _viewed(n: Node, block: Block) -> Node:
         raise walk.FixedPlace
     if n.op != "read":
         return n
-    k, alone = len(block.own), [a.arg if a.op == "index" else None for a in n.args]
+    k, alone = len(block.own), [(a.arg, axis.size) for a, axis in zip(n.args, n.arg.view, strict=True)]
     for p in range(len(alone) - k + 1):
-        if tuple(alone[p : p + k]) == block.own and all(
-            i.axis.size == axis.size for i, axis in zip(block.own, n.arg.view[p : p + k], strict=True)
-        ):
+        if alone[p : p + k] == [(i, i.axis.size) for i in block.own]:
             axes = (*n.arg.view[:p], *(i.axis for i in block.new), *n.arg.view[p + k :])
             args = (*n.args[:p], *map(build.index, block.new), *n.args[p + k :])
             return _viewed(build.read(n.arg.ref, axes, args, n.dtype, n.span), block)
