@@ -56,26 +56,23 @@ def _place(found: Affine, t: Term, s: str, own: tuple[Index, ...], to_home: dict
     """Put one term where it belongs."""
     if t.culprit:
         raise Unfit(t.culprit)
-    if t.read is None:
-        found.addend[s].append(renamed(t, to_home))
-        return
-    source = t.read.arg.ref.name
-    at = contracted(t, own)
+    at = contracted(t, own) if t.read else []
     if not at:
-        found.decay.setdefault((s, source), []).append(renamed(replace(t, read=None), to_home))
+        free = Term(tuple(walk.substitute(f, to_home) for f in t.coef), t.bound)
+        (found.decay.setdefault((s, t.read.arg.ref.name), []) if t.read else found.addend[s]).append(free)
         return
     if len(at) > 1:
-        raise Unfit(Culprit(t.read, "is contracted along two of its axes; declare them as one axis"))
-    p, m = at[0], t.read.args[at[0]].arg
+        raise Unfit(Culprit(t.leaf, "is contracted along two of its axes; declare them as one axis"))
+    p, m = at[0], t.leaf.args[at[0]].arg
     if found.key not in (None, p):
-        raise Unfit(Culprit(t.read, "is contracted along another axis than in the term before"))
+        raise Unfit(Culprit(t.leaf, "is contracted along another axis than in the term before"))
     found.key = p
     for f in t.coef:
         if m in f.free and own[p] in f.free:
             raise Unfit(Culprit(f, "is a dense transition: it takes every place of the state to every other"))
     a, b, rank = sides(t, m)
     a, b = walk.substitute(a, {**to_home, m: to_home[own[p]]}), walk.substitute(b, to_home)
-    found.low_rank.append(LowRank(a, b, rank, source, s))
+    found.low_rank.append(LowRank(a, b, rank, t.leaf.arg.ref.name, s))
 
 
 def contracted(t: Term, own: tuple[Index, ...]) -> list[int]:
@@ -90,11 +87,6 @@ def contracted(t: Term, own: tuple[Index, ...]) -> list[int]:
             raise Unfit(Culprit(t.leaf, f"is read at another place along `{o.name}`"))
         at.append(p)
     return at
-
-
-def renamed(t: Term, by: dict[Index, Node]) -> Term:
-    """The term's factors at other places."""
-    return replace(t, coef=tuple(walk.substitute(f, by) for f in t.coef))
 
 
 def sides(t: Term, key: Index) -> tuple[Node, Node, tuple[Index, ...]]:

@@ -69,7 +69,7 @@ def derive(cell: Cell) -> Derivation:
     """Classify every group and turn the reads of chunk states into queries."""
     stmts = graph.Body(cell.body).needed(walk.refs(cell.training), graph.is_root)
     d = Derivation(cell, graph.Body(stmts), walk.windows(cell), Fresh(_names(cell)))
-    d.body = graph.Body(_shared(d), d.body)
+    d.body = graph.Body(_shared(d))
     nodes = [Ref("next", s.name) for s in cell.states] + [Ref("history", h.name) for h in cell.histories]
     deps = d.body.dependencies(nodes)
     done: set[Ref] = set()
@@ -175,11 +175,9 @@ def _refuse_tangled(d: Derivation, states: tuple[str, ...], reads: list[Read]) -
 def _through(d: Derivation, states: tuple[str, ...]) -> Culprit:
     """The read of a history inside a recurrence."""
     leaves = d.leaves(*(Ref("state", s) for s in states))
-    for stmt in d.body.needed(Ref("next", s) for s in states):
-        for n in walk.reads(stmt):
-            if n.arg.ref.kind == "history" and n.arg.ref in leaves.hot:
-                return Culprit(n, "depends on the state that it changes")
-    raise AssertionError("no history in this recurrence")
+    reads = walk.reads(tuple(d.body.needed(Ref("next", s) for s in states)))
+    through = next(n for n in reads if n.arg.ref.kind == "history" and n.arg.ref in leaves.hot)
+    return Culprit(through, "depends on the state that it changes")
 
 
 def _names(cell: Cell) -> set[str]:

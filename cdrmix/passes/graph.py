@@ -83,14 +83,12 @@ def lift(n: Node, chosen: Callable[[Node], bool], name: Callable[[], str], out: 
 class Body:
     """Statements with who makes and who reads each name.
 
-    What is asked of it takes time by what is found, not by how many statements there are.  `before` is the body that
-    this one is a change of.
+    What is asked of it takes time by what is found, not by how many statements there are.
     """
 
-    def __init__(self, stmts: Iterable[Any], before: Body | None = None):
+    def __init__(self, stmts: Iterable[Any]):
         self.stmts = list(stmts)
-        known = {id(s): uses for s, uses in zip(before.stmts, before.uses, strict=True)} if before else {}
-        self.uses: list[set[Ref]] = [known[id(s)] if id(s) in known else uses(s) for s in self.stmts]
+        self.uses = [uses(s) for s in self.stmts]
         self.maker = {ref: at for at, stmt in enumerate(self.stmts) for ref in defines(stmt)}
         self.readers: dict[Ref, list[int]] = {}
         for at, refs in enumerate(self.uses):

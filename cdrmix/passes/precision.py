@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any
 
 from cdrmix.diagnose import Report
@@ -278,8 +277,8 @@ def _natural(cell: Cell, loops: Sequence[Recurrence]) -> Iterator[Ref]:
 
 def _wholes(cell: Cell, loop: Recurrence) -> Iterator[Ref]:
     """The definitions as large as a state of several axes that are computed from it, or that it is computed from."""
-    sizes = [prod(i.axis.size for i in s.indices) for s in cell.states if s.name in loop.states and len(s.indices) > 1]
-    large = [d for d in _definitions(cell) if sizes and prod(i.axis.size for i in d.indices) >= min(sizes)]
+    sizes = [walk.size(s.indices) for s in cell.states if s.name in loop.states and len(s.indices) > 1]
+    large = [d for d in _definitions(cell) if sizes and walk.size(d.indices) >= min(sizes)]
     after = {Ref(kind, s) for s in loop.states for kind in _TIMES}
     before = {ref for d in loop.inside for ref in walk.refs(d.value)}
     for d in large:

@@ -39,7 +39,7 @@ def ask(body: graph.Body, cell: Cell, chunk: Chunk, leaves: Callable[..., Leaves
     for stmt in body.stmts:
         ref = walk.defines(stmt)[0]
         out += [*asked.get(ref, []), done.get(ref, stmt)]
-    return graph.Body(out, body)
+    return graph.Body(out)
 
 
 def _answered(chunk: Chunk, t: Term, fresh: Fresh, name: Callable[[Query], str]) -> Node:

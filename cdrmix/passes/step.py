@@ -12,7 +12,6 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from graphlib import CycleError
-from math import prod
 
 from cdrmix.ir import walk
 from cdrmix.ir.forms import StepForm
@@ -26,7 +25,7 @@ def step_form(cell: Cell) -> StepForm:
     """Derive the step form; what only training reads is left out."""
     body = graph.Body(graph.Body(cell.body).needed((), graph.is_root))
     taken = Fresh(walk.names(cell))
-    size = {s.name: prod(i.axis.size for i in s.indices) for s in cell.states}
+    size = {s.name: walk.size(s.indices) for s in cell.states}
     in_place: set[str] = set()
     for state in sorted(size, key=lambda s: (-size[s], s)):
         for contract in (False, True):
@@ -53,7 +52,7 @@ def _contract_first(cell: Cell, body: graph.Body, state: str, size: int, taken: 
             name = partial(taken.name, f"{stmt.ref.name}_{state}_sum")
             stmt = replace(stmt, value=graph.lift(stmt.value, chosen, name, out))
         out.append(stmt)
-    return graph.Body(out, body)
+    return graph.Body(out)
 
 
 def _is_local(body: graph.Body, state: str) -> bool:
@@ -75,6 +74,6 @@ def _order(body: graph.Body, state: str, in_place: Collection[str]) -> graph.Bod
     for update, s in ((body.maker[Ref("next", s)], s) for s in (state, *in_place)):
         needs[update] |= {*body.readers.get(Ref("state", s), ())} - {update}
     try:
-        return graph.Body([body.stmts[n] for (n,) in graph.in_order(needs)], body)
+        return graph.Body([body.stmts[n] for (n,) in graph.in_order(needs)])
     except CycleError:
         return None
