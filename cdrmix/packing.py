@@ -162,8 +162,8 @@ def read_values(
     for w in owners(model):
         if w.path in first:
             name, arranged = first[w.path]
-            values[w.path] = arranged.restore(ENCODINGS[arranged.dtype].widen({"": found[name]}))
+            values[w.path] = arranged.restore(ENCODINGS[arranged.dtype].widen({"": found[name]}, arranged.shape))
         else:
             held = ENCODINGS[stored(w)]
-            values[w.path] = held.widen({suffix: found[w.path + suffix] for suffix in held.planes(w.shape)})
+            values[w.path] = held.widen({suffix: found[w.path + suffix] for suffix in held.planes(w.shape)}, w.shape)
     return values

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -81,8 +81,8 @@ class Encoding:
         ratio = x / self._spread(np.where(scale == 0, np.float32(1), scale), x.shape)
         return {"": self.shorten(self._clipped(ratio)), SCALE: scale.astype(np.float32)}
 
-    def widen(self, planes: Mapping[str, Array]) -> Array:
-        """The f32 values [..., K] that planes stand for."""
+    def widen(self, planes: Mapping[str, Array], shape: Sequence[int]) -> Array:
+        """The f32 values, a tensor of this shape, that planes stand for."""
         x = self.lengthen(planes[""])
         return x if self.group is None else np.asarray(x * self._spread(planes[SCALE], x.shape))
 
@@ -121,6 +121,71 @@ class Encoding:
         return np.repeat(scale, self.group, axis=-1)[..., : shape[-1]] if self.group else scale[..., None]
 
 
+@dataclass(frozen=True, slots=True)
+class Nibbles(Encoding):
+    """Whole numbers from -8 to 7, two in a byte, the first in its low half; a group's scale is in f16.
+
+    A scale is the best of a few in the sense of least squares; the value that is farthest from zero decides them.
+    """
+
+    def planes(self, shape: Shape) -> dict[str, Entry]:
+        """The planes of a tensor of this shape, by suffix: whole groups of bytes, and their scales."""
+        assert self.group
+        groups = -(-shape[-1] // self.group)
+        return {"": Entry((*shape[:-1], groups * self.group // 2), "U8"), SCALE: Entry((*shape[:-1], groups), "F16")}
+
+    def narrow(self, x: Array) -> dict[str, Array]:
+        """A tensor's planes; `x` is [..., K] in f32."""
+        assert self.group
+        x = np.asarray(x, np.float32)
+        groups = -(-x.shape[-1] // self.group)
+        flat = np.zeros((x.size // x.shape[-1], groups * self.group), np.float32)
+        flat[:, : x.shape[-1]] = x.reshape(-1, x.shape[-1])
+        flat = flat.reshape(-1, self.group)
+        parts = [_best_nibbles(flat[at : at + AT_ONCE]) for at in range(0, len(flat), AT_ONCE)]
+        numbers = np.concatenate([n for n, _ in parts]) + np.uint8(8)
+        lead = x.shape[:-1]
+        pairs = numbers[:, 0::2] | numbers[:, 1::2] << 4
+        scale = np.concatenate([s for _, s in parts])
+        return {"": pairs.astype(np.uint8).reshape(*lead, -1), SCALE: scale.reshape(*lead, groups)}
+
+    def widen(self, planes: Mapping[str, Array], shape: Sequence[int]) -> Array:
+        """The f32 values, a tensor of this shape, that planes stand for."""
+        assert self.group
+        pairs, scale = planes[""], planes[SCALE].astype(np.float32)
+        numbers = np.stack([pairs & 15, pairs >> 4], -1).reshape(*pairs.shape[:-1], -1).astype(np.float32) - 8
+        return np.asarray(numbers * np.repeat(scale, self.group, axis=-1))[..., : shape[-1]]
+
+    def loss(self, x: Array) -> str:
+        """What is lost beyond rounding: groups whose scale f16 does not hold."""
+        most = np.max(np.abs(np.asarray(x, np.float32)), initial=0)
+        return f"values up to {most:g} are beyond {self.largest * 65504:g}" if most > self.largest * 65504 else ""
+
+
+AT_ONCE = 1 << 17
+"""Groups whose scales are looked for at once."""
+
+
+def _best_nibbles(x: Array) -> tuple[Array, Array]:
+    """The numbers [groups, K] (int8) and the scales [groups] (f16) of groups of values."""
+    farthest = np.take_along_axis(x, np.abs(x).argmax(-1, keepdims=True), -1)  # [groups, 1], with its sign
+    found: tuple[Array, Array] = (np.zeros(x.shape, np.int8), np.zeros(len(x), np.float16))
+    least = np.full(len(x), np.inf, np.float32)
+    for at in (-8.0, -7.0, -7.4, -7.7, -8.4, 7.0):
+        scale = np.clip(farthest / np.float32(at), -65504, 65504).astype(np.float16)
+        for _ in range(2):
+            wide = scale.astype(np.float32)
+            numbers = np.clip(np.rint(x / np.where(wide == 0, 1, wide)), -8, 7)
+            error = np.square(x - numbers * wide).sum(-1)
+            better = error < least
+            least[better] = error[better]
+            found[0][better], found[1][better] = numbers[better], scale[better, 0]
+            squares = np.square(numbers).sum(-1, keepdims=True)  # the best scale for these numbers
+            best = (x * numbers).sum(-1, keepdims=True) / np.where(squares == 0, 1, squares)
+            scale = np.clip(best, -65504, 65504).astype(np.float16)
+    return found
+
+
 def _to_bf16(x: Array) -> Array:
     bits = x.view(np.uint32)
     rounded = ((bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
@@ -148,6 +213,7 @@ ENCODINGS: Mapping[str, Encoding] = MappingProxyType(
             Encoding("bf16", "BF16", "<u2", (2 - 2**-7) * 2.0**127, _to_bf16, _from_bf16),
             Encoding("i8", "I8", "<i1", 127.0, _to_i8, _to_f32, group=ROW),
             Encoding("i8g32", "I8", "<i1", 127.0, _to_i8, _to_f32, group=32),
+            Nibbles("i4", "U8", "|u1", 8.0, _to_i8, _to_f32, group=32),
         )
     }
 )
@@ -178,12 +244,13 @@ def _tensor(data: Array, entry: Mapping[str, Any]) -> Array:
     return np.asarray(data[begin:end].view(HELD[entry["dtype"]]).reshape(entry["shape"]))
 
 
-def widen_all(planes: Mapping[str, Array], encodings: Iterable[tuple[str, str]]) -> dict[str, Array]:
-    """The f32 values of a file's tensors, by path; `encodings` are (path, name of its encoding), of those wanted."""
+def widen_all(planes: Mapping[str, Array], tensors: Iterable[Mapping[str, Any]]) -> dict[str, Array]:
+    """The f32 values of a file's tensors, by path; `tensors` are those wanted, as a manifest lists them."""
     found = {}
-    for path, name in encodings:
-        held = {suffix: planes[path + suffix] for suffix in ENCODINGS[name].planes((1,))}
-        found[path] = ENCODINGS[name].widen(held)
+    for tensor in tensors:
+        path, encoding = tensor["path"], ENCODINGS[tensor["stored"]]
+        held = {suffix: planes[path + suffix] for suffix in encoding.planes((1,))}
+        found[path] = encoding.widen(held, tensor["shape"])
     return found
 
 
@@ -192,4 +259,4 @@ def read_values(folder: str | Path) -> dict[str, Array]:
     folder = Path(folder)
     manifest = json.loads((folder / "manifest.json").read_bytes())
     planes, _ = read_file(folder / "weights.safetensors")
-    return widen_all(planes, ((t["path"], t["stored"]) for t in manifest["tensors"]))
+    return widen_all(planes, manifest["tensors"])

@@ -25,7 +25,8 @@ BACKEND = Backend(
     ops=Late("cdrmix.codegen.c.rules", "OPS").found,
     emit=Late("cdrmix.codegen.c.program", "emit"),
     engine="cdrmix.runtime.native",
-    encodings=frozenset({"f32", "f16", "bf16", "i8", "i8g32"}),  # those of runtime/c/encodings.h, and f32
+    encodings=frozenset({"f32", "f16", "bf16", "i8", "i8g32", "i4"}),  # those of runtime/c/encodings.h, and f32
+    tolerances={"bf16": 2e-2, "i8": 4e-2, "i8g32": 4e-2, "i4": 4e-2},  # their kernels round the vectors of products too
     needs=needs,
     tools=tools,
 )

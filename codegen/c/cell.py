@@ -10,23 +10,25 @@ from dataclasses import replace
 from math import prod
 from pathlib import PurePath
 
-from cdrmix.codegen.c import patterns, structs
+from cdrmix.codegen.c import blocks, patterns, structs
 from cdrmix.codegen.c.access import ZERO, Ring, Storage, flat
+from cdrmix.codegen.c.blocks import Product, Segment
 from cdrmix.codegen.c.names import Scope, comment
-from cdrmix.codegen.c.nest import Nest
+from cdrmix.codegen.c.nest import Nest, braced
 from cdrmix.codegen.c.rules import TOTAL, Text
-from cdrmix.codegen.c.structs import Shape
+from cdrmix.codegen.c.structs import Shape, as_packed, instance
 
 from cdrmix.diagnose import CompileError, Diagnostic, Span
 from cdrmix.ir import build, walk
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.forms import StepForm
-from cdrmix.ir.nodes import Apply, Def, DType, Given, Index, Input, Node, Ref, Top
+from cdrmix.ir.nodes import Apply, Def, DType, Given, Index, Input, Node, Ref, Stmt, Top
 from cdrmix.ir.text import headings, statement
 
 WHOLE: dict[DType, str] = {"int": "int64_t", "bool": "int32_t", "pick": "int32_t"}
-_OWN = ("wt", "st", "tmp", "out", "carry", "pos", "lane")
-"""The generator's own names in a function: weights, state, scratch, …"""
+_OWN = ("wt", "st", "tmp", "out_block", "carry", "n", "t", "pos", "first_pos", "lane")
+"""The generator's own names in a function: weights, state, scratch, …, the tokens and the one of them in a loop."""
+EACH_TOKEN = "for (ptrdiff_t t = 0; t < n; t++)"
 
 
 def c_type(dtype: DType) -> str:
@@ -35,35 +37,117 @@ def c_type(dtype: DType) -> str:
 
 
 class CellWriter:
-    """Writes one cell; `carries` are the members of the model's carry struct by name, `names` the program's names."""
+    """Writes one cell; `carries` are the members of the model's carry struct by name, `names` the program's names.
+
+    What a segment's loop makes and only it reads has room for one token in the scratch; other names have room for a
+    block of tokens, and in a loop a pointer to the token's own.
+    """
 
     def __init__(
         self, shape: Shape, form: StepForm, shapes: Mapping[str, Shape], carries: Mapping[str, str], names: Scope
     ):
         self.shape, self.shapes, self.carries = shape, shapes, carries
-        self.cell = replace(shape.cell, body=patterns.products_first(shape.cell, form.body))
+        body = blocks.named_for_blocks(shape.cell, patterns.products_first(shape.cell, form.body))
+        self.cell = replace(shape.cell, body=body)
+        self.segments = blocks.segments(self.cell)
+        self.products = blocks.products(self.cell)
         self.in_place = form.in_place
         self.known = headings(self.cell)
         self.windows = walk.windows(self.cell)
         self.scope = names.child(_OWN)
-        self.members = Scope({"part"})
-        self.arrays: dict[str, tuple[str, int]] = {}
+        self.members = Scope({"part", "prepared"})
+        self.arrays: dict[str, tuple[str, int, bool]] = {}
         self.storages: dict[Ref, Storage] = {}
+        self.of_token: dict[Ref, Storage] = {}
+        self.looping = False
+        self.making: set[Ref] = set()
         self.presents: dict[int, str] = {}
+        self.inside, self.lead = self.scope, ""
         self.head: list[str] = []
         self.lines: list[str] = []
+        self.loop: list[str] = []
         self.tail: list[str] = []
-        self.formals = {i.name: self.scope.name(i.name) for i in self.cell.inputs}
+        self.end: list[str] = []
+        self.formals = {i.name: self.scope.name(f"{i.name}_block") for i in self.cell.inputs}
+        self.made = {r: made for s in self.cell.body for r, made in _made(s)}
+        self.made |= {Ref("input", i.name): (prod(a.size for a in i.axes), i.dtype) for i in self.cell.inputs}
+        self.tables = {s.ref: t for s in self.cell.body if isinstance(s, Def) and (t := patterns.constant_table(s))}
+        self.block = self.of_blocks()
+        self.own = {r: self.scope.name(r.name) for r in self.named_in_function()}
+        shape.packed = {p.weight: p for p in self.products.values()}
+
+    def of_blocks(self) -> set[Ref]:
+        """The definitions of which every token of a block has its own."""
+        found: set[Ref] = set()
+        made_in = {r: n for n, s in enumerate(self.segments) for stmt in s.each for r in walk.defines(stmt)}
+        for n, segment in enumerate(self.segments):
+            found |= {r for stmt in segment.whole for r in (*walk.defines(stmt), *walk.uses(stmt))}
+            found |= {r for stmt in segment.each for r in walk.uses(stmt) if made_in.get(r, n) != n}
+        return {r for r in found if r.kind == "def" and r not in self.tables}
+
+    def named_in_function(self) -> list[Ref]:
+        """What has a name of its own in the function: parameters, and rows of what each token has."""
+        params = [Ref("param", p.name) for p in self.cell.params] + [Ref("buffer", b.name) for b in self.cell.buffers]
+        inputs = [Ref("input", i.name) for i in self.cell.inputs]
+        return [*params, *inputs, Ref("output", "out"), *(r for r in self.made if r in self.block)]
+
+    def prepared(self) -> str:
+        """The bytes that products need for the vectors of a block; nothing where there is no product."""
+        cols = max((p.cols for p in self.products.values()), default=0)
+        return f"CDR_PREPARED({cols}, CDR_BLOCK)" if cols else ""
+
+    def has_pos(self, stmt: Stmt) -> bool:
+        """Whether a statement depends on the token's place."""
+        if isinstance(stmt, Apply):
+            part = next(p for p in self.cell.parts if p.name == stmt.part)
+            if self.shapes[part.cell].pos:
+                return True
+        return any(n.op == "context" for root in walk.roots(stmt) for n in walk.nodes(root))
 
     def write(self) -> tuple[list[str], list[str]]:
         """The structs and the function of the cell."""
         shape = self.shape
-        for h in self.cell.histories:  # make room for this token's entry
-            ring, head = f"st->ring[{shape.rings[h.name]}]", self.scope.name(f"{h.name}_head")
-            self.head += [f"cdr_ring_advance(&{ring}, {h.window.size});", f"const ptrdiff_t {head} = {ring}.head;"]
-            entry = Ring(head, h.window.size, prod(a.size for a in h.axes))
-            self.storages[Ref("history", h.name)] = Storage(f"st->{shape.state_members[h.name]}", ring=entry)
-        for stmt in self.cell.body:
+        for segment in self.segments:
+            self.segment(segment)
+        types = [*structs.weights_struct(shape, self.shapes), *structs.state_struct(shape, self.shapes)]
+        return [*types, *structs.scratch_struct(shape, self.arrays, self.prepared(), self.shapes)], self.function()
+
+    def segment(self, segment: Segment) -> None:
+        """A loop over the tokens, and what is made for all of them after it."""
+        outside, self.lines, self.loop, self.tail = self.lines, [], [], []
+        self.of_token, self.presents, self.looping = {}, {}, True
+        self.making = {r for s in segment.each for r in walk.defines(s)}
+        touched = {r.name for s in segment.each for r in (*walk.defines(s), *walk.uses(s)) if r.kind == "history"}
+        for h in self.cell.histories:
+            if h.name in touched:  # make room for the token's entry
+                ring, head = f"st->ring[{self.shape.rings[h.name]}]", self.scope.name(f"{h.name}_head")
+                self.loop += [f"cdr_ring_advance(&{ring}, {h.window.size});", f"const ptrdiff_t {head} = {ring}.head;"]
+                entry = Ring(head, h.window.size, prod(a.size for a in h.axes))
+                self.storages[Ref("history", h.name)] = Storage(f"st->{self.shape.state_members[h.name]}", ring=entry)
+        for group in blocks.sharing(segment.each, self.cell):
+            self.statements(group) if len(group) == 1 else self.share(group)
+        if any(map(self.has_pos, segment.each)):
+            self.loop.insert(0, "const int64_t pos = first_pos + t;")
+        inside = [*self.loop, *self.lines, *self.tail]
+        looped = ["", f"{EACH_TOKEN} {{", *(f"  {line}" if line else "" for line in inside), "}"]
+        self.lines, self.looping = outside + (looped if inside else []), False
+        self.statements(segment.whole)
+
+    def share(self, group: tuple[Stmt, ...]) -> None:
+        """Statements in one loop over their first index."""
+        outside, self.lines, self.inside = self.lines, [], self.scope.child()
+        lead = next(s.indices[0] for s in group if isinstance(s, Def))
+        self.lead = self.inside.name(lead.name)
+        self.statements(group)
+        body = [f"  {line}" if line else "" for line in self.lines[1:]]
+        head = f"for (ptrdiff_t {self.lead} = 0; {self.lead} < {lead.axis.size}; {self.lead}++) {{"
+        self.lines, self.lead = [*outside, "", head, *body, "}"], ""
+
+    def statements(self, stmts: tuple[Stmt, ...]) -> None:
+        for stmt in stmts:
+            if isinstance(stmt, Def) and stmt.ref in self.tables:
+                self.table(stmt, self.tables[stmt.ref])
+                continue
             self.lines += ["", *(f"/* {comment(t)} */" for t in statement(stmt, self.known))]
             match stmt:
                 case Def():
@@ -72,15 +156,13 @@ class CellWriter:
                     self.top(stmt)
                 case Apply():
                     self.apply(stmt)
-        types = [*structs.weights_struct(shape, self.shapes), *structs.state_struct(shape, self.shapes)]
-        return [*types, *structs.scratch_struct(shape, self.arrays, self.shapes)], self.function()
 
     # --- the function ----------------------------------------------------------------------------------------------
     def function(self) -> list[str]:
         """The function, whole."""
         shape = self.shape
-        body = [*self.weights(), *self.head, *self.lines, *self.tail]
-        formals = shape.arguments("wt", "st", [*self.formals.values()], "out", "carry", "pos", "tmp")
+        body = [*self.weights(), *self.head, *self.lines, *self.end]
+        formals = shape.arguments("wt", "st", [*self.formals.values()], "out_block", "carry", "first_pos", "tmp")
         unused = [f"(void){name};" for name in formals if name not in self.used()]
         span = shape.cell.span
         title = f"{shape.cell.op} ({PurePath(span.file).name}:{span.line})"
@@ -90,7 +172,7 @@ class CellWriter:
 
     def used(self) -> set[str]:
         """The formals that the statements touch."""
-        refs = {*self.storages, *(r for s in self.cell.body for r in walk.defines(s))}
+        refs = {r for s in self.cell.body for r in (*walk.uses(s), *walk.defines(s))}
         kinds, inputs = {r.kind for r in refs}, {self.formals[r.name] for r in refs if r.kind == "input"}
         called = {s.part for s in self.cell.body if isinstance(s, Apply)}
         inner = [self.shapes[p.cell] for p in self.cell.parts if p.name in called]
@@ -98,18 +180,17 @@ class CellWriter:
             "wt": any(p.weights for p in inner) or kinds & {"param", "buffer"},
             "st": any(p.state for p in inner) or kinds & {"state", "next", "history"},
             "carry": any(p.carry for p in inner) or "carry" in kinds,
-            "pos": any(p.pos for p in inner) or any(n.op == "context" for n in walk.nodes(self.cell.body)),
-            "tmp": any(p.scratch for p in inner) or self.arrays,
+            "first_pos": any(map(self.has_pos, self.cell.body)),
+            "tmp": any(p.scratch for p in inner) or self.arrays or self.products,
         }
-        return {"out", *inputs, *(name for name, there in touched.items() if there)}
+        return {"out_block", *inputs, *(name for name, there in touched.items() if there)}
 
     def parameters(self) -> list[str]:
         weights, state = f"const {self.shape.weights} *wt", f"{self.shape.state} *restrict st"
         carry, scratch = "cdr_carries *restrict carry", f"{self.shape.scratch} *restrict tmp"
-        inputs = []
-        for i, name in zip(self.cell.inputs, self.formals.values(), strict=True):
-            inputs.append(f"{c_type(i.dtype)} {name}" if is_number(i) else f"const {c_type(i.dtype)} *restrict {name}")
-        return self.shape.arguments(weights, state, inputs, "float *restrict out", carry, "int64_t pos", scratch)
+        inputs = [f"const {c_type(i.dtype)} *restrict {self.formals[i.name]}" for i in self.cell.inputs]
+        out = "float *restrict out_block"
+        return ["ptrdiff_t n", *self.shape.arguments(weights, state, inputs, out, carry, "int64_t first_pos", scratch)]
 
     def weights(self) -> Iterator[str]:
         """Weights as restrict pointers: nothing that is written overlaps them."""
@@ -124,43 +205,64 @@ class CellWriter:
             name = next(h.name for h in self.cell.histories if h.window.size == window)
             self.presents[window] = self.scope.name("present")
             ring = f"st->ring[{self.shape.rings[name]}]"
-            self.head.append(f"const ptrdiff_t {self.presents[window]} = {ring}.count;")
+            self.loop.append(f"const ptrdiff_t {self.presents[window]} = {ring}.count;")
         return self.presents[window]
 
     # --- where names lie -------------------------------------------------------------------------------------------
     def storage(self, ref: Ref) -> Storage:
-        """Where a name that is read lies."""
+        """Where a name lies: that of the token, in a loop over tokens."""
+        if ref.kind in ("input", "output") or ref in self.block:
+            if ref not in self.of_token:
+                self.of_token[ref] = self.its_own(ref)
+            return self.of_token[ref]
         if ref not in self.storages:
             self.storages[ref] = self.find(ref)
         return self.storages[ref]
+
+    def its_own(self, ref: Ref) -> Storage:
+        """The token's row of a name that has one for each."""
+        count, dtype = self.made[ref]
+        name, whole, of = self.own[ref], dtype not in FLOATS, self.all_of(ref)
+        if ref.kind == "input" and whole and count == 1:
+            self.loop.append(f"const {c_type(dtype)} {name} = {of}[t];")
+            return Storage(name, whole, scalar=True)
+        const = "" if ref in self.making else "const "
+        self.loop.append(f"{const}{c_type(dtype)} *restrict const {name} = {of} + t * {count};")
+        return Storage(name, whole)
+
+    def all_of(self, ref: Ref) -> str:
+        """The first token's row of a name that has one for each."""
+        if ref.kind in ("input", "output"):
+            return self.formals[ref.name] if ref.kind == "input" else "out_block"
+        if ref not in self.storages:
+            count, dtype = self.made[ref]
+            self.storages[ref] = Storage(self.array(ref.name, count, c_type(dtype), block=True))
+        return self.storages[ref].base
 
     def find(self, ref: Ref) -> Storage:
         match ref.kind:
             case "param" | "buffer":
                 held = next((structs.held(p) for p in self.cell.params if p.name == ref.name), None)
-                return Storage(self.scope.name(ref.name), held=held)
-            case "input":
-                formal = next(i for i in self.cell.inputs if i.name == ref.name)
-                return Storage(self.formals[ref.name], formal.dtype not in FLOATS, is_number(formal))
+                return Storage(self.own[ref], held=held)
             case "state" | "next":
                 return Storage(f"st->{self.shape.state_members[ref.name]}")
             case "carry":
-                return Storage(f"carry->{self.carries[ref.name]}")
-            case "output":
-                return Storage("out")
+                return Storage(f"carry[t].{self.carries[ref.name]}")
         raise ValueError(f"{ref.kind} {ref.name} is read before it is defined")
 
-    def array(self, name: str, count: int, c: str = "float") -> str:
-        """A new array of the scratch."""
+    def array(self, name: str, count: int, c: str = "float", block: bool = False) -> str:
+        """A new array of the scratch: for one token, or for each of a block."""
         member = self.members.name(name)
-        self.arrays[member] = (c, count)
+        self.arrays[member] = (c, count, block)
         return f"tmp->{member}"
 
-    def new(self, name: str, count: int, dtype: DType) -> str:
+    def new(self, name: str) -> str:
         """The array of a definition."""
-        base = self.array(name, count, c_type(dtype))
-        self.storages[Ref("def", name)] = Storage(base, dtype not in FLOATS)
-        return base
+        ref = Ref("def", name)
+        if ref not in self.block and ref not in self.storages:
+            count, dtype = self.made[ref]
+            self.storages[ref] = Storage(self.array(name, count, c_type(dtype)), dtype not in FLOATS)
+        return self.storage(ref).base
 
     # --- statements ------------------------------------------------------------------------------------------------
     def nest(self, root: Node | None = None) -> Nest:
@@ -168,44 +270,65 @@ class CellWriter:
         return Nest(self.storage, self.present, self.scope.child(), found)
 
     def define(self, d: Def) -> None:
-        numbers = patterns.constant_table(d)
-        if numbers is not None:
-            name, c = self.scope.name(d.ref.name), c_type(d.dtype)
-            rows = (f"  {', '.join(numbers[at : at + 12])}," for at in range(0, len(numbers), 12))
-            self.lines += [f"static const {c} {name}[{len(numbers)}] = {{", *rows, "};"]
-            self.storages[d.ref] = Storage(name, d.dtype not in FLOATS)
+        if d.ref in self.products:
+            self.product(d.ref, self.products[d.ref])
             return
         nest = self.nest(d.value)
+        if self.lead:
+            nest.shared, nest.scope, nest.named = d.indices[0], self.inside.child(), {d.indices[0]: Text(self.lead)}
         ref, name, count, read = d.ref, d.ref.name, walk.size(d.indices), False
         axes, at = [i.axis for i in d.indices], [build.index(i) for i in d.indices]
-        kept = None  # where it lies from the token's end on
         match ref.kind:
             case "def":
-                self.new(name, count, d.dtype)
+                self.new(name)
             case "history":
                 window = next(h.window for h in self.cell.histories if h.name == name)
                 axes, at = [window, *axes], [build.const(0), *at]
             case "carry" if any(c.name == name and c.reads for c in self.cell.carries):
-                ref, kept = Ref("next", name), ("own", f"carry->{self.carries[name]}")
+                ref = Ref("next", name)
+                array, self.own[ref] = self.array(f"{name}_own", count, block=True), self.scope.name(f"{name}_own")
+                self.loop.append(f"float *restrict const {self.own[ref]} = {array} + t * {count};")
+                self.storages[ref] = Storage(self.own[ref])
+                copy = f"memcpy(carry[t].{self.carries[name]}, {array} + t * {count}, {count} * sizeof(float));"
+                self.end += braced(EACH_TOKEN, [copy])
             case "next" if name not in self.in_place:
-                kept = ("next", f"st->{self.shape.state_members[name]}")
+                array = self.array(f"{name}_next", count)
+                self.storages[ref] = Storage(array)
+                self.tail.append(f"memcpy(st->{self.shape.state_members[name]}, {array}, {count} * sizeof(float));")
             case "next":
                 read = Ref("state", name) in walk.refs(d.value)
-        if kept is not None:
-            array = self.array(f"{name}_{kept[0]}", count)
-            self.storages[ref] = Storage(array)
-            self.tail.append(f"memcpy({kept[1]}, {array}, {count} * sizeof(float));")
         own = build.read(ref, axes, at, d.dtype)
         patterns.write(nest, d, own, self.storage(ref).whole, read)
         self.lines += nest.lines()
+
+    def product(self, ref: Ref, product: Product) -> None:
+        """All of a parameter with the vectors of all tokens, or of one where its state waits for it."""
+        encoding = next(p.stored for p in self.cell.params if p.name == product.weight)
+        weight = f"wt->{self.shape.weight_members[product.weight]}"
+        if self.looping and ref.kind == "def":
+            self.new(ref.name)
+        out, x = (self.rows(r) for r in (ref, product.vector))
+        sizes, n = f"{product.rows}, {product.cols}", "1" if self.looping else "n"
+        self.lines.append(f"cdr_product({as_packed(encoding)}, {out}, {weight}, {x}, {sizes}, {n}, tmp->prepared);")
+
+    def rows(self, ref: Ref) -> str:
+        """Where the rows of a name begin: the token's, or in front of the loops that of the first one."""
+        return self.storage(ref).base if self.looping else self.all_of(ref)
+
+    def table(self, d: Def, numbers: list[str]) -> None:
+        name = self.scope.name(d.ref.name)
+        c = c_type(d.dtype)
+        self.head += [f"/* {comment(t)} */" for t in statement(d, self.known)]
+        self.head.append(f"static const {c} {name}[{len(numbers)}] = {{")
+        self.head += [f"  {', '.join(numbers[at : at + 12])}," for at in range(0, len(numbers), 12)]
+        self.head.append("};")
+        self.storages[d.ref] = Storage(name, d.dtype not in FLOATS)
 
     def top(self, stmt: Top) -> None:
         nest, lead, size = self.nest(stmt.source), list(stmt.lead), stmt.k.axis.size
         count = walk.size((*lead, stmt.k))
         made: tuple[tuple[str | None, DType], ...] = ((stmt.values, "f32"), (stmt.picks, "pick"))
-        values, picks = (
-            self.new(name, count, dtype) if name else self.array("unused", count, c_type(dtype)) for name, dtype in made
-        )
+        values, picks = (self.new(name) if name else self.array("unused", count, c_type(dtype)) for name, dtype in made)
         source = self.array("top_of", stmt.over.axis.size)
         nest.open(*lead)
         depth = len(nest.loops)
@@ -218,19 +341,24 @@ class CellWriter:
 
     def apply(self, stmt: Apply) -> None:
         part = next(p for p in self.cell.parts if p.name == stmt.part)
-        inner = self.shapes[part.cell]
-        out = self.new(stmt.name, walk.size((*stmt.lead, *stmt.outs)), stmt.dtype)
-        nest = self.nest()
+        inner, ref = self.shapes[part.cell], Ref("def", stmt.name)
+        nest, scratch, place = self.nest(), f"&tmp->part.{inner.scratch}", None
+        if not self.looping:
+            weights, state = instance(nest, self.shape, part.name, inner, None, "")
+            given = [self.all_of(g.ref) for g in stmt.inputs]
+            own = inner.arguments(weights, state, given, self.all_of(ref), "carry", "first_pos", scratch)
+            self.lines.append(f"{inner.function}({', '.join(['n', *own])});")
+            return
+        out = self.new(stmt.name)
         nest.open(*stmt.lead)
-        place = None
         if stmt.select is not None and (inner.weights or inner.state):
             select = nest.expression(stmt.select, "i").c
             place = nest.declare("const ptrdiff_t", nest.scope.name("place"), select)
         weights, state = instance(nest, self.shape, part.name, inner, place, "chosen")
         given = [self.given(nest, g, i, stmt.span) for g, i in zip(stmt.inputs, inner.cell.inputs, strict=True)]
         made = self.address(nest, out, stmt.lead, walk.size(stmt.outs))
-        own = inner.arguments(weights, state, given, made, "carry", "pos", f"&tmp->part.{inner.scratch}")
-        nest.line(f"{inner.function}({', '.join(own)});")
+        own = inner.arguments(weights, state, given, made, "carry + t", "pos", scratch)
+        nest.line(f"{inner.function}({', '.join(['1', *own])});")
         self.lines += nest.lines()
 
     def given(self, nest: Nest, g: Given, formal: Input, span: Span) -> str:
@@ -238,11 +366,11 @@ class CellWriter:
         if storage.ring is not None:
             message = f"the history `{g.ref.name}` is given to a part"
             raise CompileError([Diagnostic("E0903", span, message, "name what the part needs of it in an equation")])
-        if storage.scalar:
-            return storage.base
         base = storage.base if storage.held is None else self.widened(g.ref, storage)
-        address = self.address(nest, base, g.lead, prod(a.size for a in formal.axes))
-        return f"*({address})" if is_number(formal) else address
+        if storage.scalar or is_number(formal):
+            value = base if storage.scalar else f"*({self.address(nest, base, g.lead, 1)})"
+            return f"&{nest.declare(f'const {c_type(formal.dtype)}', nest.scope.name(formal.name), value)}"
+        return self.address(nest, base, g.lead, prod(a.size for a in formal.axes))
 
     def widened(self, ref: Ref, storage: Storage) -> str:
         """An array of a parameter's values, for a part that takes them as it takes any others."""
@@ -256,16 +384,16 @@ class CellWriter:
         return Storage(base).address(flat([*(nest.named[i] for i in lead), ZERO], [*walk.sizes(lead), each]))
 
 
-def instance(nest: Nest, shape: Shape, part: str, inner: Shape, place: str | None, name: str) -> tuple[str, str]:
-    """The weights and the state of a part, in a bank of the instance at `place`."""
-    weights, state = f"wt->{shape.weight_members[part]}", f"&st->{shape.state_members[part]}"
-    if place is None:
-        return f"&{weights}", state
-    if inner.weights:
-        weights = nest.declare(
-            f"const {inner.weights}", nest.scope.name(name), f"{inner.weights}_at({weights}, {place})"
-        )
-    return f"&{weights}", f"{state}[{place}]"
+def _made(stmt: Stmt) -> list[tuple[Ref, tuple[int, DType]]]:
+    """How many numbers a statement makes under each name, and of which type."""
+    match stmt:
+        case Def():
+            return [(stmt.ref, (walk.size(stmt.indices), stmt.dtype))]
+        case Apply():
+            return [(Ref("def", stmt.name), (walk.size((*stmt.lead, *stmt.outs)), stmt.dtype))]
+        case Top():
+            names: list[tuple[str | None, DType]] = [(stmt.values, "f32"), (stmt.picks, "pick")]
+            return [(Ref("def", n), (walk.size((*stmt.lead, stmt.k)), d)) for n, d in names if n is not None]
 
 
 def signature(function: str, parameters: list[str]) -> list[str]:
@@ -282,39 +410,3 @@ def signature(function: str, parameters: list[str]) -> list[str]:
 def is_number(i: Input) -> bool:
     """Whether an input is passed by value: a place on an axis."""
     return i.dtype not in FLOATS and not i.axes
-
-
-def start_function(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
-    """The function that sets the states that do not begin at zero; the buffer is cleared already."""
-    if shape.starts is None:
-        return []
-    lines: list[str] = []
-    scope = Scope(_OWN)
-
-    def storage(ref: Ref) -> Storage:
-        in_state = ref.kind == "state"
-        return Storage(f"st->{shape.state_members[ref.name]}" if in_state else f"wt->{shape.weight_members[ref.name]}")
-
-    for s in shape.cell.states:
-        if not structs.is_zero(s.init):
-            nest = Nest(storage, lambda window: "0", scope.child())
-            nest.open(*s.indices)
-            own = build.read(Ref("state", s.name), [i.axis for i in s.indices], s.indices)
-            nest.line(f"{nest.element(own)} = {nest.expression(s.init, 'f').c};")
-            lines += nest.lines()
-    for p in shape.cell.parts:
-        inner = shapes[p.cell]
-        if inner.starts:
-            nest, e = Nest(storage, lambda window: "0", scope.child()), None
-            if p.bank:
-                e = Index("e", p.bank.axis)
-                nest.open(e)
-            weights, state = instance(nest, shape, p.name, inner, nest.named[e].c if e else None, "each")
-            nest.line(f"{inner.starts}({', '.join([weights] * bool(inner.weights) + [state])});")
-            lines += nest.lines()
-    formals = [f"const {shape.weights} *wt"] * bool(shape.weights) + [f"{shape.state} *st"]
-    read = any(walk.refs(s.init) for s in shape.cell.states)
-    passed = any(shapes[p.cell].starts and shapes[p.cell].weights for p in shape.cell.parts)
-    unused = ["(void)wt;"] if shape.weights and not (read or passed) else []
-    head = f"static void {shape.starts}({', '.join(formals)})"
-    return [head, "{", *(f"  {line}" for line in [*unused, *lines]), "}", ""]

@@ -35,7 +35,8 @@ class Nest:
     """Open loops and, at each depth, the lines written so far and the values that they made.
 
     `storage` says where a name lies, `present` how many tokens a window holds.  `windowed` are the indices that range
-    over the tokens present in a history's window; `declared` are variables outside of all loops.
+    over the tokens present in a history's window; `declared` are variables outside of all loops.  `shared` is an index
+    whose loop is open around this nest.
     """
 
     storage: Callable[[Ref], Storage]
@@ -47,6 +48,7 @@ class Nest:
     known: list[dict[tuple[Node, Kind], Text]] = field(default_factory=lambda: [{}])
     named: dict[Index, Text] = field(default_factory=dict)
     declared: list[str] = field(default_factory=list)
+    shared: Index | None = None
 
     # --- loops -----------------------------------------------------------------------------------------------------
     def extent(self, i: Index) -> str:
@@ -56,6 +58,8 @@ class Nest:
     def open(self, *indices: Index) -> None:
         """Begin a loop over each index, the last innermost."""
         for i in indices:
+            if i == self.shared:
+                continue
             self.named[i] = Text(self.scope.name(i.name))
             self.loops.append(i)
             self.blocks.append([])

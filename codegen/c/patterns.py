@@ -72,7 +72,12 @@ def write(nest: Nest, d: Def, own: Node, whole: bool, reads_itself: bool) -> Non
 
 def is_matvec(nest: Nest, indices: Sequence[Index], value: Node) -> tuple[Node, Node, Index] | None:
     """The matrix, the vector and the contracted index of a product whose rows are the last of `indices`."""
-    if value.op != "sum" or len(value.arg) != 1 or not indices or {indices[-1], *value.arg} & nest.windowed:
+    if (
+        value.op != "sum"
+        or len(value.arg) != 1
+        or not indices
+        or {indices[-1], *value.arg} & {*nest.windowed, nest.shared}
+    ):
         return None
     (k,), i = value.arg, indices[-1]
     pair = list(walk.multiplied(value.args[0]))
@@ -96,7 +101,7 @@ def _matvec(nest: Nest, d: Def, own: Node) -> bool:
     *lead, i = d.indices
     rows, zero = i.axis.size, [i]
     while lead and nest.moves(matrix, lead[-1]) == rows * k.axis.size and nest.moves(vector, lead[-1]) == 0:
-        if lead[-1] in nest.windowed:
+        if lead[-1] in nest.windowed or lead[-1] == nest.shared:
             break
         zero.append(lead[-1])
         rows *= lead.pop().axis.size

@@ -12,7 +12,7 @@ from importlib.resources import files
 from math import prod
 
 from cdrmix.codegen.c import stack, structs
-from cdrmix.codegen.c.cell import CellWriter, start_function
+from cdrmix.codegen.c.cell import CellWriter
 from cdrmix.codegen.c.names import Scope, comment, string
 from cdrmix.codegen.c.structs import Shape
 
@@ -26,6 +26,7 @@ PUBLIC = {
 """The headers of an artefact, and the headers each is made of."""
 
 ENGINE = ("model.c", "weights.c", "listed.c", "checksum.c", "saved.c", "output.c", "json.c", "errors.c")
+KERNELS = ("matrix.c", "matrix_plain.c", "matrix_avx2.c", "matrix_avx512.c")
 TEXT = ("tokenizer.c", "tokenizer_file.c", "utf8.c", "sample.c", "stop.c")
 _OWN = re.compile(r'^#include "([^"]+)"[ \t]*\n', re.MULTILINE)
 
@@ -75,7 +76,7 @@ def _sources() -> dict[str, str]:
 def emit(program: Program, target: str, options: Options) -> Files:
     """All files by name."""
     texts = _sources() | generated(program)
-    model = {"model.c": join(ENGINE, texts, PUBLIC), "model.h": join(PUBLIC["model.h"], texts)}
+    model = {"model.c": join((*ENGINE, *KERNELS), texts, PUBLIC), "model.h": join(PUBLIC["model.h"], texts)}
     return {**runtime_files(), **model}
 
 
@@ -84,9 +85,24 @@ def generated(program: Program) -> dict[str, str]:
     model = program.model
     shapes: dict[str, Shape] = {}
     carries = stack.carry_members(model)
-    names = Scope({"cdr_carries", "cdr_buffer", "run", "check", "calls", "tensors", "pointers", "sizes", "slots"})
+    names = Scope(
+        {
+            "cdr_carries",
+            "cdr_buffer",
+            "run",
+            "read_block",
+            "check",
+            "calls",
+            "tensors",
+            "packings",
+            "pointers",
+            "sizes",
+            "slots",
+        }
+    )
     cells = _cells(program, shapes, names, {name: member for name, (member, _) in carries.items()})
-    found, tensors, pointers = stack.calls(model, shapes), stack.tensors(model), stack.pointers(model)
+    found, tensors, packed = stack.calls(model, shapes), stack.tensors(model), stack.packings(model, shapes)
+    pointers, packings = stack.pointers(model, shapes, packed), stack.packing_rows(model, packed)
     order, keeping = list(dict.fromkeys(c.cell for c in found)), [c for c in found if c.state]
     slots = stack.slot_rows(model, found, shapes)
     first = model.cells[found[0].cell]
@@ -103,12 +119,18 @@ def generated(program: Program) -> dict[str, str]:
         "outputs": found[-1].size,
     }
     encoded = any(p.stored != "f32" for cell in model.cells.values() for p in cell.params)
+    headers = ["errors", *["encodings"] * encoded, "kernels", "listed", "matrix", "saved", "weights"]
     source = {
-        "headers": ["errors.h", *["encodings.h"] * encoded, "kernels.h", "listed.h", "saved.h", "weights.h"],
+        "headers": [f"{name}.h" for name in headers],
         "identity": "{" + ", ".join(map(str, bytes.fromhex(program.hash) or bytes(32))) + "}",
         "tensor_count": len(tensors),
         "pointer_count": len(pointers),
-        "pointed": "void" if encoded else "float",
+        "packing_count": len(packings),
+        "packings": packings,
+        "block": BLOCK,
+        "kept": ", ".join(map(str, stack.kept(found[: found.index(keeping[-1]) + 1] if keeping else []))),
+        "final": found[-1].to if found[-1].add < 0 else found[-1].add,
+        "pointed": "void" if encoded or packings else "float",
         "call_count": len(found),
         "state_calls": found.index(keeping[-1]) + 1 if keeping else 0,
         "slot_count": len(slots),
@@ -130,6 +152,9 @@ def generated(program: Program) -> dict[str, str]:
     return {name: fill("cdrmix.codegen.c", f"{name}.j2", keys) for name, keys in files.items()}
 
 
+BLOCK = 24
+"""Tokens of a prompt that are read at once: a few tiles of the kernels, whose values stay in the caches."""
+
 _NOTHING = "float nothing[16];"
 
 
@@ -141,5 +166,5 @@ def _cells(program: Program, shapes: dict[str, Shape], names: Scope, carries: di
         shape = shapes[name] = structs.shape_of(cell, form.body, names, shapes)
         types, function = CellWriter(shape, form, shapes, carries, names).write()
         of_instance = structs.advance(shape, shapes) if name in in_banks and shape.weights else []
-        lines += [*types, *of_instance, *function, *start_function(shape, shapes)]
+        lines += [*types, *of_instance, *function, *structs.start_function(shape, shapes)]
     return "\n".join(lines)

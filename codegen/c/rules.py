@@ -39,8 +39,8 @@ class Text:
 _ARITHMETIC = {"add": ("+", TOTAL), "sub": ("-", TOTAL), "mul": ("*", PRODUCT), "div": ("/", PRODUCT)}
 _COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _LOGIC = {"and": "&&", "or": "||"}
-_LIBRARY = ("exp", "log", "sqrt", "sin", "cos", "tanh", "log1p", "expm1", "erf", "floor", "atan2")
-_OURS = ("sigmoid", "silu", "relu", "softplus", "logaddexp")
+_LIBRARY = ("log", "sqrt", "sin", "cos", "tanh", "log1p", "expm1", "erf", "floor", "atan2")
+_OURS = ("exp", "sigmoid", "silu", "relu", "softplus", "logaddexp")
 _OURS_WHOLE = ("floordiv", "mod", "max", "min", "sign")
 _CALLS: dict[str, tuple[str, ...]] = {
     "pow": ("powf", "pow", "cdr_pow_i"),

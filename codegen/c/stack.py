@@ -17,7 +17,7 @@ from cdrmix.codegen.c.names import Scope, comment, string
 from cdrmix.codegen.c.structs import Shape
 
 from cdrmix.ir import layout
-from cdrmix.ir.nodes import Cell, Model
+from cdrmix.ir.nodes import Cell, Model, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +48,25 @@ def calls(model: Model, shapes: Mapping[str, Shape]) -> list[Call]:
             state = members.name(instance.path) if shapes[cell.name].state else None
             size = prod(a.size for a in cell.out_axes)
             found.append(Call(instance.path, instance.cell, weights, state, source, to, add, size))
-            weights += count_weights(model, cell)
+            weights += count_weights(model, cell, shapes)
             source = to
         current = current if line.residual else source
     return found
 
 
-def count_weights(model: Model, cell: Cell) -> int:
+def count_weights(model: Model, cell: Cell, shapes: Mapping[str, Shape]) -> int:
     """How many pointers the weights of a cell and of those inside it are."""
-    inner = sum(count_weights(model, model.cells[p.cell]) for p in cell.parts)
-    return sum(len(layout.planes(d, (1,))) for d in structs.tensors_of(cell)) + inner
+    inner = sum(count_weights(model, model.cells[p.cell], shapes) for p in cell.parts)
+    packed = shapes[cell.name].packed
+    return sum(1 if d.name in packed else len(layout.planes(d, (1,))) for d in structs.tensors_of(cell)) + inner
+
+
+def kept(found: Sequence[Call]) -> list[int]:
+    """How many floats of a token each line holds after some calls."""
+    sizes = [0, 0, 0]
+    for c in found:
+        sizes[c.to if c.add < 0 else c.add] = c.size
+    return sizes
 
 
 def call_rows(found: list[Call], shapes: Mapping[str, Shape], order: list[str]) -> list[str]:
@@ -75,17 +84,19 @@ def cases(model: Model, shapes: Mapping[str, Shape], order: list[str]) -> Iterat
     first = model.lines[0].chain[0].cell if model.vocab == 0 else None
     for number, name in enumerate(order):
         shape = shapes[name]
-        at, inputs = 0, list[str]()
+        at, inputs, numbers = 0, list[str](), list[str]()
         for i in shape.cell.inputs:
             start = f"in + {at}" if name == first and at else "in"
-            inputs.append(
-                "token" if is_number(i) and model.vocab else f"(int32_t)*({start})" if is_number(i) else start
-            )
+            if is_number(i) and not model.vocab:
+                numbers.append(f"const int32_t place_{at} = (int32_t)*({start});")
+                start = f"&place_{at}"
+            inputs.append("tokens" if is_number(i) and model.vocab else start)
             at += prod(a.size for a in i.axes)
         weights, state = f"(const {shape.weights} *)(const void *)weights", f"({shape.state} *)(void *)state"
         scratch = f"&b->scratch.{shape.scratch}"
-        given = shape.arguments(weights, state, inputs, "out", "&b->carry", "pos", scratch)
-        yield f"case {number}: {shape.function}({', '.join(given)}); break;"
+        given = ["n", *shape.arguments(weights, state, inputs, "out", "b->carry", "pos", scratch)]
+        run = f"{shape.function}({', '.join(given)});"
+        yield f"case {number}: {' '.join(['{', *numbers, run, '}']) if numbers else run} break;"
 
 
 def start_cases(shapes: Mapping[str, Shape], order: list[str]) -> Iterator[str]:
@@ -114,10 +125,50 @@ def tensor_rows(found: Sequence[tuple[str, tuple[int, ...], str]]) -> list[str]:
     return rows
 
 
-def pointers(model: Model) -> list[int]:
-    """For each pointer of the weights structs, in order, the number of the tensor it points to."""
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """A tensor, or `count` of a bank, in the order of the kernels; `planes` are those of the file."""
+
+    planes: tuple[str, ...]
+    encoding: Stored
+    count: int
+    rows: int
+    cols: int
+
+
+def packing_of(w: layout.Weight, shapes: Mapping[str, Shape]) -> Packing | None:
+    """How a tensor is packed, if it is."""
+    of = shapes[w.place.cell.name].packed.get(w.decl.name)
+    planes = tuple(w.owner + suffix for suffix in layout.planes(w.decl, w.shape))
+    return Packing(planes, structs.stored(w.decl), prod(w.place.banks), of.rows, of.cols) if of else None
+
+
+def packings(model: Model, shapes: Mapping[str, Shape]) -> list[Packing]:
+    """The tensors that are packed, each once in each way."""
+    return list(dict.fromkeys(p for w in layout.weights(model) if (p := packing_of(w, shapes)) is not None))
+
+
+def packing_rows(model: Model, found: Sequence[Packing]) -> list[str]:
+    """The table of them: the encoding, the numbers of the tensors with the numbers and the scales, and the sizes."""
     place = {name: n for n, (name, _, _) in enumerate(tensors(model))}
-    return [place[w.owner + s] for w in layout.weights(model) for s in layout.planes(w.decl, w.shape)]
+    rows = []
+    for p in found:
+        planes = [place[name] for name in p.planes] + [-1] * (2 - len(p.planes))
+        numbers = [structs.as_packed(p.encoding), *planes, p.count, p.rows, p.cols]
+        rows.append(f"{{{', '.join(map(str, numbers))}}}, /* {comment(p.planes[0])} */")
+    return rows
+
+
+def pointers(model: Model, shapes: Mapping[str, Shape], found: Sequence[Packing]) -> list[int]:
+    """For each pointer of the weights structs, in order, the number of the tensor that it points to or, of one that is
+    packed, -1 less its number among them."""
+    place = {name: n for n, (name, _, _) in enumerate(tensors(model))}
+    numbers: list[int] = []
+    for w in layout.weights(model):
+        packing = packing_of(w, shapes)
+        planes = layout.planes(w.decl, w.shape)
+        numbers += [-1 - found.index(packing)] if packing else [place[w.owner + suffix] for suffix in planes]
+    return numbers
 
 
 # --- the state -----------------------------------------------------------------------------------------------------

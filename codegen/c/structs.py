@@ -1,4 +1,4 @@
-"""The C structs of a cell: its weights, its state and its scratch.
+"""The C structs of a cell: its weights, its state and its scratch; and the function that sets a first state.
 
 Input: cells, callees before callers.  Output: a `Shape` a cell, which knows what its function takes, and the text of
 its structs.
@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from math import prod
 
 from cdrmix.codegen.c.access import Held, Storage
+from cdrmix.codegen.c.blocks import Product
 from cdrmix.codegen.c.names import Scope
+from cdrmix.codegen.c.nest import Nest
 from cdrmix.codegen.c.rules import Text
 
-from cdrmix.ir import walk
-from cdrmix.ir.nodes import Buffer, Cell, Node, Param, Stmt
+from cdrmix.ir import build, walk
+from cdrmix.ir.nodes import Buffer, Cell, Index, Node, Param, Ref, Stmt, Stored
 
 LINE = 16
 """Floats in a cache line."""
@@ -33,8 +35,9 @@ def padded(count: int) -> int:
 class Shape:
     """What the C of one cell is called and takes.
 
-    `weights`, `state` and `scratch` are names of struct types, None where the cell has nothing of the kind.  The other
-    maps give the members of the structs by the cell's own names.
+    `weights`, `state` and `scratch` are names of struct types, None where the cell has nothing of the kind.  `packed`
+    are the parameters that are only read in products, and lie in their kernels' order.  The other maps give the members
+    of the structs by the cell's own names.
     """
 
     cell: Cell
@@ -44,6 +47,7 @@ class Shape:
     state: str | None = None
     scratch: str | None = None
     starts: str | None = None
+    packed: dict[str, Product] = field(default_factory=dict)
     pos: bool = False
     carry: bool = False
     weight_members: dict[str, str] = field(default_factory=dict)
@@ -91,9 +95,19 @@ def tensors_of(cell: Cell) -> list[Param | Buffer]:
     return [*cell.params, *cell.buffers]
 
 
+def stored(d: Param | Buffer) -> Stored:
+    """The encoding that a tensor is held in."""
+    return d.stored if isinstance(d, Param) else "f32"
+
+
+def as_packed(encoding: Stored) -> str:
+    """What runtime/c/matrix.h calls an encoding."""
+    return f"CDR_AS_{encoding.upper()}"
+
+
 def held(d: Param | Buffer) -> Held | None:
     """How a tensor is held, where that is not as f32."""
-    encoding = d.stored if isinstance(d, Param) else "f32"
+    encoding = stored(d)
     return Held(encoding, d.indices[-1].axis.size) if encoding != "f32" else None
 
 
@@ -112,7 +126,7 @@ def weights_struct(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
     lines = []
     for d in tensors_of(shape.cell):
         sizes, how = ", ".join(f"{i.axis.size}" for i in d.indices), held(d)
-        c = f"cdr_{how.encoding} " if how else "const float *"
+        c = "cdr_packed " if d.name in shape.packed else f"cdr_{how.encoding} " if how else "const float *"
         lines.append(f"{c}{shape.weight_members[d.name]}; /* [{sizes}] */")
     for p in shape.cell.parts:
         if (inner := shapes[p.cell]).weights:
@@ -137,11 +151,15 @@ def state_struct(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
     return struct(shape.state, lines)
 
 
-def scratch_struct(shape: Shape, arrays: Mapping[str, tuple[str, int]], shapes: Mapping[str, Shape]) -> list[str]:
-    """The scratch of a cell, if it has any: `arrays` by member (type, length), and room for one part at a time."""
+def scratch_struct(
+    shape: Shape, arrays: Mapping[str, tuple[str, int, bool]], prepared: str, shapes: Mapping[str, Shape]
+) -> list[str]:
+    """The scratch of a cell, if it has any: `arrays` by member (type, length, whether for each token of a block), the
+    bytes that its products need, and room for one part at a time."""
     inner = sorted({s for p in shape.cell.parts if (s := shapes[p.cell].scratch)})
-    shape.scratch = shape.scratch_name if arrays or inner else None
-    lines = [f"{c} {name}[{padded(count)}];" for name, (c, count) in arrays.items()]
+    shape.scratch = shape.scratch_name if arrays or inner or prepared else None
+    lines = [f"{c} {name}[{f'CDR_BLOCK * {n}' if block else padded(n)}];" for name, (c, n, block) in arrays.items()]
+    lines += [f"unsigned char prepared[{prepared}];"] if prepared else []
     if inner:
         lines += ["union {", *(f"  {s} {s};" for s in inner), "} part;"]
     return struct(shape.scratch, lines)
@@ -152,6 +170,10 @@ def advance(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
     lines = []
     for d in tensors_of(shape.cell):
         member, by, how = f"w.{shape.weight_members[d.name]}", Text(f"e * {walk.size(d.indices)}"), held(d)
+        if product := shape.packed.get(d.name):
+            size = f"cdr_packed_size({as_packed(stored(d))}, {product.rows}, {product.cols})"
+            lines.append(f"  {member}.blocks += (size_t)e * {size};")
+            continue
         lines.append(f"  {member} = {Storage(member, held=how).address(by)};" if how else f"  {member} += {by.c};")
     for p in shape.cell.parts:
         if (inner := shapes[p.cell]).weights:
@@ -172,3 +194,52 @@ def in_banks(cells: Mapping[str, Cell]) -> set[str]:
             found.add(name)
             todo += [p.cell for p in cells[name].parts]
     return found
+
+
+# --- first states ---------------------------------------------------------------------------------------------------
+def instance(nest: Nest, shape: Shape, part: str, inner: Shape, place: str | None, name: str) -> tuple[str, str]:
+    """The weights and the state of a part, in a bank of the instance at `place`."""
+    weights, state = f"wt->{shape.weight_members[part]}", f"&st->{shape.state_members[part]}"
+    if place is None:
+        return f"&{weights}", state
+    if inner.weights:
+        weights = nest.declare(
+            f"const {inner.weights}", nest.scope.name(name), f"{inner.weights}_at({weights}, {place})"
+        )
+    return f"&{weights}", f"{state}[{place}]"
+
+
+def start_function(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
+    """The function that sets the states that do not begin at zero; the buffer is cleared already."""
+    if shape.starts is None:
+        return []
+    lines: list[str] = []
+    scope = Scope(("wt", "st"))
+
+    def storage(ref: Ref) -> Storage:
+        in_state = ref.kind == "state"
+        return Storage(f"st->{shape.state_members[ref.name]}" if in_state else f"wt->{shape.weight_members[ref.name]}")
+
+    for s in shape.cell.states:
+        if not is_zero(s.init):
+            nest = Nest(storage, lambda window: "0", scope.child())
+            nest.open(*s.indices)
+            own = build.read(Ref("state", s.name), [i.axis for i in s.indices], s.indices)
+            nest.line(f"{nest.element(own)} = {nest.expression(s.init, 'f').c};")
+            lines += nest.lines()
+    for p in shape.cell.parts:
+        inner = shapes[p.cell]
+        if inner.starts:
+            nest, e = Nest(storage, lambda window: "0", scope.child()), None
+            if p.bank:
+                e = Index("e", p.bank.axis)
+                nest.open(e)
+            weights, state = instance(nest, shape, p.name, inner, nest.named[e].c if e else None, "each")
+            nest.line(f"{inner.starts}({', '.join([weights] * bool(inner.weights) + [state])});")
+            lines += nest.lines()
+    formals = [f"const {shape.weights} *wt"] * bool(shape.weights) + [f"{shape.state} *st"]
+    read = any(walk.refs(s.init) for s in shape.cell.states)
+    passed = any(shapes[p.cell].starts and shapes[p.cell].weights for p in shape.cell.parts)
+    unused = ["(void)wt;"] if shape.weights and not (read or passed) else []
+    head = f"static void {shape.starts}({', '.join(formals)})"
+    return [head, "{", *(f"  {line}" for line in [*unused, *lines]), "}", ""]

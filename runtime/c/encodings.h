@@ -13,24 +13,17 @@
 #include <stdint.h>
 #include <string.h>
 
-CDR_INLINE float cdr_float_of_bits(uint32_t bits)
-{
-  float x;
-  memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
-CDR_INLINE float cdr_widen_bf16(uint16_t bits) { return cdr_float_of_bits((uint32_t)bits << 16); }
+CDR_INLINE float cdr_widen_bf16(uint16_t bits) { return cdr_of_bits((uint32_t)bits << 16); }
 
 /* The product makes up for the exponent's other bias, and subnormal numbers become normal by it; what is infinite or no
    number gets the exponent that says so.  Without a branch, so that loops run in vectors. */
 CDR_INLINE float cdr_widen_f16(uint16_t half)
 {
   const uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = (uint32_t)(half & 0x7fff) << 13;
-  const float x = cdr_float_of_bits(rest) * 0x1p112f;
+  const float x = cdr_of_bits(rest) * 0x1p112f;
   uint32_t bits;
   memcpy(&bits, &x, sizeof bits);
-  return cdr_float_of_bits(sign | bits | (rest >= 0x0f800000 ? 0x7f800000 : 0));
+  return cdr_of_bits(sign | bits | (rest >= 0x0f800000 ? 0x7f800000 : 0));
 }
 
 CDR_INLINE float cdr_widen_whole(int8_t whole) { return whole; }
@@ -113,5 +106,31 @@ CDR_VALUES(f16, uint16_t, cdr_widen_f16)
 CDR_VALUES(bf16, uint16_t, cdr_widen_bf16)
 CDR_SCALED(i8, int8_t, cdr_widen_whole, CDR_ROW)
 CDR_SCALED(i8g32, int8_t, cdr_widen_whole, 32)
+
+/* Whole numbers from -8 to 7, two in a byte, the first in its low half; an f16 scale for every 32 of a row. */
+typedef struct {
+  const uint8_t *values;
+  const uint16_t *scale;
+} cdr_i4;
+CDR_INLINE ptrdiff_t cdr_groups_i4(ptrdiff_t row) { return cdr_groups(32, row); }
+CDR_INLINE cdr_i4 cdr_on_i4(cdr_i4 W, ptrdiff_t at, ptrdiff_t row)
+{
+  W.values += at / row * cdr_groups_i4(row) * 16;
+  W.scale += at / row * cdr_groups_i4(row);
+  return W;
+}
+CDR_INLINE float cdr_at_i4(cdr_i4 W, ptrdiff_t at, ptrdiff_t row)
+{
+  const ptrdiff_t k = at % row;
+  W = cdr_on_i4(W, at - k, row);
+  return (float)((W.values[k / 2] >> 4 * (k % 2) & 15) - 8) * cdr_widen_f16(W.scale[k / 32]);
+}
+CDR_INLINE void cdr_matvec_i4(float *restrict y, cdr_i4 W, const float *restrict x, ptrdiff_t rows, ptrdiff_t cols)
+{
+  for (ptrdiff_t i = 0; i < rows; i++, W = cdr_on_i4(W, cols, cols)) {
+    y[i] = 0.0f;
+    for (ptrdiff_t k = 0; k < cols; k++) y[i] += cdr_at_i4(W, k, cols) * x[k];
+  }
+}
 
 #endif

@@ -1,4 +1,5 @@
 #if !defined(CDR_NO_MMAP)
+#define _DEFAULT_SOURCE 1
 #define _POSIX_C_SOURCE 200809L
 #endif
 #include "weights.h"
@@ -79,12 +80,41 @@ void cdr_weights_close(cdr_file *file)
   memset(file, 0, sizeof *file);
 }
 
+void cdr_weights_unread(const cdr_file *file)
+{
+#if !defined(CDR_NO_MMAP) && defined(MADV_DONTNEED)
+  if (file->mapped) madvise(file->bytes, file->size, MADV_DONTNEED);
+#else
+  (void)file;
+#endif
+}
+
+unsigned char *cdr_pages(size_t size)
+{
+#if !defined(CDR_NO_MMAP)
+  const size_t whole = (size + CDR_PAGE - 1) / CDR_PAGE * CDR_PAGE;
+  void *memory = NULL;
+  if (posix_memalign(&memory, CDR_PAGE, whole) != 0) return NULL;
+#if defined(MADV_HUGEPAGE)
+  madvise(memory, whole, MADV_HUGEPAGE);
+#endif
+  return memory;
+#else
+  return malloc(size);
+#endif
+}
+
+void cdr_pages_free(unsigned char *memory) { free(memory); }
+
 /* --- types --------------------------------------------------------------------------------------------------- */
-static const char *const dtypes[CDR_DTYPES] = {"F32", "F16", "BF16", "I8", "I32"};
+static const char *const dtypes[CDR_DTYPES] = {[CDR_F32] = "F32", [CDR_F16] = "F16", [CDR_BF16] = "BF16",
+                                              [CDR_I8] = "I8",   [CDR_U8] = "U8",   [CDR_I32] = "I32"};
 
 size_t cdr_dtype_size(cdr_dtype dtype)
 {
-  static const unsigned char sizes[CDR_DTYPES] = {4, 2, 2, 1, 4};
+  static const unsigned char sizes[CDR_DTYPES] = {
+    [CDR_F32] = 4, [CDR_F16] = 2, [CDR_BF16] = 2, [CDR_I8] = 1, [CDR_U8] = 1, [CDR_I32] = 4,
+  };
   return sizes[dtype];
 }
 

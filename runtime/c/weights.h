@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 /* What the numbers of a tensor are.  I32 is of values inside a program, never of the file. */
-typedef enum { CDR_F32, CDR_F16, CDR_BF16, CDR_I8, CDR_I32, CDR_DTYPES } cdr_dtype;
+typedef enum { CDR_F32, CDR_F16, CDR_BF16, CDR_I8, CDR_U8, CDR_I32, CDR_DTYPES } cdr_dtype;
 
 /* A tensor the model wants.  The table of them is sorted by name. */
 typedef struct {
@@ -28,6 +28,14 @@ typedef struct {
 /* Opens `path` and sets found[i] to the data of want[i].  On an error nothing is left open. */
 int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, int count, const void **found);
 void cdr_weights_close(cdr_file *file);
+
+/* Lets go of the pages that were read so far; they are read again when they are used again. */
+void cdr_weights_unread(const cdr_file *file);
+
+/* Memory for what is read all the time, in large pages where the system has some; or NULL. */
+#define CDR_PAGE ((size_t)1 << 21)
+unsigned char *cdr_pages(size_t size);
+void cdr_pages_free(unsigned char *memory);
 
 /* The bytes of a number. */
 size_t cdr_dtype_size(cdr_dtype dtype);

@@ -85,7 +85,8 @@ int cdr_reader_bool(cdr_reader *r, cdr_json *j, int *value)
 
 int cdr_reader_dtype(cdr_reader *r, cdr_json *j, cdr_dtype *dtype)
 {
-  static const char *const names[CDR_DTYPES] = {"f32", "f16", "bf16", "i8", "i32"};
+  static const char *const names[CDR_DTYPES] = {[CDR_F32] = "f32", [CDR_F16] = "f16", [CDR_BF16] = "bf16", [CDR_I8] = "i8",
+                                                 [CDR_U8] = "u8", [CDR_I32] = "i32"};
   cdr_span span;
   if (!cdr_json_string(j, &span)) return cdr_reader_bad(r, "a type is wanted");
   for (int i = 0; i < CDR_DTYPES; i++) {

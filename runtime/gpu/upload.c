@@ -129,7 +129,8 @@ static int upload_all(cdr_model *m, cdr_file *file, const void **found, const ch
 
 static int refused(const cdr_model *m, const char *path, int code)
 {
-  static const char *const names[CDR_DTYPES] = {"F32", "F16", "BF16", "I8", "I32"};
+  static const char *const names[CDR_DTYPES] = {[CDR_F32] = "F32", [CDR_F16] = "F16", [CDR_BF16] = "BF16", [CDR_I8] = "I8",
+                                                 [CDR_U8] = "U8", [CDR_I32] = "I32"};
   int tensor = cdr_error_tensor(code), kind = code & 0xff;
   if (tensor < 0) return cdr_fail(kind, "%s: %s", path, cdr_error_kind(code));
   const cdr_tensor *t = &m->manifest.tensors[tensor];

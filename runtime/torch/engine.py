@@ -36,8 +36,8 @@ class TorchEngine:
     def __init__(self, folder: Path, manifest: Mapping[str, Any]):
         try:
             planes, said = read_file(folder / "weights.safetensors")
-            encodings = ((str(t["path"]), str(t["stored"])) for t in manifest["tensors"])
-            values = {path: torch.from_numpy(np.array(x)) for path, x in widen_all(planes, encodings).items()}
+            held = widen_all(planes, manifest["tensors"])
+            values = {path: torch.from_numpy(np.array(x)) for path, x in held.items()}
             self._model = load_module(folder / "model.py").Model(init=False)
             self._model.load_state_dict(values)
             fingerprint = saved.fingerprint(planes, said)

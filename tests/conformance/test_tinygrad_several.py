@@ -40,7 +40,7 @@ def _stored(shape: tuple[int, ...], stored: Stored) -> tuple[np.ndarray, Tensor,
     found = ENCODINGS[stored].narrow(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
     scale = found.get(".scale")
     return (
-        ENCODINGS[stored].widen(found),
+        ENCODINGS[stored].widen(found, shape),
         Tensor(found[""]).realize(),
         None if scale is None else Tensor(scale).realize(),
     )

@@ -149,7 +149,7 @@ def test_planes_are_what_the_record_says(e: Encoding, shape: tuple[int, ...]) ->
     planes = e.narrow(x)
     assert {s: p.shape for s, p in planes.items()} == {s: p.shape for s, p in e.planes(shape).items()}
     assert sum(p.nbytes for p in planes.values()) == e.bytes(shape)
-    error = np.abs(e.widen(planes) - x)
+    error = np.abs(e.widen(planes, x.shape) - x)
     if e.group is None:
         assert (error <= np.abs(x) * {"f32": 0, "f16": 2**-11, "bf16": 2**-8}[e.name]).all()
     else:

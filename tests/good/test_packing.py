@@ -34,7 +34,7 @@ def test_narrowing_is_to_the_nearest_as_torch_does_it() -> None:
     x = np.random.default_rng(0).standard_normal((64, 33)).astype(np.float32) * np.float32(10.0) ** np.arange(-16, 17)
     x = np.clip(x, -3e38, 3e38)
     x[0, :3] = [0, -0.0, np.nan]
-    ours = ENCODINGS["bf16"].widen(ENCODINGS["bf16"].narrow(x))
+    ours = ENCODINGS["bf16"].widen(ENCODINGS["bf16"].narrow(x), x.shape)
     np.testing.assert_array_equal(ours, torch.from_numpy(x).bfloat16().float().numpy())
     finite = x[1:] / 1e12
     np.testing.assert_array_equal(ENCODINGS["f16"].narrow(finite)[""], torch.from_numpy(finite).half().numpy())
@@ -46,14 +46,14 @@ def test_whole_numbers_are_within_half_a_step_of_their_row() -> None:
     x[2, 3] = 0
     found = ENCODINGS["i8"].narrow(x)
     assert found[""].dtype == np.int8 and found[".scale"].shape == (5, 7)
-    error = np.abs(ENCODINGS["i8"].widen(found) - x)
+    error = np.abs(ENCODINGS["i8"].widen(found, x.shape) - x)
     assert (error <= 0.5001 * found[".scale"][..., None]).all() and np.abs(found[""]).max() == 127
 
 
 def test_a_large_value_costs_its_group_alone() -> None:
     x = np.random.default_rng(1).standard_normal((4, 100)).astype(np.float32)
     x[:, 70] = 1000
-    rows, groups = (np.abs(ENCODINGS[e].widen(ENCODINGS[e].narrow(x)) - x) for e in ("i8", "i8g32"))
+    rows, groups = (np.abs(ENCODINGS[e].widen(ENCODINGS[e].narrow(x), x.shape) - x) for e in ("i8", "i8g32"))
     assert groups[:, :64].max() < 0.02 and rows[:, :64].max() > 1 and groups[:, 64:96].max() > 1
     assert groups[:, 96:].max() < 0.02  # a group of what is left
 

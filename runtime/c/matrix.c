@@ -1,0 +1,234 @@
+#include "matrix.h"
+
+#include "encodings.h"
+#include "errors.h"
+#include "matrix_kernels.h"
+#include "weights.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* --- which kernels --------------------------------------------------------------------------------------------- */
+static const cdr_kernels *const known[] = {
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(CDR_PLAIN)
+  &cdr_kernels_avx512_bf16, &cdr_kernels_avx512, &cdr_kernels_avx2,
+#endif
+  &cdr_kernels_plain,
+};
+
+static const cdr_kernels *in_use;
+
+static const cdr_kernels *kernels(void)
+{
+  if (in_use) return in_use;
+  const char *asked = getenv("CDRMIX_KERNELS");
+  const int count = (int)(sizeof known / sizeof *known);
+  for (int i = 0; i < count; i++)
+    if (known[i]->there() && (!asked || !*asked || strcmp(asked, known[i]->name) == 0)) return in_use = known[i];
+  return in_use = known[count - 1];
+}
+
+const char *cdr_kernels_name(void) { return kernels()->name; }
+
+/* --- the packed order ------------------------------------------------------------------------------------------ */
+static const unsigned char bytes_of[CDR_ENCODINGS] = {4, 2, 2, 1, 1, 0};
+static const unsigned char multiple[CDR_ENCODINGS] = {4, 4, 4, CDR_GROUP, CDR_GROUP, CDR_GROUP}; /* of which there are columns */
+
+static ptrdiff_t up(ptrdiff_t n, ptrdiff_t to) { return (n + to - 1) / to * to; }
+
+static ptrdiff_t groups_of(ptrdiff_t cols) { return up(cols, CDR_GROUP) / CDR_GROUP; }
+
+/* The bytes of a row of the file: of its numbers, and of its scales. */
+static size_t numbers_of(cdr_encoding e, ptrdiff_t cols)
+{
+  return e == CDR_AS_I4 ? (size_t)groups_of(cols) * (CDR_GROUP / 2) : (size_t)cols * bytes_of[e];
+}
+static size_t scales_of(cdr_encoding e, ptrdiff_t cols)
+{
+  if (e == CDR_AS_I8) return sizeof(float);
+  return (size_t)groups_of(cols) * (e == CDR_AS_I4 ? sizeof(uint16_t) : sizeof(float));
+}
+
+/* The bytes of a block of rows. */
+static size_t block_size(cdr_encoding e, ptrdiff_t cols)
+{
+  if (e == CDR_AS_I4) return (size_t)groups_of(cols) * CDR_ROWS * (CDR_GROUP / 2 + sizeof(uint16_t));
+  const size_t scales = e == CDR_AS_I8 ? 1 : e == CDR_AS_I8G32 ? (size_t)groups_of(cols) : 0;
+  return CDR_ROWS * ((size_t)up(cols, multiple[e]) * bytes_of[e] + scales * sizeof(float));
+}
+
+size_t cdr_packed_size(cdr_encoding e, ptrdiff_t rows, ptrdiff_t cols)
+{
+  return (size_t)(up(rows, CDR_ROWS) / CDR_ROWS) * block_size(e, cols);
+}
+
+/* Lays the numbers of a block in its order, `together` columns of a row side by side; whole numbers become 128 more. */
+CDR_INLINE void lay(unsigned char *to, const unsigned char *from, ptrdiff_t rows, ptrdiff_t cols, const size_t unit,
+                    const ptrdiff_t together)
+{
+  for (ptrdiff_t k = 0; k < cols; k += together)
+    for (ptrdiff_t r = 0; r < rows; r++)
+      for (ptrdiff_t i = 0; i < together && k + i < cols; i++) {
+        unsigned char *at = to + (size_t)((k / together * CDR_ROWS + r) * together + i) * unit;
+        const unsigned char *number = from + (size_t)(r * cols + k + i) * unit;
+        if (unit == 1) *at = *number ^ 128;
+        else memcpy(at, number, unit);
+      }
+}
+
+static void pack_block(cdr_encoding e, unsigned char *to, const unsigned char *from, const unsigned char *scales,
+                       ptrdiff_t rows, ptrdiff_t cols)
+{
+  const ptrdiff_t groups = groups_of(cols);
+  const size_t one = CDR_ROWS * sizeof(float), numbers = CDR_ROWS * CDR_GROUP;
+  memset(to, e == CDR_AS_I4 ? 0x88 : e == CDR_AS_I8 || e == CDR_AS_I8G32 ? 128 : 0, block_size(e, cols));
+  switch (e) {
+  case CDR_AS_F32: lay(to, from, rows, cols, 4, 1); break;
+  case CDR_AS_F16: lay(to, from, rows, cols, 2, 1); break;
+  case CDR_AS_BF16: lay(to, from, rows, cols, 2, 2); break;
+  case CDR_AS_I8:
+    memset(to, 0, one);
+    memcpy(to, scales, (size_t)rows * sizeof(float));
+    lay(to + one, from, rows, cols, 1, 4);
+    break;
+  case CDR_AS_I4:
+    for (ptrdiff_t g = 0; g < groups; g++, to += one / 2 + numbers / 2) {
+      memset(to, 0, one / 2);
+      for (ptrdiff_t r = 0; r < rows; r++) {
+        const unsigned char *row = from + (size_t)(r * groups + g) * (CDR_GROUP / 2);
+        memcpy(to + 2 * r, scales + (size_t)(r * groups + g) * 2, 2);
+        for (ptrdiff_t k = 0; k < CDR_GROUP; k++) {
+          unsigned char *at = to + one / 2 + (size_t)((k / 8 * CDR_ROWS + r) * 4 + k % 4);
+          const int number = row[k / 2] >> 4 * (k % 2) & 15, high = k / 4 % 2;
+          *at = (unsigned char)((*at & (high ? 0x0f : 0xf0)) | number << 4 * high);
+        }
+      }
+    }
+    break;
+  default:
+    for (ptrdiff_t g = 0; g < groups; g++, to += one + numbers) {
+      memset(to, 0, one);
+      for (ptrdiff_t r = 0; r < rows; r++) {
+        memcpy(to + (size_t)r * sizeof(float), scales + (size_t)(r * groups + g) * sizeof(float), sizeof(float));
+        for (ptrdiff_t i = 0; i < CDR_GROUP && g * CDR_GROUP + i < cols; i++)
+          to[one + (size_t)((i / 4 * CDR_ROWS + r) * 4 + i % 4)] = from[r * cols + g * CDR_GROUP + i] ^ 128;
+      }
+    }
+  }
+}
+
+void cdr_pack(cdr_encoding e, unsigned char *to, const void *numbers, const void *scales, ptrdiff_t rows, ptrdiff_t cols)
+{
+  const size_t block = block_size(e, cols);
+  for (ptrdiff_t row = 0; row < rows; row += CDR_ROWS, to += block) {
+    const unsigned char *from = (const unsigned char *)numbers + (size_t)row * numbers_of(e, cols), *by = scales;
+    if (by) by += (size_t)row * scales_of(e, cols);
+    pack_block(e, to, from, by, rows - row < CDR_ROWS ? rows - row : CDR_ROWS, cols);
+  }
+}
+
+int cdr_pack_all(cdr_packs *packs, const cdr_packing *packings, int count, const void *const *tensors,
+                 const unsigned char **packed)
+{
+  uint64_t size = 0;
+  kernels(); /* chosen now, before threads may ask for them */
+  for (int i = 0; i < count; i++)
+    size += (uint64_t)packings[i].count * cdr_packed_size(packings[i].encoding, packings[i].rows, packings[i].cols);
+  if (size > SIZE_MAX - CDR_PAGE || !(packs->memory = cdr_pages((size_t)size))) return CDR_NO_MEMORY;
+  packs->size = (size_t)size;
+  unsigned char *to = packs->memory;
+  for (int i = 0; i < count; i++) {
+    const cdr_packing *p = &packings[i];
+    const size_t each = cdr_packed_size(p->encoding, p->rows, p->cols);
+    const size_t numbers = (size_t)p->rows * numbers_of(p->encoding, p->cols);
+    const size_t scales = (size_t)p->rows * scales_of(p->encoding, p->cols);
+    packed[i] = to;
+    for (size_t e = 0; e < (size_t)p->count; e++, to += each) {
+      const unsigned char *from = (const unsigned char *)tensors[p->numbers] + e * numbers;
+      const unsigned char *scale = p->scales < 0 ? NULL : (const unsigned char *)tensors[p->scales] + e * scales;
+      cdr_pack(p->encoding, to, from, scale, p->rows, p->cols);
+    }
+  }
+  return CDR_OK;
+}
+
+void cdr_pack_free(cdr_packs *packs) { cdr_pages_free(packs->memory); }
+
+/* --- vectors as the kernels read them -------------------------------------------------------------------------- */
+static void round_to_pairs(uint16_t *to, const float *x, ptrdiff_t n, ptrdiff_t padded)
+{
+  for (ptrdiff_t k = 0; k < n; k++) {
+    uint32_t bits;
+    memcpy(&bits, x + k, sizeof bits);
+    const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    to[k] = (uint16_t)(x[k] != x[k] ? 0x7fc0 : rounded);
+  }
+  for (ptrdiff_t k = n; k < padded; k++) to[k] = 0;
+}
+
+/* A group as whole numbers: the largest is 127 scales.  What is not finite makes the scale no number. */
+static void round_group(int8_t *to, const float *x, ptrdiff_t n, int32_t more, float *scale, int32_t *begin)
+{
+  const float nearest = 12582912.0f; /* 1.5 * 2^23: a sum with it is rounded to a whole number */
+  const int32_t infinite = 0x7f800000;
+  float group[CDR_GROUP] = {0}, most;
+  int32_t largest = 0, sum = 0;
+  memcpy(group, x, (size_t)n * sizeof *x);
+  for (int k = 0; k < CDR_GROUP; k++) {
+    int32_t size; /* the bits of what is not negative are in the order of the numbers */
+    memcpy(&size, group + k, sizeof size);
+    size &= 0x7fffffff;
+    largest = size > largest ? size : largest;
+  }
+  memcpy(&most, &largest, sizeof most);
+  if (largest >= infinite) memset(group, 0, sizeof group);
+  const float over = largest < infinite ? 127.0f / most : 0.0f, by = over <= 3.4028234e38f ? over : 0.0f;
+  for (int k = 0; k < CDR_GROUP; k++) {
+    const int32_t whole = (int32_t)((group[k] * by + nearest) - nearest);
+    to[k] = (int8_t)whole;
+    sum += whole;
+  }
+  *scale = largest >= infinite ? most - most : by > 0.0f ? most / 127.0f : 0.0f;
+  *begin = -more * sum;
+}
+
+static cdr_prepared prepare(cdr_operand operand, cdr_encoding e, const float *x, ptrdiff_t cols, ptrdiff_t n, void *scratch)
+{
+  cdr_prepared found = {scratch, NULL, NULL, up(cols, multiple[e]), groups_of(cols)};
+  if (operand == CDR_FLOATS) {
+    if (found.cols == cols) {
+      found.values = x;
+      return found;
+    }
+    float *to = scratch;
+    for (ptrdiff_t t = 0; t < n; t++, x += cols, to += found.cols) {
+      memcpy(to, x, (size_t)cols * sizeof *x);
+      memset(to + cols, 0, (size_t)(found.cols - cols) * sizeof *x);
+    }
+  } else if (operand == CDR_PAIRS) {
+    uint16_t *to = scratch;
+    for (ptrdiff_t t = 0; t < n; t++) round_to_pairs(to + t * found.cols, x + t * cols, cols, found.cols);
+  } else {
+    int8_t *to = scratch;
+    float *scale = (float *)(void *)(to + n * found.cols);
+    int32_t *begin = (int32_t *)(void *)(scale + n * found.groups);
+    for (ptrdiff_t t = 0; t < n; t++)
+      for (ptrdiff_t g = 0; g < found.groups; g++) {
+        const ptrdiff_t from = g * CDR_GROUP, at = t * found.groups + g;
+        const ptrdiff_t count = cols - from < CDR_GROUP ? cols - from : CDR_GROUP;
+        round_group(to + t * found.cols + from, x + t * cols + from, count, e == CDR_AS_I4 ? 8 : 128, scale + at, begin + at);
+      }
+    found.scale = scale;
+    found.begin = begin;
+  }
+  return found;
+}
+
+/* --- products --------------------------------------------------------------------------------------------------- */
+void cdr_product(cdr_encoding e, float *restrict y, cdr_packed W, const float *restrict x, ptrdiff_t rows, ptrdiff_t cols,
+                 ptrdiff_t n, void *restrict scratch)
+{
+  const cdr_kernels *k = kernels();
+  const cdr_job job = {y, W.blocks, prepare(k->of[e].operand, e, x, cols, n, scratch), rows, up(cols, multiple[e]), n};
+  k->of[e].run(&job, 0, up(rows, CDR_ROWS) / CDR_ROWS);
+}

@@ -1,0 +1,46 @@
+/* What the kernels of one instruction set give to matrix.c. */
+#ifndef CDR_MATRIX_KERNELS_H
+#define CDR_MATRIX_KERNELS_H
+
+#include "matrix.h"
+
+/* n vectors as a kernel reads them: floats [n][cols], pairs of bf16 [n][cols], or whole numbers [n][cols] with, for each
+   group, its scale and what its sum is to begin with (the numbers of a matrix are 128 or 8 too large: that times the sum of x, negative).
+   `cols` is padded with zeros to a whole number of groups. */
+typedef struct {
+  const void *values;
+  const float *scale;
+  const int32_t *begin;
+  ptrdiff_t cols, groups;
+} cdr_prepared;
+
+typedef struct {
+  float *y;
+  const unsigned char *blocks;
+  cdr_prepared x;
+  ptrdiff_t rows, cols, n; /* cols: of the matrix, as packed */
+} cdr_job;
+
+typedef enum { CDR_FLOATS, CDR_PAIRS, CDR_WHOLE } cdr_operand;
+
+/* Computes the blocks [from, to) of rows for every vector. */
+typedef void cdr_kernel(const cdr_job *job, ptrdiff_t from, ptrdiff_t to);
+
+typedef struct {
+  const char *name;
+  int (*there)(void); /* whether this processor has what they need */
+  struct {
+    cdr_operand operand;
+    cdr_kernel *run;
+  } of[CDR_ENCODINGS];
+} cdr_kernels;
+
+extern const cdr_kernels cdr_kernels_plain;
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(CDR_PLAIN)
+extern const cdr_kernels cdr_kernels_avx2, cdr_kernels_avx512, cdr_kernels_avx512_bf16;
+#endif
+#if defined(__aarch64__) && defined(__GNUC__) && !defined(CDR_PLAIN)
+extern const cdr_kernels cdr_kernels_neon;
+#endif
+
+#endif
