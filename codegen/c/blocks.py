@@ -129,10 +129,10 @@ def _copy(ref: Ref, name: str, by: Def, taken: set[str]) -> Def:
 
 
 # --- segments --------------------------------------------------------------------------------------------------------
-def segments(cell: Cell) -> tuple[Segment, ...]:
-    """The segments of a cell's body."""
+def segments(cell: Cell, carrying: Collection[str] = ()) -> tuple[Segment, ...]:
+    """The segments of a cell's body; `carrying` are its parts that read or write what goes along depth."""
     body = cell.body
-    units = _units(cell)
+    units = _units(cell, carrying)
     at = {n: u for u, unit in enumerate(units) for n in unit}
     made = {ref: n for n, stmt in enumerate(body) for ref in walk.defines(stmt) if ref.kind != "carry"}
     needs = [{at[made[r]] for n in unit for r in walk.uses(body[n]) if r in made} - {u} for u, unit in enumerate(units)]
@@ -158,12 +158,12 @@ def segments(cell: Cell) -> tuple[Segment, ...]:
     return tuple(found)
 
 
-def _units(cell: Cell) -> list[list[int]]:
+def _units(cell: Cell, carrying: Collection[str]) -> list[list[int]]:
     """The statements' numbers, those together that must stand in one loop over the tokens."""
     windows = walk.windows(cell)
     units: list[tuple[set[Hashable], list[int]]] = []
     for n, stmt in enumerate(cell.body):
-        keys, numbers = set(_kept(stmt, cell, windows)), [n]
+        keys, numbers = set(_kept(stmt, cell, windows, carrying)), [n]
         for unit in [u for u in units if u[0] & keys]:
             units.remove(unit)
             keys |= unit[0]
@@ -172,9 +172,12 @@ def _units(cell: Cell) -> list[list[int]]:
     return [numbers for _, numbers in units]
 
 
-def _kept(stmt: Stmt, cell: Cell, windows: walk.Windows) -> Iterator[Hashable]:
-    """What a statement touches that goes from token to token."""
-    for ref in {*walk.uses(stmt), *walk.defines(stmt)}:
+def _kept(stmt: Stmt, cell: Cell, windows: walk.Windows, carrying: Collection[str]) -> Iterator[Hashable]:
+    """What a statement touches that goes from token to token; or along depth, where parts touch it out of sight."""
+    touched = {*walk.uses(stmt), *walk.defines(stmt)}
+    if carrying and any(r.kind == "carry" for r in touched) or isinstance(stmt, Apply) and stmt.part in carrying:
+        yield "carries"
+    for ref in touched:
         if ref.kind in ("state", "next"):
             yield "state", ref.name
         elif ref.kind == "history":

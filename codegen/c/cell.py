@@ -49,7 +49,7 @@ class CellWriter:
         self.shape, self.shapes, self.carries = shape, shapes, carries
         body = blocks.named_for_blocks(shape.cell, patterns.products_first(shape.cell, form.body))
         self.cell = replace(shape.cell, body=body)
-        self.segments = blocks.segments(self.cell)
+        self.segments = blocks.segments(self.cell, [p.name for p in self.cell.parts if shapes[p.cell].carry])
         self.products = blocks.products(self.cell)
         self.in_place = form.in_place
         self.known = headings(self.cell)
