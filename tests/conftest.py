@@ -13,6 +13,10 @@ import pytest
 os.environ |= {"DEV": "CPU", "PARALLEL": "0", "CCACHE": "0"}
 
 
+# Artefacts that the tests build need not be fast.
+os.environ.setdefault("CFLAGS", "-O1")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-expected",
