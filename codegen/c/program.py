@@ -104,6 +104,7 @@ def generated(program: Program) -> dict[str, str]:
     found, tensors, packed = stack.calls(model, shapes), stack.tensors(model), stack.packings(model, shapes)
     pointers, packings = stack.pointers(model, shapes, packed), stack.packing_rows(model, packed)
     order, keeping = list(dict.fromkeys(c.cell for c in found)), [c for c in found if c.state]
+    of_state = found[: found.index(keeping[-1]) + 1] if keeping else []  # the others only make logits, of one token
     slots = stack.slot_rows(model, found, shapes)
     first = model.cells[found[0].cell]
     inputs = 0 if model.vocab else sum(prod(a.size for a in i.axes) for i in first.inputs)
@@ -128,17 +129,17 @@ def generated(program: Program) -> dict[str, str]:
         "packing_count": len(packings),
         "packings": packings,
         "block": BLOCK,
-        "kept": ", ".join(map(str, stack.kept(found[: found.index(keeping[-1]) + 1] if keeping else []))),
+        "kept": ", ".join(map(str, stack.kept(of_state))),
         "final": found[-1].to if found[-1].add < 0 else found[-1].add,
         "pointed": "void" if encoded or packings else "float",
         "call_count": len(found),
-        "state_calls": found.index(keeping[-1]) + 1 if keeping else 0,
+        "state_calls": len(of_state),
         "slot_count": len(slots),
         "outputs": found[-1].size,
         "carries": [f"float {member}[{structs.padded(n)}];" for member, n in carries.values()] or [_NOTHING],
         "cells": cells,
         "states": [f"{shapes[c.cell].state} {c.state}; /* {comment(c.path)} */" for c in keeping] or [_NOTHING],
-        "line_size": structs.padded(max(inputs, *(c.size for c in found))),
+        "line_size": structs.padded(max(inputs, *(c.size for c in found), *(BLOCK * c.size for c in of_state))),
         "scratch": sorted({f"{s} {s};" for c in found if (s := shapes[c.cell].scratch)}) or [_NOTHING],
         "calls": stack.call_rows(found, shapes, order),
         "sizes": [f"{', '.join(map(str, shape))}," for _, shape, _ in tensors if shape],
