@@ -64,7 +64,6 @@ class DeviceEngine(NativeEngine):
         tokens, how = POINTER(c_int32), POINTER(_Sampling)
         self._declare(
             ("cdr_about", c_char_p, [c_void_p]),
-            ("cdr_state_fork", c_int, [c_void_p, c_void_p, c_void_p]),
             ("cdr_state_free", None, [c_void_p, c_void_p]),
             ("cdr_generate", c_int, [c_void_p, c_void_p, c_int32, c_size_t, how, tokens]),
             ("cdr_batch_open", c_int, [POINTER(c_void_p), c_void_p, c_int]),

@@ -66,7 +66,9 @@ class NativeEngine:
             ("cdr_close", None, [c_void_p]),
             ("cdr_vocab", c_int32, [c_void_p]),
             ("cdr_state_size", c_size_t, [c_void_p]),
+            ("cdr_state_memory", c_size_t, [c_void_p]),
             ("cdr_state_init", c_int, [c_void_p, c_void_p]),
+            ("cdr_state_fork", c_int, [c_void_p, c_void_p, c_void_p]),
             ("cdr_prefill", c_int, [c_void_p, c_void_p, POINTER(c_int32), c_size_t, FLOATS]),
             ("cdr_state_tokens", c_uint64, [c_void_p, c_void_p]),
             ("cdr_state_latest", c_int, [c_void_p, c_void_p, POINTER(c_int32)]),
@@ -79,6 +81,7 @@ class NativeEngine:
         if lib.cdr_vocab(self._model) != self._vocab:
             raise ArtifactError(f"the manifest of {folder} is not of its program", "compile the spec again")
         self._size: int = lib.cdr_state_size(self._model)
+        self.state_bytes: int = lib.cdr_state_memory(self._model)
 
     def _declare(self, *signatures: tuple[str, Any, list[Any]]) -> None:
         for name, result, arguments in signatures:
@@ -104,9 +107,9 @@ class NativeEngine:
         return state
 
     def copy(self, state: NativeState) -> NativeState:
-        """An independent copy."""
+        """An independent copy, without the scratch, whose pages then take no memory."""
         twin = NativeState(self._size)
-        twin.bytes[:] = state.bytes
+        self._check(self._lib.cdr_state_fork(self._handle(), state.pointer, twin.pointer), "copying a state")
         return twin
 
     def prefill(self, state: NativeState, tokens: Sequence[int]) -> np.ndarray | None:

@@ -16,7 +16,7 @@ from cdrmix.runtime.errors import ArtifactError
 from cdrmix.runtime.files import read_file
 from cdrmix.runtime.library import LIBRARY, build, shipped
 
-NEWEST = "cdr_state_latest"
+NEWEST = "cdr_state_memory"
 """A library without this is of another version of the runner."""
 
 

@@ -33,6 +33,9 @@ class Engine(Protocol):
     how: str
     """`executed` on the device it was made for, or what stands for that here, in the words of the README's table."""
 
+    state_bytes: int
+    """The memory that a copy of a state takes, its logits and latest tokens included."""
+
     def start(self) -> Any:
         """A new document's state."""
 
@@ -113,6 +116,8 @@ class Session:
         self._engine, self.manifest, self._state = engine, manifest, state
         self.vocab: int = manifest["vocab"]
         self.how = engine.how
+        self.state_bytes = engine.state_bytes
+        """The memory that a fork takes besides the weights."""
         self.tokens = tokens
         """How many tokens this document has so far."""
 
@@ -156,9 +161,13 @@ class Session:
         """Another stream that begins where this one stands."""
         return Session(self._engine, self.manifest, self._opened().copy(self._state), self.tokens)
 
+    def shares(self, other: Session) -> bool:
+        """Whether both run on the same opened weights, as forks do: then a state of one is a state of the other."""
+        return other._engine is self._engine
+
     def rewind(self, to: Session) -> None:
         """Go back to where a fork of this session stands."""
-        if to._engine is not self._engine:
+        if not self.shares(to):
             raise ArtifactError("the other session is no fork of this one", "give one that `fork` made")
         self._state, self.tokens = self._opened().copy(to._state), to.tokens
 

@@ -37,8 +37,11 @@ int cdr_vocab(const cdr_model *m);
 /* Which GPU it is and which of the artefact's programs runs there. */
 const char *cdr_about(const cdr_model *m);
 
-/* The bytes of a handle; a document's beginning; how many tokens the state has seen since. */
+/* The bytes of a handle; those of the memory that a state takes, of the GPU's and of this machine's together. */
 size_t cdr_state_size(const cdr_model *m);
+size_t cdr_state_memory(const cdr_model *m);
+
+/* A document's beginning; how many tokens the state has seen since. */
 int cdr_state_init(const cdr_model *m, void *state);
 uint64_t cdr_state_tokens(const cdr_model *m, const void *state);
 

@@ -171,6 +171,13 @@ int cdr_held_for(cdr_model *m, void *state, cdr_held **held, int *made)
 
 size_t cdr_state_size(const cdr_model *m) { return (void)m, sizeof(cdr_handle); }
 
+size_t cdr_state_memory(const cdr_model *m)
+{
+  if (!m) return 0;
+  const size_t here = sizeof(cdr_held) + CDR_LATEST * sizeof(int32_t) + (size_t)m->manifest.vocab * sizeof(float);
+  return here + (size_t)m->shapes[m->single].bytes;
+}
+
 int cdr_state_init(const cdr_model *given, void *state)
 {
   cdr_model *m;

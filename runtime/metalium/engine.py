@@ -63,6 +63,8 @@ class MetaliumEngine:
             self._model = Model(ttnn, self._device, folder, manifest)
             fingerprint = saved.fingerprint(*read_file(folder / "weights.safetensors"))
             self._kind = saved.Kind(manifest["hash"], fingerprint, self._slots, manifest["vocab"])
+            words = sum(x.nbytes for x in self._model.start)
+            self.state_bytes = words + 4 * (self._kind.vocab + saved.LATEST)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, DamagedWeights) as e:
             self.close()
             raise ArtifactError(f"{folder} cannot be opened: {e}", "compile the spec again") from e

@@ -45,6 +45,8 @@ class TorchEngine:
             raise ArtifactError(f"{folder} cannot be opened: {e}", "compile the spec again") from e
         self._kind = saved.Kind(manifest["hash"], fingerprint, manifest["state"], manifest["vocab"])
         self._model.eval()
+        tensors = self._model.init_state(1).values()
+        self.state_bytes = sum(x.nbytes for x in tensors) + 4 * (manifest["vocab"] + saved.LATEST)
 
     def start(self) -> State:
         """A new document's state."""

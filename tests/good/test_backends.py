@@ -46,7 +46,7 @@ COMPARES = ()
 
 
 class Engine:
-    how, closed = "executed", False
+    how, closed, state_bytes = "executed", False, 0
 
     def __init__(self, folder, manifest):
         self.names = (folder / "names.txt").read_text()
