@@ -186,8 +186,9 @@ def test_the_python_of_the_documents_runs(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (text,) = blocks(ARTEFACTS, "python")
-    exec(compile(text.replace("DIR", str(made)), "artefacts.md", "exec"), {})
+    names: dict[str, object] = {}
+    for text in blocks(ARTEFACTS, "python"):
+        exec(compile(text.replace("DIR", str(made)), "artefacts.md", "exec"), names)
     assert (tmp_path / "talk.state").stat().st_size > 100 and len(capsys.readouterr().out.splitlines()) >= 8
 
 
