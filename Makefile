@@ -6,7 +6,10 @@ BIN := $(VENV)/bin
 USER := $(VENV)/.ready
 ALL := $(VENV)/.ready-all
 
-.PHONY: demo test test-tenstorrent lint setup clean
+# where packages are Debian's and we may install them; `make test-cross` skips what is not there
+TOOLCHAIN := gcc-aarch64-linux-gnu gcc-riscv64-linux-gnu qemu-user
+
+.PHONY: demo test test-tenstorrent test-cross toolchain lint setup clean
 
 demo: $(USER)
 	$(BIN)/python -m examples.demo
@@ -18,6 +21,13 @@ test: $(ALL)
 test-tenstorrent: $(ALL)
 	$(BIN)/python -m tests.tenstorrent.simulator.environment
 	$(BIN)/python -m pytest tests/tenstorrent/simulator
+
+# Artefacts for other machines, emulated here
+test-cross: $(ALL)
+	$(BIN)/python -m pytest -n 2 tests/cross
+
+toolchain:
+	apt-get update && apt-get install --yes --no-install-recommends $(TOOLCHAIN)
 
 lint: $(ALL)
 	$(BIN)/ruff check .

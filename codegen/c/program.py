@@ -26,7 +26,7 @@ PUBLIC = {
 """The headers of an artefact, and the headers each is made of."""
 
 ENGINE = ("model.c", "weights.c", "listed.c", "checksum.c", "saved.c", "output.c", "json.c", "errors.c")
-KERNELS = ("matrix.c", "matrix_plain.c", "matrix_avx2.c", "matrix_avx512.c")
+KERNELS = ("matrix.c", "matrix_plain.c", "matrix_avx2.c", "matrix_avx512.c", "matrix_neon.c")
 TEXT = ("tokenizer.c", "tokenizer_file.c", "utf8.c", "sample.c", "stop.c")
 _OWN = re.compile(r'^#include "([^"]+)"[ \t]*\n', re.MULTILINE)
 

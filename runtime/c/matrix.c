@@ -13,6 +13,12 @@ static const cdr_kernels *const known[] = {
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(CDR_PLAIN)
   &cdr_kernels_avx512_bf16, &cdr_kernels_avx512, &cdr_kernels_avx2,
 #endif
+#if defined(CDR_NEON_DOT)
+  &cdr_kernels_neon_dot,
+#endif
+#if defined(__aarch64__) && defined(__GNUC__) && !defined(CDR_PLAIN)
+  &cdr_kernels_neon,
+#endif
   &cdr_kernels_plain,
 };
 

@@ -63,7 +63,7 @@ void cdr_pack_free(cdr_packs *packs);
 void cdr_product(cdr_encoding encoding, float *restrict y, cdr_packed W, const float *restrict x, ptrdiff_t rows,
                  ptrdiff_t cols, ptrdiff_t n, void *restrict scratch);
 
-/* The name of the kernels in use: plain, avx2, avx512, neon. */
+/* The name of the kernels in use: plain, avx2, avx512, neon and others. */
 const char *cdr_kernels_name(void);
 
 #endif

@@ -41,6 +41,11 @@ extern const cdr_kernels cdr_kernels_avx2, cdr_kernels_avx512, cdr_kernels_avx51
 #endif
 #if defined(__aarch64__) && defined(__GNUC__) && !defined(CDR_PLAIN)
 extern const cdr_kernels cdr_kernels_neon;
+/* Clang before 16 has the dot products' functions only where all of the file may use them. */
+#if defined(__ARM_FEATURE_DOTPROD) || !defined(__clang__) || __clang_major__ >= 16
+#define CDR_NEON_DOT
+extern const cdr_kernels cdr_kernels_neon_dot;
+#endif
 #endif
 
 #endif

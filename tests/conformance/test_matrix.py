@@ -9,12 +9,15 @@ import ctypes
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from ctypes import c_int, c_size_t, c_void_p
 from itertools import product
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pytest
+from cdrmix.codegen.c.program import KERNELS as KERNEL_FILES
 from cdrmix.runtime.encodings import ENCODINGS
 
 from .c_program import CC, STRICT, Array, compile_c, needs_compiler, rms
@@ -22,7 +25,7 @@ from .c_program import CC, STRICT, Array, compile_c, needs_compiler, rms
 pytestmark = needs_compiler
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("matrix.c", "matrix_plain.c", "matrix_avx2.c", "matrix_avx512.c", "weights.c", "json.c", "errors.c")
+SOURCES = [ROOT / "runtime" / "c" / name for name in (*KERNEL_FILES, "weights.c", "json.c", "errors.c")]
 NAMES = ("f32", "f16", "bf16", "i8", "i8g32", "i4")
 """The encodings in the order of matrix.h."""
 KERNELS = ("plain", "avx2", "avx512", "avx512_bf16")
@@ -34,13 +37,22 @@ ROUNDED = {"i8": 8e-3, "i8g32": 8e-3, "i4": 8e-3}
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The kernels as a library."""
-    out, here = tmp_path_factory.mktemp("matrix") / "matrix.so", ROOT / "runtime" / "c"
-    compile_c([str(CC), *STRICT, "-O2", "-fPIC", "-shared", "-o", str(out), *(str(here / s) for s in SOURCES), "-lm"])
+    out = tmp_path_factory.mktemp("matrix") / "matrix.so"
+    compile_c([str(CC), *STRICT, "-O2", "-fPIC", "-shared", "-o", str(out), *map(str, SOURCES), "-lm"])
     return out
 
 
+class Products(Protocol):
+    """The kernels under one choice of them; `name` is what it chose."""
+
+    name: str
+
+    def product(self, encoding: str, planes: Mapping[str, Array], rows: int, x: Array) -> Array:
+        """x @ Wᵀ of a matrix that is held as these planes; x: float32 [n, cols]."""
+
+
 class Library:
-    """The library under one choice of kernels; `name` is what it chose."""
+    """As a library of this machine."""
 
     def __init__(self, path: Path):
         lib = self.lib = ctypes.CDLL(str(path))
@@ -50,43 +62,46 @@ class Library:
         lib.cdr_kernels_name.restype = ctypes.c_char_p
         self.name = lib.cdr_kernels_name().decode()
 
-    def product(self, name: str, W: Array, x: Array) -> tuple[Array, Array]:
-        """x @ Wᵀ as the kernels have it, and W as it is held."""
-        planes, e = ENCODINGS[name].narrow(W), NAMES.index(name)
-        packed = np.zeros(self.lib.cdr_packed_size(e, *W.shape), np.uint8)
-        numbers, scales = np.ascontiguousarray(planes[""]), planes.get(".scale")
-        self.lib.cdr_pack(
-            e, packed.ctypes.data, numbers.ctypes.data, None if scales is None else scales.ctypes.data, *W.shape
-        )
-        y = np.full((len(x), len(W)), np.nan, np.float32)
-        scratch = np.zeros(len(x) * (x.shape[1] + 64) * 5, np.uint8)
-        given = np.ascontiguousarray(x, np.float32)
-        self.lib.cdr_product(
-            e, y.ctypes.data, packed.ctypes.data, given.ctypes.data, *W.shape, len(x), scratch.ctypes.data
-        )
+    def product(self, encoding: str, planes: Mapping[str, Array], rows: int, x: Array) -> Array:
+        """See `Products`."""
+        (n, cols), e = x.shape, NAMES.index(encoding)
+        packed = np.zeros(self.lib.cdr_packed_size(e, rows, cols), np.uint8)
+        numbers, scales = planes[""], planes.get(".scale")
+        by = None if scales is None else scales.ctypes.data
+        self.lib.cdr_pack(e, packed.ctypes.data, numbers.ctypes.data, by, rows, cols)
+        y, scratch = np.full((n, rows), np.nan, np.float32), np.zeros(n * (cols + 64) * 5, np.uint8)
+        at = [a.ctypes.data for a in (y, packed, x, scratch)]
+        self.lib.cdr_product(e, *at[:3], rows, cols, n, at[3])
+        return y
+
+
+def check(lib: Products, kernels: str, rounds_bf16: bool = False) -> dict[str, Array]:
+    """Everything that one choice of kernels is tested for; the products by encoding and shape."""
+    found = {}
+    assert lib.name == kernels, lib.name
+
+    def multiply(name: str, W: Array, x: Array) -> tuple[Array, Array]:
+        """The product, and W as it is held."""
+        planes = {k: np.ascontiguousarray(v) for k, v in ENCODINGS[name].narrow(W).items()}
+        y = lib.product(name, planes, len(W), np.ascontiguousarray(x, np.float32))
         return y, ENCODINGS[name].widen(planes, W.shape).astype(np.float64)
 
-
-def check(path: Path, kernels: str) -> dict[str, Array]:
-    """Everything that one choice of kernels is tested for; the products by encoding and shape."""
-    lib, found = Library(path), {}
-    assert lib.name == kernels, lib.name
     for name, (rows, cols) in product(NAMES, SHAPES):
         random = np.random.default_rng(rows * cols)
-        W, x = random.normal(size=(rows, cols)), random.normal(size=(13, cols))
-        y, held = lib.product(name, W.astype(np.float32), x)
-        pairs = {"bf16": 8e-3} if kernels == "avx512_bf16" else {}
+        W, x = random.normal(size=(rows, cols)).astype(np.float32), random.normal(size=(13, cols))
+        y, held = multiply(name, W, x)
+        pairs = {"bf16": 8e-3} if rounds_bf16 else {}
         assert rms(y, x @ held.T) <= (ROUNDED | pairs).get(name, 2e-6), (name, rows, cols)
-        for n in (1, 2, 5, 6, 7):
-            assert np.array_equal(lib.product(name, W.astype(np.float32), x[3 : 3 + n])[0], y[3 : 3 + n]), (name, n)
+        for n in (1, 2, 3, 5, 6, 7):
+            assert np.array_equal(multiply(name, W, x[3 : 3 + n])[0], y[3 : 3 + n]), (name, n)
         found[f"{name} {rows} {cols}"] = y
         for bad in (np.nan, np.inf):
             x[2, cols // 2] = bad
-            z = lib.product(name, W.astype(np.float32), x)[0]
+            z = multiply(name, W, x)[0]
             assert not np.isfinite(z[2]).any() and np.array_equal(np.delete(z, 2, 0), np.delete(y, 2, 0)), (name, bad)
-    zero = lib.product("i8", np.zeros((8, 40), np.float32), np.zeros((2, 40)))[0]
+    zero = multiply("i8", np.zeros((8, 40), np.float32), np.zeros((2, 40)))[0]
     assert not zero.any()
-    tiny = lib.product("i8", np.ones((8, 40), np.float32), np.full((1, 40), 1e-42))[0]
+    tiny = multiply("i8", np.ones((8, 40), np.float32), np.full((1, 40), 1e-42))[0]
     assert np.isfinite(tiny).all()
     return found
 
@@ -121,6 +136,7 @@ ALONE = """
 import sys
 from pathlib import Path
 import numpy as np
-from tests.conformance.test_matrix import check
-np.savez(sys.argv[3], **check(Path(sys.argv[1]), sys.argv[2]))
+from tests.conformance.test_matrix import Library, check
+name = sys.argv[2]
+np.savez(sys.argv[3], **check(Library(Path(sys.argv[1])), name, rounds_bf16=name == "avx512_bf16"))
 """
