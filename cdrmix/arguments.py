@@ -30,6 +30,7 @@ _ABOUT = """A compiler for streaming language models.  Write what happens to one
   cdrmix compile spec/tiny.cdr --target cpu --checkpoint RUN -o DIR
   cdrmix doctor                                            what do the targets need on this machine?
   cdrmix verify DIR                                        the artefact against the definition
+  cdrmix bench DIR                                         how fast is it on this machine?
   cdrmix generate DIR --prompt "def "                      stream from the artefact"""
 
 _EXITS = """exit codes: 0 done, 1 a mistake in a spec, config, data or artefact, 2 a command line that cannot be read,
@@ -246,6 +247,18 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="every parameter random, as it is without a checkpoint: what begins at zero hides faults",
     )
+    machine(p)
+
+    p = command(
+        "bench",
+        "Measure an artefact on this machine: tokens a second, the share of memory's speed, memory.",
+        "cdrmix bench build/tiny --prompt 128",
+    )
+    artefact(p)
+    p.add_argument("--prompt", type=_whole(1_000_000, 1), default=512, help="tokens of the prompt (%(default)s)")
+    p.add_argument("--tokens", type=_whole(1_000_000, 1), default=64, help="tokens decoded a round (%(default)s)")
+    p.add_argument("--streams", type=_whole(4096, 1), default=8, help="streams of the batch (%(default)s)")
+    p.add_argument("--rounds", type=_whole(1000, 1), default=5, help="how often, after a round to begin (%(default)s)")
     machine(p)
 
     p = command(

@@ -138,6 +138,14 @@ def run_verify(a: Namespace) -> int:
     return 0 if found["within"] else 3
 
 
+def run_bench(a: Namespace) -> None:
+    """`cdrmix bench`."""
+    from cdrmix.speed import describe, measure
+
+    found = measure(a.artefact, a.prompt, a.tokens, a.streams, a.rounds)
+    print(to_json(asdict(found), indent=1) if a.json else describe(found))
+
+
 def run_generate(a: Namespace) -> None:
     """`cdrmix generate`: print the continuation as it comes."""
     from cdrmix.runtime.generation import Writer

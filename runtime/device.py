@@ -58,6 +58,8 @@ class DeviceEngine(NativeEngine):
     """`cdr_*` of the runner's model.h over ctypes."""
 
     opening = "opening the artefact"
+    threads = 0
+    own = ()
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]):
         super().__init__(folder, manifest, load(folder, manifest))

@@ -17,6 +17,7 @@ import numpy as np
 from cdrmix.runtime.errors import ArtifactError
 from cdrmix.runtime.library import LIBRARY, TOOLS, build, built_elsewhere, missing_tool, shipped
 from cdrmix.runtime.saved import LATEST
+from cdrmix.runtime.session import Batch
 
 FLOATS = POINTER(c_float)
 NO_TOKENS = 5
@@ -54,7 +55,10 @@ class NativeEngine:
 
     how = "executed"
     closed = False
+    threads = 1
     opening = "opening the weights"
+    own: Sequence[tuple[str, Any, list[Any]]] = (("cdr_kernels_name", c_char_p, []),)
+    """The functions that no other target's library has."""
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], library: ctypes.CDLL | None = None):
         lib = self._lib = library or load(folder, manifest)
@@ -76,12 +80,23 @@ class NativeEngine:
             ("cdr_state_load", c_int, [c_void_p, c_void_p, c_char_p]),
             ("cdr_state_read", c_int, [c_void_p, c_void_p, c_char_p, FLOATS]),
             ("cdr_error_text", c_char_p, [c_int]),
+            *self.own,
         )
         self._check(lib.cdr_open(ctypes.byref(self._model), os.fsencode(folder / "weights.safetensors")), self.opening)
         if lib.cdr_vocab(self._model) != self._vocab:
             raise ArtifactError(f"the manifest of {folder} is not of its program", "compile the spec again")
         self._size: int = lib.cdr_state_size(self._model)
         self.state_bytes: int = lib.cdr_state_memory(self._model)
+
+    @property
+    def about(self) -> str:
+        """See `Engine`."""
+        name: bytes = self._lib.cdr_kernels_name()
+        return f"{name.decode()} kernels"
+
+    def batch(self, rows: int) -> Batch | None:
+        """See `Engine`."""
+        return None
 
     def _declare(self, *signatures: tuple[str, Any, list[Any]]) -> None:
         for name, result, arguments in signatures:

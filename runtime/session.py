@@ -36,6 +36,12 @@ class Engine(Protocol):
     state_bytes: int
     """The memory that a copy of a state takes, its logits and latest tokens included."""
 
+    about: str
+    """What computes, for people: the kernels in use, or the device."""
+
+    threads: int
+    """How many threads of this machine compute; 0 where a device does."""
+
     def start(self) -> Any:
         """A new document's state."""
 
@@ -63,8 +69,25 @@ class Engine(Protocol):
     def load(self, path: Path) -> Any:
         """A state that `save` wrote; refuses another model's, and a damaged file."""
 
+    def batch(self, rows: int) -> Batch | None:
+        """So many streams that step together; None where the engine steps one at a time only."""
+
     def close(self) -> None:
         """Let go of the weights."""
+
+
+class Batch(Protocol):
+    """Streams that step together: the weights are read once for all.  A row begins a document until a state is put
+    there."""
+
+    def put(self, row: int, state: Any) -> None:
+        """Copy a state into a row."""
+
+    def step(self, tokens: Sequence[int]) -> np.ndarray:
+        """Read a token of every row; float32 [rows, vocab]."""
+
+    def close(self) -> None:
+        """Give the batch's memory back."""
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -170,6 +193,20 @@ class Session:
         if not self.shares(to):
             raise ArtifactError("the other session is no fork of this one", "give one that `fork` made")
         self._state, self.tokens = self._opened().copy(to._state), to.tokens
+
+    @property
+    def about(self) -> str:
+        """What computes, for people: the kernels in use, or the device."""
+        return self._opened().about
+
+    @property
+    def threads(self) -> int:
+        """How many threads of this machine compute; 0 where a device does."""
+        return self._opened().threads
+
+    def batch(self, rows: int) -> Batch | None:
+        """So many streams that step together; None where the target steps one at a time only."""
+        return self._opened().batch(rows)
 
     def state(self) -> dict[str, np.ndarray]:
         """The state by path: the manifest's layout, plus a history's `.count` and `pos`."""

@@ -19,6 +19,7 @@ import numpy as np
 from cdrmix.runtime import saved
 from cdrmix.runtime.encodings import read_file
 from cdrmix.runtime.errors import ArtifactError, NoDevice
+from cdrmix.runtime.session import Batch
 
 from .host import Model
 from .states import from_words, kept, to_words
@@ -54,6 +55,7 @@ class MetaliumEngine:
     def __init__(self, folder: Path, manifest: Mapping[str, Any], ttnn: Any, how: str, **which: Any):
         """`which` device: what `ttnn.open_device` takes."""
         self.how, self.closed = how, False
+        self.about, self.threads = f"Tenstorrent {_board(manifest)}", 0
         self._ttnn, self._slots = ttnn, manifest["state"]
         self._device: Any = None
         self._model: Model | None = None
@@ -131,6 +133,10 @@ class MetaliumEngine:
                 raise ArtifactError(f"loading {path}: it is damaged", "give a state that this artefact saved")
         words = [to_words(call["state"], model.cores_of(call), found.values, found.tokens) for call in model.calls]
         return State(words, found.tokens, found.logits, found.latest)
+
+    def batch(self, rows: int) -> Batch | None:
+        """See `Engine`."""
+        return None
 
     def close(self) -> None:
         """Let go of the device."""

@@ -12,6 +12,7 @@ import torch
 from cdrmix.runtime import saved
 from cdrmix.runtime.encodings import read_file, widen_all
 from cdrmix.runtime.errors import ArtifactError
+from cdrmix.runtime.session import Batch
 from cdrmix.runtime.torch.load import load_module
 
 COMPARES: tuple[str, ...] = ()
@@ -32,6 +33,7 @@ class TorchEngine:
 
     how = "executed"
     closed = False
+    about = f"torch {torch.__version__}"
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]):
         try:
@@ -96,6 +98,15 @@ class TorchEngine:
         values = {**found.values, "pos": np.array(found.tokens)}
         tensors = {name: torch.from_numpy(np.array(values[name])).to(x.dtype)[None] for name, x in want.items()}
         return State(tensors, found.logits, tuple(found.latest))
+
+    @property
+    def threads(self) -> int:
+        """See `Engine`."""
+        return torch.get_num_threads()
+
+    def batch(self, rows: int) -> Batch | None:
+        """See `Engine`."""
+        return None
 
     def close(self) -> None:
         """Let go of the weights."""

@@ -46,7 +46,7 @@ COMPARES = ()
 
 
 class Engine:
-    how, closed, state_bytes = "executed", False, 0
+    how, closed, state_bytes, about, threads = "executed", False, 0, "nothing", 1
 
     def __init__(self, folder, manifest):
         self.names = (folder / "names.txt").read_text()

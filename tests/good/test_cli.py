@@ -22,7 +22,7 @@ from tests.small import SPEC, TEXT, write_spec
 
 
 def test_help_teaches_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("check", "inspect", "compile", "verify", "generate", "train", "eval"):
+    for command in ("check", "inspect", "compile", "verify", "bench", "generate", "train", "eval"):
         with pytest.raises(SystemExit) as e:
             make_parser().parse_args([command, "--help"])
         assert e.value.code == 0
