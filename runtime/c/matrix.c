@@ -105,7 +105,7 @@ static void pack_block(cdr_encoding e, unsigned char *to, const unsigned char *f
         memcpy(to + 2 * r, scales + (size_t)(r * groups + g) * 2, 2);
         for (ptrdiff_t k = 0; k < CDR_GROUP; k++) {
           unsigned char *at = to + one / 2 + (size_t)((k / 8 * CDR_ROWS + r) * 4 + k % 4);
-          const int number = row[k / 2] >> 4 * (k % 2) & 15, high = k / 4 % 2;
+          const int number = row[k / 2] >> 4 * (k % 2) & 15, high = (int)(k / 4 % 2);
           *at = (unsigned char)((*at & (high ? 0x0f : 0xf0)) | number << 4 * high);
         }
       }

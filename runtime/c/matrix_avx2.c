@@ -2,6 +2,7 @@
 #include "matrix_kernels.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(CDR_PLAIN)
+#include <cpuid.h>
 #include <immintrin.h>
 
 #define CDR_AVX2 __attribute__((target("avx2,fma,f16c")))
@@ -114,9 +115,11 @@ CDR_RUN_256(i8_256, tile_whole_256, CDR_AS_I8)
 CDR_RUN_256(i8g32_256, tile_whole_256, CDR_AS_I8G32)
 CDR_RUN_256(i4_256, tile_whole_256, CDR_AS_I4)
 
+/* Not every compiler knows f16c by name; avx2 says that the system keeps the registers. */
 static int there_256(void)
 {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  unsigned int a, b, c, d;
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
 }
 
 const cdr_kernels cdr_kernels_avx2 = {

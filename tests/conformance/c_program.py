@@ -26,7 +26,7 @@ from cdrmix.ir import layout
 from cdrmix.ir.nodes import Model
 
 Array = NDArray[Any]
-STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-ffp-contract=off")
+STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic", "-ffp-contract=off")
 ENGINE = ("model.c",)
 TEXT = ("tokenizer.c",)
 QUICK = ("-O1", "-DCDR_PLAIN")
@@ -34,6 +34,7 @@ QUICK = ("-O1", "-DCDR_PLAIN")
 TOLERANCE = 1e-5
 
 CC = shutil.which(os.environ.get("CC", "cc"))
+CLANG = next(filter(None, map(shutil.which, ("clang", *(f"clang-{n}" for n in range(22, 10, -1))))), None)
 needs_compiler = pytest.mark.skipif(CC is None, reason="no C compiler")
 
 
@@ -54,10 +55,12 @@ def write_weights(weights: Mapping[str, Array], folder: Path) -> Path:
 
 
 def library(folder: Path, *flags: str, compiler: str | None = CC, files: Sequence[str] = (*ENGINE, *TEXT)) -> Path:
-    """The shared library, without a warning."""
+    """The shared library, without a warning; of clang neither, where there is one."""
     out = folder / "libmodel.so"
-    command = [str(compiler), *STRICT, *(flags or QUICK), "-fPIC", "-shared", "-o", str(out)]
-    compile_c([*command, *(str(folder / name) for name in files), "-lm"])
+    given = [*STRICT, *(flags or QUICK), *(str(folder / name) for name in files)]
+    compile_c([str(compiler), *given, "-fPIC", "-shared", "-o", str(out), "-lm"])
+    if CLANG not in (None, compiler):
+        compile_c([CLANG, *given, "-fsyntax-only"])
     return out
 
 

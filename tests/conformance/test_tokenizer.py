@@ -9,7 +9,6 @@ import ctypes
 import json
 import os
 import random
-import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -25,7 +24,8 @@ from tokenizers import Tokenizer as Reference
 
 from cdrmix.train.tokenizer import train_tokenizer
 
-CC = shutil.which(os.environ.get("CC", "cc"))
+from .c_program import CC, STRICT
+
 END = "<|endoftext|>"
 ROOT = Path(__file__).parents[2]
 CHARS = [*"abz_AZ \t\n\r09'(){}[].,:<>|#\"\\/-=\x00\x1f\x7f\x80\x85é日😀\u2028\u3000\ufeff", "    ", "\n        "]
@@ -88,7 +88,7 @@ def lib(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("c")
     sources = ROOT / "runtime" / "c"
     files = ("tokenizer.c", "tokenizer_file.c", "listed.c", "checksum.c", "json.c", "weights.c", "errors.c", "utf8.c")
-    flags = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", "-fPIC", "-shared")
+    flags = (*STRICT, "-O1", "-fPIC", "-shared")
     out = folder / "libtokenizer.so"
     subprocess.run([CC, *flags, "-o", str(out), *(str(sources / f) for f in files)], check=True)
     made = ctypes.CDLL(str(out))

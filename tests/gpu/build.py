@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 RUNTIME = HERE.parents[1] / "runtime"
 CXX = shutil.which(os.environ.get("CXX", "g++"))
 CC = shutil.which(os.environ.get("CC", "cc"))
-STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
+STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic")
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 needs_compilers = pytest.mark.skipif(
     None in (CC, CXX, shutil.which("make")), reason="no C and C++ compilers, or no make"
