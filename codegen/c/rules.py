@@ -39,14 +39,16 @@ class Text:
 _ARITHMETIC = {"add": ("+", TOTAL), "sub": ("-", TOTAL), "mul": ("*", PRODUCT), "div": ("/", PRODUCT)}
 _COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _LOGIC = {"and": "&&", "or": "||"}
-_LIBRARY = ("log", "sqrt", "sin", "cos", "tanh", "log1p", "expm1", "erf", "floor", "atan2")
+_EXACT = ("sqrt", "floor")
+_LIBRARY = ("log", "sin", "cos", "tanh", "log1p", "expm1", "erf", "atan2", "pow")
 _OURS = ("exp", "sigmoid", "silu", "relu", "softplus", "logaddexp")
 _OURS_WHOLE = ("floordiv", "mod", "max", "min", "sign")
 _CALLS: dict[str, tuple[str, ...]] = {
-    "pow": ("powf", "pow", "cdr_pow_i"),
     "abs": ("fabsf", "fabs", "cdr_abs_i"),
     "round": ("rintf", "rint"),
-    **{op: (f"{op}f", op) for op in _LIBRARY},
+    **{op: (f"{op}f", op) for op in _EXACT},
+    **{op: (f"cdr_{op}", op) for op in _LIBRARY},
+    "pow": ("cdr_pow", "pow", "cdr_pow_i"),
     **{op: (f"cdr_{op}", f"cdr_{op}_d") for op in _OURS},
     **{op: (f"cdr_{op}", f"cdr_{op}_d", f"cdr_{op}_i") for op in _OURS_WHOLE},
 }

@@ -152,6 +152,23 @@ CDR_INLINE float cdr_exp(float x)
 }
 CDR_INLINE double cdr_exp_d(double x) { return exp(x); }
 
+/* The mathematical library's.  In plain C the same bits whoever's library it is: two of them may differ in the last bit of
+   a double, hardly ever in the float that it is rounded to. */
+#if defined(CDR_PLAIN)
+#define CDR_LIBRARY(name, ...) (float)name(__VA_ARGS__)
+#else
+#define CDR_LIBRARY(name, ...) name##f(__VA_ARGS__)
+#endif
+CDR_INLINE float cdr_log(float x) { return CDR_LIBRARY(log, x); }
+CDR_INLINE float cdr_sin(float x) { return CDR_LIBRARY(sin, x); }
+CDR_INLINE float cdr_cos(float x) { return CDR_LIBRARY(cos, x); }
+CDR_INLINE float cdr_tanh(float x) { return CDR_LIBRARY(tanh, x); }
+CDR_INLINE float cdr_log1p(float x) { return CDR_LIBRARY(log1p, x); }
+CDR_INLINE float cdr_expm1(float x) { return CDR_LIBRARY(expm1, x); }
+CDR_INLINE float cdr_erf(float x) { return CDR_LIBRARY(erf, x); }
+CDR_INLINE float cdr_atan2(float y, float x) { return CDR_LIBRARY(atan2, y, x); }
+CDR_INLINE float cdr_pow(float x, float y) { return CDR_LIBRARY(pow, x, y); }
+
 CDR_INLINE float cdr_sigmoid(float x) { return 1.0f / (1.0f + cdr_exp(-x)); }
 CDR_INLINE double cdr_sigmoid_d(double x) { return x < 0.0 ? exp(x) / (1.0 + exp(x)) : 1.0 / (1.0 + exp(-x)); }
 CDR_INLINE float cdr_silu(float x) { return x * cdr_sigmoid(x); }
@@ -160,7 +177,7 @@ CDR_INLINE double cdr_silu_d(double x) { return x * cdr_sigmoid_d(x); }
 /* log(exp(a) + exp(b)); equal infinities stay what they are. */
 CDR_INLINE float cdr_logaddexp(float a, float b)
 {
-  return a == b ? a + 0.69314718f : cdr_max(a, b) + log1pf(cdr_exp(-fabsf(a - b)));
+  return a == b ? a + 0.69314718f : cdr_max(a, b) + cdr_log1p(cdr_exp(-fabsf(a - b)));
 }
 CDR_INLINE double cdr_logaddexp_d(double a, double b)
 {
