@@ -41,7 +41,10 @@ PART = ".artefact.part"
 UNFINISHED = "unfinished"
 """The format of a manifest while an artefact takes another's place."""
 
-BUILT = ("cdrmix-run", "libmodel.so", "libmodel.so.cksum")
+BUILT = frozenset(
+    {*(f"cdrmix-run{ending}" for ending in ("", ".exe", ".wasm"))}
+    | {f"{library}{ending}" for library in ("libmodel.so", "model.dll", "model.wasm") for ending in ("", ".cksum")}
+)
 """What `make` leaves in an artefact."""
 
 LARGE = 100_000_000

@@ -45,7 +45,7 @@ def build(folder: Path, manifest: Mapping[str, Any]) -> ctypes.CDLL:
         for name, content in sources.items():
             (place / name).parent.mkdir(exist_ok=True)
             (place / name).write_bytes(content)
-        asks = ["make", "-s", "-C", str(place), LIBRARY]
+        asks = ["make", "-s", "-C", str(place), LIBRARY, "TRIPLE="]  # for this machine, whichever it was compiled for
         done = subprocess.run(asks, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
             remedy = f"CC is `{os.environ['CC']}`: unset it" if os.environ.get("CC") else "compile the spec again"

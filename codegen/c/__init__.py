@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from cdrmix.diagnose import Need, command, need_compiler
-from cdrmix.ir.backend import Backend, Late
+from cdrmix.ir.backend import Backend, Late, Option
 
 
 def needs(target: str) -> list[Need]:
@@ -25,6 +25,8 @@ BACKEND = Backend(
     ops=Late("cdrmix.codegen.c.rules", "OPS").found,
     emit=Late("cdrmix.codegen.c.program", "emit"),
     engine="cdrmix.runtime.native",
+    options=(Option("triple", "text", None, "TRIPLE", "the machine that `make` builds for: aarch64-linux-gnu …"),),
+    require=Late("cdrmix.codegen.c.triples", "require"),
     encodings=frozenset({"f32", "f16", "bf16", "i8", "i8g32", "i4"}),  # those of runtime/c/encodings.h, and f32
     tolerances={"bf16": 2e-2, "i8": 4e-2, "i8g32": 4e-2, "i4": 4e-2},  # their kernels round the vectors of products too
     needs=needs,

@@ -6,12 +6,13 @@ every model: the tokenizer, the program that streams text and its Makefile.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from math import prod
 
-from cdrmix.codegen.c import stack, structs
+from cdrmix.codegen.c import stack, structs, triples
 from cdrmix.codegen.c.cell import CellWriter
 from cdrmix.codegen.c.names import Scope, comment, string
 from cdrmix.codegen.c.structs import Shape
@@ -31,14 +32,14 @@ TEXT = ("tokenizer.c", "tokenizer_file.c", "utf8.c", "sample.c", "stop.c")
 _OWN = re.compile(r'^#include "([^"]+)"[ \t]*\n', re.MULTILINE)
 
 
-def runtime_files() -> dict[str, bytes]:
-    """The tokenizer, the program that streams, and the Makefile."""
+def runtime_files(triple: str | None = None) -> dict[str, bytes]:
+    """The tokenizer, the program that streams, and the Makefile, which builds them for a machine."""
     texts = _sources()
     found = {
         "tokenizer.h": join(PUBLIC["tokenizer.h"], texts),
         "tokenizer.c": join(TEXT, texts, PUBLIC),
         "main.c": join(("options.c", "main.c"), texts, PUBLIC),
-        "Makefile": files("cdrmix.runtime.c").joinpath("artefact.mk").read_text(encoding="utf-8"),
+        "Makefile": triples.makefile(triple),
     }
     return {name: text.encode() for name, text in found.items()}
 
@@ -77,7 +78,9 @@ def emit(program: Program, target: str, options: Options) -> Files:
     """All files by name."""
     texts = _sources() | generated(program)
     model = {"model.c": join((*ENGINE, *KERNELS), texts, PUBLIC), "model.h": join(PUBLIC["model.h"], texts)}
-    return {**runtime_files(), **model}
+    triple = options.get("triple")
+    known = {"manifest.json": json.dumps({"triple": triple})} if triple else {}
+    return {**runtime_files(triple), **model, **known}
 
 
 def generated(program: Program) -> dict[str, str]:

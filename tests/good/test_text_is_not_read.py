@@ -38,6 +38,7 @@ INPUT = {
     },
     "what a user asks": {
         "cdrmix/passes/encodings.py": "_read",
+        "codegen/c/triples.py": "require",
     },
     "the sources of runtime/ and the names of its files": {
         "codegen/c/program.py": "_sources join.text",

@@ -1,0 +1,94 @@
+"""Artefacts for other machines, emulated: in plain C the same bits on each, in logits, text and saved states."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cdrmix.runtime.encodings import ENCODINGS
+
+from tests.conformance.c_program import rms
+
+from .machines import AARCH64, RISCV64, Machine
+from .models import artefact, make
+
+MACHINES = (AARCH64, RISCV64)
+PLAIN = "CFLAGS=-O1 -DCDR_PLAIN"
+HERE = Machine("", (), ())
+IDS = tuple(str(n * 37 % 256) for n in range(40))
+
+Made = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The artefact of an encoding, built here in plain C."""
+
+    @cache
+    def make_one(stored: str) -> Path:
+        folder = artefact(tmp_path_factory.mktemp(stored) / "here", stored)
+        make(folder, "cdrmix-run", PLAIN)
+        return folder
+
+    return make_one
+
+
+def cross(made: Path, machine: Machine, *variables: str) -> Path:
+    """The same artefact, built for another machine."""
+    folder = made.parent / machine.triple / "-".join(variables).replace("/", "")
+    shutil.copytree(made, folder)
+    (folder / "cdrmix-run").unlink()
+    make(folder, "cdrmix-run", f"TRIPLE={machine.triple}", *variables)
+    return folder
+
+
+def said(machine: Machine, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> bytes:
+    return machine.run(folder / "cdrmix-run", "-m", str(folder), *arguments, env=env)
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.triple)
+@pytest.mark.parametrize("stored", ENCODINGS)
+def test_plain_c_gives_the_same_bits(stored: str, machine: Machine, made: Made) -> None:
+    machine.require()
+    here = made(stored)
+    there = cross(here, machine, PLAIN)
+    assert said(HERE, here, "--logits", *IDS) == said(machine, there, "--logits", *IDS)
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.triple)
+def test_a_text_goes_on_on_another_machine(machine: Machine, made: Made, tmp_path: Path) -> None:
+    machine.require()
+    here, state = made("i8"), [tmp_path / "here.state", tmp_path / "there.state"]
+    there = cross(here, machine, PLAIN, "ARCH=")
+    for where, folder, file in ((HERE, here, state[0]), (machine, there, state[1])):
+        said(where, folder, "-n", "20", "-o", str(file), "a prompt that is longer than one block")
+    assert state[0].read_bytes() == state[1].read_bytes()
+    assert said(HERE, here, "-l", str(state[1]), "-n", "9", "") == said(
+        machine, there, "-l", str(state[0]), "-n", "9", ""
+    )
+
+
+@pytest.mark.parametrize("stored", ENCODINGS)
+def test_neon_agrees_with_plain_c(stored: str, made: Made) -> None:
+    AARCH64.require()
+    here = made(stored)
+    there = cross(here, AARCH64, "CFLAGS=-O2")
+    wanted = np.array(said(HERE, here, "--logits", *IDS).split(), float)
+    for kernels in ("neon", "neon_dot"):
+        found = np.array(said(AARCH64, there, "--logits", *IDS, env={"CDRMIX_KERNELS": kernels}).split(), float)
+        assert rms(found, wanted) <= (1e-5 if stored[0] != "i" else 2e-3), kernels
+
+
+def test_the_manifest_and_the_makefile_know_the_triple(tmp_path: Path) -> None:
+    folder = artefact(tmp_path / "a", "f32", "riscv64-linux-gnu")
+    assert json.loads((folder / "manifest.json").read_text())["triple"] == "riscv64-linux-gnu"
+    RISCV64.require()
+    make(folder, "cdrmix-run", "CFLAGS=-O0")
+    assert os.access(folder / "cdrmix-run", os.X_OK)
+    assert (folder / "cdrmix-run").read_bytes()[18] == 243  # RISC-V, in the header of a program
