@@ -80,7 +80,8 @@ def emit(program: Program, target: str, options: Options) -> Files:
     model = {"model.c": join((*ENGINE, *KERNELS), texts, PUBLIC), "model.h": join(PUBLIC["model.h"], texts)}
     triple = options.get("triple")
     known = {"manifest.json": json.dumps({"triple": triple})} if triple else {}
-    return {**runtime_files(triple), **model, **known}
+    files = {**runtime_files(triple), **model, **known}
+    return files | {"Makefile": f"NAME := {program.model.name}\n".encode() + files["Makefile"]}
 
 
 def generated(program: Program) -> dict[str, str]:

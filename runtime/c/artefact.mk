@@ -40,7 +40,47 @@ $(LIBRARY): model.c tokenizer.c model.h tokenizer.h
 	$(CC) $(CHECKED) $(CFLAGS) $(SHARED) -o $@.$$$$ model.c tokenizer.c -lm && mv -f $@.$$$$ $@
 	cksum $^ $@ >$@.cksum
 
-clean:
-	rm -f cdrmix-run$(ENDING) $(LIBRARY) $(LIBRARY).cksum
+libmodel.a: model.c tokenizer.c model.h tokenizer.h
+	for part in model tokenizer; do $(CC) $(CHECKED) $(CFLAGS) -fPIC -c -o $$part.o $$part.c || exit; done
+	rm -f $@ && $(AR) rcs $@ model.o tokenizer.o && rm -f model.o tokenizer.o
 
-.PHONY: all clean
+# `make install PREFIX=/usr/local` puts all of it where `pkg-config --cflags --libs cdrmix-NAME` finds it; DESTDIR goes in
+# front of where files are written
+PREFIX ?= /usr/local
+INSTALLED := cdrmix-$(or $(NAME),model)
+define PKGCONFIG
+prefix=$(PREFIX)
+libdir=$${prefix}/lib
+includedir=$${prefix}/include/$(INSTALLED)
+model=$${prefix}/share/$(INSTALLED)
+
+Name: $(INSTALLED)
+Description: a language model compiled by CDRmix; its variable `model` is the folder of weights and tokenizer
+Version: 1
+Cflags: -I$${includedir}
+Libs: -L$${libdir} -l$(INSTALLED)
+Libs.private: -lm -pthread
+endef
+export PKGCONFIG
+# a new file, not new content: another process may be running the old one
+put = cp $(1) "$(DESTDIR)$(PREFIX)/$(2).$$$$" && mv -f "$(DESTDIR)$(PREFIX)/$(2).$$$$" "$(DESTDIR)$(PREFIX)/$(2)"
+
+install: cdrmix-run$(ENDING) $(LIBRARY) libmodel.a
+	for folder in bin include/$(INSTALLED) lib/pkgconfig share/$(INSTALLED); do \
+		mkdir -p "$(DESTDIR)$(PREFIX)/$$folder" || exit; done
+	$(call put,cdrmix-run$(ENDING),bin/$(INSTALLED)$(ENDING))
+	$(call put,$(LIBRARY),lib/lib$(INSTALLED)$(suffix $(LIBRARY)))
+	$(call put,libmodel.a,lib/lib$(INSTALLED).a)
+	for file in model.h tokenizer.h; do $(call put,$$file,include/$(INSTALLED)/$$file) || exit; done
+	for file in $(wildcard manifest.json weights.safetensors tokenizer.json); do \
+		$(call put,$$file,share/$(INSTALLED)/$$file) || exit; done
+	echo "$$PKGCONFIG" >"$(DESTDIR)$(PREFIX)/lib/pkgconfig/$(INSTALLED).pc"
+
+uninstall:
+	cd "$(DESTDIR)$(PREFIX)" && rm -rf bin/$(INSTALLED)$(ENDING) include/$(INSTALLED) lib/lib$(INSTALLED).a \
+		lib/lib$(INSTALLED)$(suffix $(LIBRARY)) share/$(INSTALLED) lib/pkgconfig/$(INSTALLED).pc
+
+clean:
+	rm -f cdrmix-run$(ENDING) $(LIBRARY) $(LIBRARY).cksum libmodel.a model.o tokenizer.o
+
+.PHONY: all install uninstall clean

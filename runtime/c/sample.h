@@ -5,6 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct {
   double temperature;         /* 0: the largest logit */
   double top_p;               /* 1: all tokens */
@@ -28,5 +32,9 @@ double cdr_draw(uint64_t *random);
 /* `room` has a place a token of the vocabulary.  -1 when nothing can be chosen: a logit is NaN, or the largest is not
    finite. */
 int32_t cdr_sample(cdr_sampling *how, const float *logits, int32_t vocab, cdr_candidate *room);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -4,6 +4,10 @@
 
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct {
   const char *const *texts; /* none is empty */
   int count;
@@ -16,5 +20,9 @@ typedef struct {
 /* Writes to `out`, which has room for `longest` bytes, what is sure to come before every stop text after one more byte
    of the stream; its size. */
 size_t cdr_stop_push(cdr_stops *stops, unsigned char byte, unsigned char *out);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

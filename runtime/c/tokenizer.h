@@ -5,6 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct cdr_tokenizer cdr_tokenizer;
 
 /* Reads `path`; 0 or a code of errors.h. */
@@ -26,5 +30,9 @@ const unsigned char *cdr_token_bytes(const cdr_tokenizer *t, int32_t id, size_t 
 /* The length of the first piece the pre-tokeniser cuts from a text (0 only for an empty one); a run in it is at most
    `longest` characters. */
 size_t cdr_piece(const unsigned char *text, size_t size, size_t longest);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -4,6 +4,10 @@
 
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct {
   unsigned char held[4];
   unsigned int have, need;
@@ -14,5 +18,9 @@ size_t cdr_utf8_push(cdr_utf8 *u, unsigned char byte, char *out);
 
 /* What was held back at the end: U+FFFD, or nothing. */
 size_t cdr_utf8_flush(cdr_utf8 *u, char *out);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
