@@ -80,8 +80,9 @@ def emit(program: Program, target: str, options: Options) -> Files:
     model = {"model.c": join((*ENGINE, *KERNELS), texts, PUBLIC), "model.h": join(PUBLIC["model.h"], texts)}
     triple = options.get("triple")
     known = {"manifest.json": json.dumps({"triple": triple})} if triple else {}
-    files = {**runtime_files(triple), **model, **known}
-    return files | {"Makefile": f"NAME := {program.model.name}\n".encode() + files["Makefile"]}
+    around = runtime_files(triple)
+    around["Makefile"] = f"NAME := {program.model.name}\n".encode() + around["Makefile"]
+    return {**around, **model, **known}
 
 
 def generated(program: Program) -> dict[str, str]:
