@@ -1,195 +1,214 @@
-"""RWKV-7 on one CPU thread: `cpu` artefacts against llama.cpp on the same random weights, encoding by encoding.
+"""RWKV-7 on a CPU: `cpu` artefacts against llama.cpp and the `rwkv` package on the same random weights.
 
-Input: `python -m bench.cpu [--layers N] [--width N] [--vocab N] [--rounds N] [--prompt N] [--tokens N]`, from the root
-of the project, with the packages of `bench/llama.py`.
-Output: how far the logits of each are from those of our f32 artefact, then a markdown table: tokens a CPU second of
-decoding and of a prompt, the ratio of ours to theirs, and the share of the memory that one thread can read, measured in
-the same rounds from large pages.
+Input: `python -m bench.cpu [--shape 0.1B|0.4B] [--threads N] [--encodings f16,i8] [--moe bf16,i8] [--rounds N]`, from
+the root of the project, with its `dev` extra and, for llama.cpp, the packages of `bench/llama.py`.
+Output: how far the logits of each are from those of our f32 artefact, then a markdown table: tokens a second of
+decoding, of a prompt and of batches, the share of what memory allows, and each peer's rate with the ratio of ours to
+it; then the time to open and the memory of each program.  A mixture of experts (8, of which a token takes 2), which no peer
+has, is measured against the bytes of the weights that a token needs.
 
 Every program is a process of its own below this one, opened once; they take turns, in one order and then in the other.
-Time is the CPU time of the process that runs; figures are medians over the rounds, those of ratios and shares of each
-round's own.
+With one thread time is the CPU time of the process that runs, for machines that others use; with more it is the wall's.
+Figures are medians over the rounds, those of ratios and shares of each round's own.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import json
-import mmap
-import os
-import statistics
-import subprocess
+import importlib.util
 import sys
 import tempfile
-import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-os.environ |= {"OMP_NUM_THREADS": "1"}
-
 import numpy as np
-from cdrmix.runtime.session import Session
+import torch
 
-from bench.llama import Llama, quantise, write_gguf
-from bench.streaming import READ, ROOT, sane_weights
+from bench.llama import quantise, write_gguf
+from bench.programs import ROOT, Program, clocked
+from bench.streaming import sane_weights
 from cdrmix.artifact import write_artifact
 from cdrmix.check import load
 from cdrmix.compiler import lower
 from cdrmix.ir.cost import cost
+from cdrmix.ir.nodes import Model
+from cdrmix.speed import READ_SIZE, Memory
 from cdrmix.weights import write_weights
+from tests.conformance.test_oracles import V7, V7_LATER, named_as_theirs
 
-PAIRS = {"f16": "f16", "bf16": "bf16", "i8": "q8_0", "i8g32": "q8_0", "i4": "q4_0"}
-"""Our encodings and the types of llama.cpp that they are compared with; f32 is compared with nothing."""
-READ_SIZE = 1 << 28
+SHAPES = {"0.1B": (12, 768), "0.4B": (24, 1024)}
+"""Layers and width."""
 
+PEERS = {
+    "f32": ["rwkv fp32"],
+    "f16": ["llama.cpp f16"],
+    "bf16": ["llama.cpp f16", "llama.cpp bf16", "rwkv bf16"],
+    "i8": ["llama.cpp q8_0"],
+    "i8g32": ["llama.cpp q8_0"],
+    "i4": ["llama.cpp q4_0"],
+}
+"""What each of our encodings is compared with."""
 
-# --- a program in a process of its own -------------------------------------------------------------------------------
-def serve(kind: str, path: str) -> None:
-    """Open a program and do what the lines of standard input say: {"prompt": […], "tokens": […]}."""
-    session = Session.open(path) if kind == "ours" else None
-    llama = Llama(Path(path)) if kind == "llama" else None
-
-    def reset() -> None:
-        session.reset() if session else llama.reset()  # type: ignore[union-attr]
-
-    def read(tokens: list[int]) -> np.ndarray:
-        return session.prefill(tokens) if session else llama.read(tokens)  # type: ignore[union-attr]
-
-    read([1])
-    print(json.dumps("open"), flush=True)
-    for line in sys.stdin:
-        asked = json.loads(line)
-        reset()
-        start = time.process_time()
-        logits = read(asked["prompt"])
-        middle = time.process_time()
-        for token in asked["tokens"]:
-            logits = read([token])
-        found: dict[str, Any] = {"prompt": middle - start, "decode": time.process_time() - middle}
-        if asked["logits"]:
-            found["logits"] = logits.tolist()
-        print(json.dumps(found), flush=True)
+ROWS = (8, 32)
+THEIR_ROWS = 8
+"""Of batches: ours, and the peer's that all of ours are compared with."""
 
 
-class Program:
-    """The other end of `serve`."""
+@dataclass
+class Running:
+    """A program, the bytes that a token needs of its weights, and what it took, a round."""
 
-    def __init__(self, kind: str, path: Path):
-        command = [sys.executable, "-m", "bench.cpu", "--serve", kind, str(path)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._answer()
+    program: Program
+    read_bytes: int
+    peers: Sequence[str] = ()
+    rounds: list[dict[str, Any]] = field(default_factory=list)
 
-    def _answer(self) -> Any:
-        assert self.process.stdout is not None
-        while line := self.process.stdout.readline():
-            if line.startswith(("{", '"')):
-                return json.loads(line)
-        raise SystemExit("a program stopped: see above")
-
-    def run(self, prompt: list[int], tokens: list[int], logits: bool = False) -> dict[str, Any]:
-        """A prompt and then tokens, from a new document on; CPU seconds of both."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"prompt": prompt, "tokens": tokens, "logits": logits}) + "\n")
-        self.process.stdin.flush()
-        return dict(self._answer())
+    def rates(self, work: str, amounts: Mapping[str, int], clock: str) -> list[float]:
+        """Tokens a second of a kind of work, a round; none where the program cannot do it."""
+        return [amounts[work] / one[work][clock] for one in self.rounds if work in one]
 
 
-def programs(settings: dict[str, int], folder: Path) -> dict[str, Program]:
-    """Everything that is timed, by encoding."""
-    model = load(ROOT / "spec" / "rwkv7.cdr", {k: str(v) for k, v in settings.items()})
-    weights, given, gguf = sane_weights(model), folder / "given.safetensors", folder / "f32.gguf"
+def peers_here(encodings: Sequence[str]) -> Iterator[str]:
+    """The peers of these encodings that are installed; what is not is said."""
+    packages = {"llama.cpp": "llama_cpp", "rwkv": "rwkv"}
+    here = {peer: importlib.util.find_spec(package) is not None for peer, package in packages.items()}
+    for peer in (name for name, found in here.items() if not found):
+        print(f"note: {peer} is not installed, and left out", file=sys.stderr)
+    wanted = dict.fromkeys(peer for encoding in encodings for peer in PEERS[encoding])
+    return (peer for peer in wanted if here[peer.split()[0]])
+
+
+def artefact(model: Model, encoding: str, folder: Path, given: Path, threads: int) -> Running:
+    """One of ours."""
+    lowered = lower(model, weights=encoding)
+    write_artifact(lowered, "cpu", folder, given)
+    return Running(Program("ours", folder, threads), cost(lowered.program.model).total.read_bytes())
+
+
+def start(args: argparse.Namespace, settings: dict[str, int], folder: Path) -> dict[str, Running]:
+    """Everything that is timed, by name."""
+    texts = {k: str(v) for k, v in settings.items()}
+    model = load(ROOT / "spec" / "rwkv7.cdr", texts)
+    weights, given = sane_weights(model), folder / "given.safetensors"
     write_weights(given, {n: x.shape for n, x in weights.items()}, weights.__getitem__)
-    write_gguf(gguf, weights, settings)
-    del weights
     found = {}
-    for encoding in ("f32", *PAIRS):
-        write_artifact(lower(model, weights=encoding), "cpu", folder / encoding, given)
-        found[encoding] = Program("ours", folder / encoding)
-    for name in dict.fromkeys(PAIRS.values()):
-        quantise(gguf, folder / f"{name}.gguf", name)
-        found[f"llama.cpp {name}"] = Program("llama", folder / f"{name}.gguf")
+    for encoding in dict.fromkeys(("f32", *args.encodings)):
+        found[encoding] = artefact(model, encoding, folder / encoding, given, args.threads)
+        found[encoding].peers = PEERS[encoding]
+    for peer in peers_here(list(found)):
+        program, kind = peer.split()
+        if program == "rwkv":
+            path = folder / "theirs.pth"
+            if not path.exists():
+                named = named_as_theirs(weights, settings["layers"], V7, V7_LATER)
+                torch.save({k: torch.tensor(np.ascontiguousarray(v)) for k, v in named.items()}, path)
+            found[peer] = Running(Program("rwkv", f"{path}:{kind}", args.threads), 0)
+        else:
+            if not (folder / "f32.gguf").exists():
+                write_gguf(folder / "f32.gguf", weights, settings)
+            quantise(folder / "f32.gguf", folder / f"{kind}.gguf", kind)
+            found[peer] = Running(Program("llama", folder / f"{kind}.gguf", args.threads), 0)
+    del weights
+    if args.moe:
+        mixture = load(ROOT / "bench" / "rwkv7_moe.cdr", texts)
+        weights = sane_weights(mixture)
+        write_weights(given, {n: x.shape for n, x in weights.items()}, weights.__getitem__)
+        del weights
+        for encoding in args.moe:
+            found[f"moe {encoding}"] = artefact(mixture, encoding, folder / f"moe-{encoding}", given, args.threads)
     return found
 
 
-def reader(folder: Path) -> Any:
-    """Reads READ_SIZE bytes once, from memory in large pages."""
-    (folder / "read.c").write_text(READ)
-    command = ["cc", "-O3", "-march=native", "-shared", "-fPIC", "-o", "read.so", "read.c"]
-    subprocess.run(command, cwd=folder, check=True)
-    read = ctypes.CDLL(str(folder / "read.so")).read_all
-    read.argtypes, read.restype = [ctypes.c_void_p, ctypes.c_size_t], ctypes.c_float
-    memory = mmap.mmap(-1, READ_SIZE + (1 << 21))
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    space = np.frombuffer(memory, np.uint8)
-    space[:] = 0
-    start = space.ctypes.data + -space.ctypes.data % (1 << 21)
-    return lambda: (read(start, READ_SIZE // 4), space)
+def compare(running: Mapping[str, Running], ids: Sequence[int]) -> None:
+    """Say how far the logits of each program are from those of our f32, and those of the mixtures from their first."""
+    logits = {n: np.asarray(r.program.run(ids[:16], ids[16:20], logits=True)["logits"]) for n, r in running.items()}
+    first = next((name for name in running if name.startswith("moe")), "")
+    for name, x in logits.items():
+        want = logits[first if name.startswith("moe") else "f32"]
+        error = np.sqrt(np.mean((x - want) ** 2) / np.mean(want**2))
+        print(f"{name}: RMS difference from our {first if name.startswith('moe') else 'f32'} {error:.1e}", flush=True)
+
+
+def take_turns(running: Mapping[str, Running], args: argparse.Namespace, ids: Sequence[int]) -> list[float]:
+    """Run all, `rounds` times and once before; the bytes a second that are read from memory, a round."""
+    memory, bandwidth = Memory(args.threads), []
+    prompt, tokens = ids[: args.prompt], ids[args.prompt :]
+    for turn in range(args.rounds + 1):
+        for name in list(running)[:: -1 if turn % 2 else 1]:
+            taken = running[name].program.run(prompt, tokens, args.rows)
+            if turn:  # the first round is not counted
+                running[name].rounds.append(taken)
+        _, seconds = clocked(memory.read)
+        if turn:
+            bandwidth.append(READ_SIZE / seconds[args.clock])
+    memory.close()
+    return bandwidth
+
+
+def table(running: Mapping[str, Running], args: argparse.Namespace, bandwidth: Sequence[float]) -> Iterator[str]:
+    """The lines of the markdown tables."""
+    amounts = {"decode": args.tokens, "prompt": args.prompt} | {f"batch {n}": n * args.tokens for n in args.rows}
+    yield f"{args.threads} thread(s), {args.clock} time; memory reads {median(bandwidth) / 1e9:.1f} GB/s"
+    yield from ("", "| | | tokens/s | of memory | peers: tokens/s, ratio |", "|---|---|---|---|---|")
+    for work in amounts:
+        for name, one in running.items():
+            ours = one.rates(work, amounts, args.clock)
+            if not one.read_bytes or not ours:
+                continue
+            shares = [a * one.read_bytes / b for a, b in zip(ours, bandwidth, strict=True)]
+            told = []
+            for peer in (p for p in one.peers if p in running):
+                theirs = running[peer].rates(f"batch {THEIR_ROWS}" if "batch" in work else work, amounts, args.clock)
+                if theirs:
+                    ratio = median(a / b for a, b in zip(ours, theirs, strict=True))
+                    told.append(f"{peer} {median(theirs):.1f}, {ratio:.2f}")
+            share = f"{median(shares):.2f}" if work == "decode" else ""
+            yield f"| {work} | {name} | {median(ours):.1f} | {share} | {'; '.join(told)} |"
+    yield from ("", "| | open, s | resident, MB | a token needs, MB |", "|---|---|---|---|")
+    for name, one in running.items():
+        needs = f"{one.read_bytes / 1e6:.1f}" if one.read_bytes else ""
+        held = median(each["resident"] for each in one.rounds)
+        yield f"| {name} | {one.program.open:.3f} | {held / 1e6:.1f} | {needs} |"
+
+
+def _encodings(text: str) -> list[str]:
+    names = [name for name in text.split(",") if name]
+    if wrong := [name for name in names if name not in PEERS]:
+        raise argparse.ArgumentTypeError(f"{wrong[0]} is none of {', '.join(PEERS)}")
+    return names
 
 
 def main() -> None:
     """Build all, compare their logits, and let them take turns."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--shape", choices=SHAPES, default="0.1B")
+    parser.add_argument("--layers", type=int, help="instead of the shape's")
+    parser.add_argument("--width", type=int, help="instead of the shape's, a multiple of 64")
     parser.add_argument("--vocab", type=int, default=65536)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--encodings", type=_encodings, default=list(PEERS), help="ours; f32 is always there")
+    parser.add_argument("--moe", type=_encodings, default=["bf16", "i8", "i4"], help="of the mixtures; '' for none")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompt", type=int, default=512, help="tokens of the prompt")
-    parser.add_argument("--tokens", type=int, default=48, help="tokens decoded a round")
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--tokens", type=int, default=48, help="tokens decoded a round, 4 or more")
     args = parser.parse_args()
-    if args.serve:
-        serve(*args.serve)
-        return
-    settings = {"layers": args.layers, "d_model": args.width, "vocab": args.vocab, "head_size": 64}
+    args.clock, args.rows = "cpu" if args.threads == 1 else "wall", ROWS
+    layers, width = SHAPES[args.shape]
+    settings = {"layers": args.layers or layers, "d_model": args.width or width, "vocab": args.vocab, "head_size": 64}
     settings |= {"rank": 64, "gate_rank": 128}
     ids = np.random.default_rng(1).integers(1, args.vocab, args.prompt + args.tokens).tolist()
-    prompt, tokens = ids[: args.prompt], ids[args.prompt :]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        running, read = programs(settings, folder), reader(folder)
-        logits = {n: np.asarray(p.run(ids[:16], ids[16:20], logits=True)["logits"]) for n, p in running.items()}
-        scale = np.sqrt(np.mean(logits["f32"] ** 2))
-        for n, x in logits.items():
-            print(
-                f"{n}: RMS difference from our f32 {np.sqrt(np.mean((x - logits['f32']) ** 2)) / scale:.1e}", flush=True
-            )
-        found: dict[str, list[dict[str, float]]] = {n: [] for n in running}
-        bandwidth = []
-        for turn in range(args.rounds + 1):
-            for n in list(running)[:: -1 if turn % 2 else 1]:
-                taken = running[n].run(prompt, tokens)
-                if turn:  # the first round is not counted
-                    found[n].append(taken)
-            start = time.process_time()
-            read()
-            if turn:
-                bandwidth.append(READ_SIZE / (time.process_time() - start))
-        print(table(settings, found, bandwidth, len(prompt), len(tokens)))
-
-
-def table(
-    settings: dict[str, int], found: dict[str, list[dict[str, float]]], bandwidth: list[float], prompt: int, tokens: int
-) -> str:
-    """The markdown table."""
-    model = load(ROOT / "spec" / "rwkv7.cdr", {k: str(v) for k, v in settings.items()})
-    lines = [f"one thread reads {statistics.median(bandwidth) / 1e9:.1f} GB/s", ""]
-    lines += ["| | decode, tokens/s | llama.cpp | ratio | share of memory | prompt, tokens/s | llama.cpp | ratio |"]
-    lines += ["|---|---|---|---|---|---|---|---|"]
-    for encoding in ("f32", *PAIRS):
-        size = cost(lower(model, weights=encoding).program.model).total.read_bytes()
-        ours = {k: [n / t[k] for t in found[encoding]] for k, n in (("prompt", prompt), ("decode", tokens))}
-        share = statistics.median(rate * size / read for rate, read in zip(ours["decode"], bandwidth, strict=True))
-        row = [encoding]
-        for k, n in (("decode", tokens), ("prompt", prompt)):
-            row.append(f"{statistics.median(ours[k]):.1f}")
-            peer = PAIRS.get(encoding)
-            theirs = [n / t[k] for t in found[f"llama.cpp {peer}"]] if peer else []
-            ratio = [a / b for a, b in zip(ours[k], theirs, strict=False)]
-            row += [f"{peer} {statistics.median(theirs):.1f}", f"{statistics.median(ratio):.2f}"] if peer else ["", ""]
-            row += [f"{share:.2f}"] if k == "decode" else []
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
+        running = start(args, settings, Path(name))
+        try:
+            compare(running, [*ids, *ids][:20])
+            bandwidth = take_turns(running, args, ids)
+            print("\n".join(table(running, args, bandwidth)))
+        finally:
+            for one in running.values():
+                one.program.close()
 
 
 if __name__ == "__main__":

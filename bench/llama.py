@@ -83,7 +83,7 @@ def _theirs(weights: Mapping[str, np.ndarray], layers: int, width: int, rank: Ma
 
 
 class Llama:
-    """A GGUF file opened by llama.cpp, one sequence."""
+    """A GGUF file opened by llama.cpp: one sequence, and as many others as a batch asks for."""
 
     def __init__(self, path: Path, threads: int = 1):
         import llama_cpp.llama_cpp as lib
@@ -93,11 +93,17 @@ class Llama:
         lib.llama_log_set(self._quiet, ctypes.c_void_p(0))
         lib.llama_backend_init()
         self.model = lib.llama_model_load_from_file(str(path).encode(), lib.llama_model_default_params())
-        params = lib.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch = 4096, 512, 512
-        params.n_threads = params.n_threads_batch = threads
-        self.context = lib.llama_init_from_model(self.model, params)
+        self.threads = threads
+        self.context = self._context(1)
+        self.many: dict[int, Any] = {}
         self.vocab = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self.model))
+
+    def _context(self, sequences: int) -> Any:
+        params = self.lib.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = 4096 * sequences, 512, 512
+        params.n_threads = params.n_threads_batch = self.threads
+        params.n_seq_max = sequences
+        return self.lib.llama_init_from_model(self.model, params)
 
     def reset(self) -> None:
         """A new document."""
@@ -106,17 +112,33 @@ class Llama:
 
     def read(self, tokens: Sequence[int]) -> np.ndarray:
         """The logits after some tokens."""
-        batch = self.lib.llama_batch_init(len(tokens), 0, 1)
-        batch.n_tokens = len(tokens)
-        for i, token in enumerate(tokens):
-            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, self.pos + i, 1, 0
-            batch.logits[i] = i == len(tokens) - 1
-        code = self.lib.llama_decode(self.context, batch)
+        places = [(token, 0, self.pos + i) for i, token in enumerate(tokens)]
+        self._decode(self.context, places, wanted={len(tokens) - 1})
+        self.pos += len(tokens)
+        return np.ctypeslib.as_array(self.lib.llama_get_logits_ith(self.context, len(tokens) - 1), (self.vocab,)).copy()
+
+    def together(self, rows: int, tokens: Sequence[int]) -> bool:
+        """Every one of `rows` sequences reads the tokens, all of them in one step after the other."""
+        if rows not in self.many:
+            self.many[rows] = self._context(rows)
+        context = self.many[rows]
+        self.lib.llama_memory_clear(self.lib.llama_get_memory(context), True)
+        for n in range(len(tokens)):
+            places = [(tokens[(n + row) % len(tokens)], row, n) for row in range(rows)]
+            self._decode(context, places, wanted=set(range(rows)))
+        return True
+
+    def _decode(self, context: Any, places: Sequence[tuple[int, int, int]], wanted: set[int]) -> None:
+        """Read tokens, each of a sequence and at a place in it; logits are made for those whose number is wanted."""
+        batch = self.lib.llama_batch_init(len(places), 0, 1)
+        batch.n_tokens = len(places)
+        for i, (token, sequence, place) in enumerate(places):
+            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, place, 1, sequence
+            batch.logits[i] = i in wanted
+        code = self.lib.llama_decode(context, batch)
         self.lib.llama_batch_free(batch)
         if code:
             raise RuntimeError(f"llama_decode: {code}")
-        self.pos += len(tokens)
-        return np.ctypeslib.as_array(self.lib.llama_get_logits_ith(self.context, len(tokens) - 1), (self.vocab,)).copy()
 
 
 def quantise(source: Path, to: Path, name: str) -> None:

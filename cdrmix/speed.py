@@ -74,7 +74,7 @@ class Speed:
     """Whether this process had the processor's time: else all rates are lower than they could be."""
 
 
-class _Memory:
+class Memory:
     """Some memory, and so many threads to read it."""
 
     def __init__(self, threads: int):
@@ -97,10 +97,10 @@ def measure(folder: Path, prompt: int = 512, tokens: int = 64, streams: int = 8,
     with Session.open(folder) as first:  # builds the program, where that was not done
         threads = first.threads
     with ExitStack() as stack:
-        memory = _Memory(threads) if threads else None
+        memory = Memory(threads) if threads else None
         if memory:
             stack.callback(memory.close)
-        before, start = _resident(), time.perf_counter()
+        before, start = resident(), time.perf_counter()
         session = stack.enter_context(Session.open(folder))
         opened = time.perf_counter() - start
         random = np.random.default_rng(0)
@@ -116,7 +116,7 @@ def measure(folder: Path, prompt: int = 512, tokens: int = 64, streams: int = 8,
 
         read_prompt()
         decode()
-        resident = _grown(before)
+        grown = _grown(before)
         batch, why = _batch(session, streams)
         work = {"prompt": read_prompt, "decode": decode}
         if batch:
@@ -137,7 +137,7 @@ def measure(folder: Path, prompt: int = 512, tokens: int = 64, streams: int = 8,
             cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
             threads=threads,
             open_seconds=opened,
-            resident_bytes=resident,
+            resident_bytes=grown,
             state_bytes=session.state_bytes,
             weight_bytes_read=read_bytes,
             prompt=median(rates["prompt"]),
@@ -184,7 +184,7 @@ def _step_all(batch: Batch, tokens: list[int], streams: int) -> None:
         batch.step([tokens[(n + row) % len(tokens)] for row in range(streams)])
 
 
-def _resident() -> int | None:
+def resident() -> int | None:
     """Bytes of memory that this process takes now, where the system says so."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -193,7 +193,7 @@ def _resident() -> int | None:
 
 
 def _grown(before: int | None) -> int | None:
-    now = _resident()
+    now = resident()
     return None if before is None or now is None else max(now - before, 0)
 
 
