@@ -4,8 +4,8 @@ Input: `python -m bench.cpu [--shape 0.1B|0.4B] [--threads N] [--encodings f16,i
 the root of the project, with its `dev` extra and, for llama.cpp, the packages of `bench/llama.py`.
 Output: how far the logits of each are from those of our f32 artefact, then a markdown table: tokens a second of
 decoding, of a prompt and of batches, the share of what memory allows, and each peer's rate with the ratio of ours to
-it; then the time to open and the memory of each program.  A mixture of experts (8, of which a token takes 2), which no peer
-has, is measured against the bytes of the weights that a token needs.
+it; then the time to open and the memory of each program.  A mixture of experts (8, of which a token takes 2), which no
+peer has, is measured against the bytes of the weights that a token needs.
 
 Every program is a process of its own below this one, opened once; they take turns, in one order and then in the other.
 With one thread time is the CPU time of the process that runs, for machines that others use; with more it is the wall's.

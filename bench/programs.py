@@ -36,7 +36,7 @@ class Runner(Protocol):
         """The logits after some more tokens."""
 
     def together(self, rows: int, tokens: Sequence[int]) -> bool:
-        """Every one of `rows` streams reads the tokens, all of them in a step, one after the other; or it cannot: false."""
+        """Every one of `rows` streams reads the tokens, a step for all of them at a time; false where it cannot."""
 
 
 class Ours:
