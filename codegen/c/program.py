@@ -26,8 +26,8 @@ PUBLIC = {
 }
 """The headers of an artefact, and the headers each is made of."""
 
-ENGINE = ("model.c", "weights.c", "listed.c", "checksum.c", "saved.c", "output.c", "json.c", "errors.c")
-KERNELS = ("matrix.c", "matrix_plain.c", "matrix_avx2.c", "matrix_avx512.c", "matrix_neon.c")
+ENGINE = ("model.c", "weights.c", "listed.c", "checksum.c", "saved.c", "output.c", "output_plain.c", "json.c", "errors.c")
+KERNELS = ("matrix.c", "matrix_plain.c", "matrix_avx2.c", "matrix_avx512.c", "matrix_neon.c", "matrix_wasm.c")
 TEXT = ("tokenizer.c", "tokenizer_file.c", "utf8.c", "sample.c", "stop.c")
 _OWN = re.compile(r'^#include "([^"]+)"[ \t]*\n', re.MULTILINE)
 

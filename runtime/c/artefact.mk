@@ -26,7 +26,7 @@ ENDING := $(if $(findstring -windows,$(CROSS)),.exe,$(if $(findstring -wasi,$(CR
 LIBRARY := $(or $(patsubst .%,model.%,$(ENDING:.exe=.dll)),libmodel.so)
 SHARED := -fPIC -shared
 ifneq ($(findstring -wasi,$(CROSS)),)
-CHECKED += -msimd128 -Wl,-z,stack-size=1048576
+CHECKED += -Wno-gnu-statement-expression -msimd128 -Wl,-z,stack-size=1048576
 SHARED := -mexec-model=reactor -Wl,--export-dynamic,--export=malloc,--export=free
 endif
 

@@ -4,6 +4,7 @@
 #include "options.h"
 #include "sample.h"
 #include "stop.h"
+#include "system.h"
 #include "tokenizer.h"
 #include "utf8.h"
 
@@ -13,6 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#if defined(_WIN32)
+#include <io.h>
+#endif
 
 enum { DONE, FAILED, MISUSED };
 
@@ -303,13 +307,19 @@ static int run(session *s, const cdr_options *o)
   return DONE;
 }
 
-/* Nothing that is opened takes the number of a standard stream that is closed. */
+/* Nothing that is opened takes the number of a standard stream that is closed; bytes are what they are. */
 static int guard_streams(void)
 {
+#if defined(_WIN32)
+  return _setmode(0, _O_BINARY) >= 0 && _setmode(1, _O_BINARY) >= 0;
+#elif defined(CDR_NO_POSIX)
+  return 1;
+#else
   int closed = fcntl(STDOUT_FILENO, F_GETFD) < 0;
   for (int fd = 0; fd < 3; fd++)
     if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) != fd) return 0;
   return !closed;
+#endif
 }
 
 int main(int argc, char **argv)

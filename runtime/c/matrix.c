@@ -19,6 +19,9 @@ static const cdr_kernels *const known[] = {
 #if defined(__aarch64__) && defined(__GNUC__) && !defined(CDR_PLAIN)
   &cdr_kernels_neon,
 #endif
+#if defined(__wasm_simd128__) && !defined(CDR_PLAIN)
+  &cdr_kernels_wasm,
+#endif
   &cdr_kernels_plain,
 };
 

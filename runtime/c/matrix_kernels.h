@@ -47,5 +47,8 @@ extern const cdr_kernels cdr_kernels_neon;
 extern const cdr_kernels cdr_kernels_neon_dot;
 #endif
 #endif
+#if defined(__wasm_simd128__) && !defined(CDR_PLAIN)
+extern const cdr_kernels cdr_kernels_wasm;
+#endif
 
 #endif

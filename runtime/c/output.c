@@ -1,6 +1,8 @@
 #define _POSIX_C_SOURCE 200809L
 #include "output.h"
+#include "system.h"
 
+#if !defined(CDR_NO_POSIX)
 #include "errors.h"
 
 #include <dirent.h>
@@ -142,3 +144,4 @@ int cdr_output_close(cdr_output *output, int failed)
   sync_folder(output->path);
   return CDR_OK;
 }
+#endif

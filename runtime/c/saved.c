@@ -10,6 +10,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#if !defined(O_BINARY)
+#define O_BINARY 0
+#endif
+
 enum { VERSION = 2, HEADER = 72, CHUNK = 16384 };
 static const char magic[8] = "CDRSTATE";
 
@@ -296,7 +300,7 @@ int cdr_saved_read(const cdr_layout *layout, void *state, const char *path)
   stream s;
   uint64_t tokens = 0;
   off_t end = (off_t)(HEADER + payload(layout) + 8);
-  int fd = open(path, O_RDONLY), code;
+  int fd = open(path, O_RDONLY | O_BINARY), code;
   if (fd < 0) return CDR_CANNOT_OPEN;
   begin(&s, fd);
   code = get_file(&s, layout, NULL, &tokens);

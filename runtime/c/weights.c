@@ -1,3 +1,5 @@
+#include "system.h"
+
 #if !defined(CDR_NO_MMAP)
 #define _DEFAULT_SOURCE 1
 #define _POSIX_C_SOURCE 200809L
@@ -46,6 +48,11 @@ static int slurp(cdr_file *file, const char *path)
   FILE *f = fopen(path, "rb");
   size_t room = 0;
   if (!f) return CDR_CANNOT_OPEN;
+  if (fseek(f, 0, SEEK_END) == 0) { /* where it can be told, room for all of it at once */
+    const long size = ftell(f);
+    rewind(f);
+    if (size > 0 && (file->bytes = malloc((size_t)size + 1))) room = (size_t)size + 1;
+  }
   for (;;) {
     if (file->size == room) {
       unsigned char *more = room > SIZE_MAX / 2 ? NULL : realloc(file->bytes, room = room ? room * 2 : 1 << 16);

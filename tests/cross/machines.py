@@ -22,6 +22,8 @@ class Machine:
     triple: str
     compiler: tuple[str, ...]
     emulator: tuple[str, ...]
+    ending: str = ""
+    """Of a program's name."""
 
     def require(self) -> None:
         """Skip where the tools are absent: `make toolchain` gets them."""
@@ -47,6 +49,12 @@ def linux(name: str, *options: str) -> Machine:
 
 AARCH64 = linux("aarch64", "-cpu", "max")
 RISCV64 = linux("riscv64")
+WASM = Machine(
+    "wasm32-wasi",
+    ("clang", "--target=wasm32-wasi", "--sysroot=/usr", "-msimd128", "-Wno-gnu-statement-expression"),
+    ("node", "--no-warnings", str(Path(__file__).parent / "node.mjs")),
+    ".wasm",
+)
 
 
 def compile_for(machine: Machine, out: Path, sources: Sequence[Path], *flags: str) -> Path:

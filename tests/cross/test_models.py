@@ -15,10 +15,11 @@ from cdrmix.runtime.encodings import ENCODINGS
 
 from tests.conformance.c_program import rms
 
-from .machines import AARCH64, RISCV64, Machine
+from .machines import AARCH64, RISCV64, WASM, Machine
 from .models import artefact, make
+from .test_products import KERNELS
 
-MACHINES = (AARCH64, RISCV64)
+MACHINES = (AARCH64, RISCV64, WASM)
 PLAIN = "CFLAGS=-O1 -DCDR_PLAIN"
 HERE = Machine("", (), ())
 IDS = tuple(str(n * 37 % 256) for n in range(40))
@@ -44,12 +45,12 @@ def cross(made: Path, machine: Machine, *variables: str) -> Path:
     folder = made.parent / machine.triple / "-".join(variables).replace("/", "")
     shutil.copytree(made, folder)
     (folder / "cdrmix-run").unlink()
-    make(folder, "cdrmix-run", f"TRIPLE={machine.triple}", *variables)
+    make(folder, f"cdrmix-run{machine.ending}", f"TRIPLE={machine.triple}", *variables)
     return folder
 
 
 def said(machine: Machine, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> bytes:
-    return machine.run(folder / "cdrmix-run", "-m", str(folder), *arguments, env=env)
+    return machine.run(folder / f"cdrmix-run{machine.ending}", "-m", str(folder), *arguments, env=env)
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.triple)
@@ -74,14 +75,15 @@ def test_a_text_goes_on_on_another_machine(machine: Machine, made: Made, tmp_pat
     )
 
 
+@pytest.mark.parametrize(("machine", "every"), KERNELS, ids=[machine.triple for machine, _ in KERNELS])
 @pytest.mark.parametrize("stored", ENCODINGS)
-def test_neon_agrees_with_plain_c(stored: str, made: Made) -> None:
-    AARCH64.require()
+def test_kernels_agree_with_plain_c(stored: str, machine: Machine, every: tuple[str, ...], made: Made) -> None:
+    machine.require()
     here = made(stored)
-    there = cross(here, AARCH64, "CFLAGS=-O2")
+    there = cross(here, machine, "CFLAGS=-O2")
     wanted = np.array(said(HERE, here, "--logits", *IDS).split(), float)
-    for kernels in ("neon", "neon_dot"):
-        found = np.array(said(AARCH64, there, "--logits", *IDS, env={"CDRMIX_KERNELS": kernels}).split(), float)
+    for kernels in every:
+        found = np.array(said(machine, there, "--logits", *IDS, env={"CDRMIX_KERNELS": kernels}).split(), float)
         assert rms(found, wanted) <= (1e-5 if stored[0] != "i" else 2e-3), kernels
 
 

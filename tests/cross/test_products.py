@@ -15,10 +15,10 @@ import pytest
 from tests.conformance.c_program import Array, rms
 from tests.conformance.test_matrix import NAMES, SOURCES, check
 
-from .machines import AARCH64, Machine, compile_for
+from .machines import AARCH64, WASM, Machine, compile_for
 
 FLAGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-ffp-contract=off", "-O2", f"-I{SOURCES[0].parent}")
-KERNELS = [(AARCH64, ("neon", "neon_dot"))]
+KERNELS = [(AARCH64, ("neon", "neon_dot")), (WASM, ("simd128",))]
 
 
 class Program:
