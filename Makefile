@@ -29,6 +29,10 @@ test-cross: $(ALL)
 toolchain:
 	apt-get update && apt-get install --yes --no-install-recommends $(TOOLCHAIN)
 
+# What reads an artefact's files, given bytes at random for a minute; needs clang
+fuzz: $(ALL)
+	$(BIN)/python -m tests.fuzz $(FUZZ)
+
 lint: $(ALL)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

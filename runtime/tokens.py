@@ -20,6 +20,8 @@ from cdrmix.runtime.errors import ArtifactError
 from cdrmix.runtime.pretokenizer import PATTERN, PATTERNS, split
 
 END_OF_TEXT = "<|endoftext|>"
+SPARSEST = 64
+"""How many ids a tokenizer may have for a token: memory is made for all of them."""
 _CACHED_PIECES = 1 << 16
 _LONGEST_CACHED = 64
 
@@ -183,6 +185,7 @@ _Parts = tuple[dict[int, bytes], list[tuple[bytes, bytes]], dict[bytes, int], di
 
 def _parse(data: Mapping[str, Any]) -> _Parts:
     model = data["model"]
+    _refuse((data.get("version") or "1.0") != "1.0", f"it is of version {data.get('version')}, not 1.0")
     _refuse(model.get("type", "BPE") != "BPE", f"its model is {model.get('type')}, not BPE")
     for option in ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"):
         _refuse(bool(model.get(option)), f"the model's `{option}` is set")
@@ -219,6 +222,9 @@ def _parse(data: Mapping[str, Any]) -> _Parts:
     _refuse(len(tokens) < len(model["vocab"].keys() - names), "two tokens have one id")
     count = len(tokens) + len(special) + len(added)
     _refuse(len({*tokens, *special.values(), *added.values()}) < count, "two tokens have one id")
+    largest = max((*tokens, *special.values(), *added.values()), default=0)
+    listed = len(model["vocab"]) + len(special) + len(added)
+    _refuse((largest + 2) // SPARSEST > listed, f"it has an id {largest}, and {listed} tokens")
     return tokens, [(to_bytes(a), to_bytes(b)) for a, b in merges], special, added, pattern
 
 

@@ -37,13 +37,32 @@ static int compare(cdr_json entry, const cdr_file *file)
   return found == wanted ? CDR_OK : CDR_FILE_DAMAGED;
 }
 
+int cdr_listed_seal(const cdr_file *manifest)
+{
+  static const char key[] = "\"checksum\":";
+  const unsigned char *bytes = manifest->bytes;
+  size_t size = sizeof key - 1, at = manifest->size;
+  uint64_t listed;
+  while (at > 0 && (manifest->size - at < size || memcmp(bytes + at, key, size) != 0)) at--;
+  if (manifest->size - at < size || memcmp(bytes + at, key, size) != 0) return CDR_MANIFEST;
+  cdr_json j = {bytes + at + size, bytes + manifest->size};
+  if (!cdr_json_hexadecimal(&j, &listed) || !cdr_json_enter(&j, '}') || !cdr_json_done(&j)) return CDR_FILE_DAMAGED;
+  cdr_checksum *room = malloc(sizeof *room);
+  if (!room) return CDR_NO_MEMORY;
+  while (at > 0 && (bytes[at - 1] == ' ' || bytes[at - 1] == '\n')) at--;
+  uint64_t found = cdr_checksum_of(room, bytes, at);
+  free(room);
+  return found == listed ? CDR_OK : CDR_FILE_DAMAGED;
+}
+
 static int find_entry(const cdr_file *manifest, const char *name, const cdr_file *file)
 {
   cdr_json all = {manifest->bytes, manifest->bytes + manifest->size}, value, entry;
   uint64_t format;
-  int found = cdr_json_find(all, "format", &value);
-  if (found == 0) return CDR_OK; /* something else's manifest */
-  if (found < 0 || !cdr_json_whole(&value, &format) || format != LISTED_FORMAT) return CDR_MANIFEST;
+  int found = cdr_json_find(all, "format", &value), seal = cdr_listed_seal(manifest);
+  if (seal == CDR_NO_MEMORY) return seal;
+  if (found == 0 && seal == CDR_MANIFEST) return CDR_OK; /* something else's manifest */
+  if (found < 1 || !cdr_json_whole(&value, &format) || format != LISTED_FORMAT || seal != CDR_OK) return CDR_MANIFEST;
   if (cdr_json_find(all, "files", &value) != 1 || (found = cdr_json_find(value, name, &entry)) < 0) return CDR_MANIFEST;
   return found ? compare(entry, file) : CDR_OK;
 }

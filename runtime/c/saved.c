@@ -15,6 +15,7 @@
 #endif
 
 enum { VERSION = 2, HEADER = 72, CHUNK = 16384 };
+#define MOST_TOKENS ((uint64_t)INT64_MAX / 2) /* their places are signed, and more follow */
 static const char magic[8] = "CDRSTATE";
 
 uint64_t cdr_mark(const cdr_layout *layout)
@@ -269,13 +270,13 @@ static int get_text(stream *s, const cdr_layout *layout, void *state)
 }
 
 /* Passes the payload, and puts it into `state` unless that is NULL. */
-static int get_all(stream *s, const cdr_layout *layout, void *state)
+static int get_all(stream *s, const cdr_layout *layout, void *state, uint64_t tokens)
 {
   for (int i = 0; i < layout->count; i++) {
     const cdr_slot *slot = &layout->slots[i];
     uint64_t count = slot->window ? get_number(s, 4) : 0;
     size_t floats = (saved_size(slot) - (slot->window ? 4 : 0)) / sizeof(float);
-    if (slot->window && count > (uint64_t)slot->window - 1) return CDR_SAVED_DAMAGED;
+    if (slot->window && (count > (uint64_t)slot->window - 1 || count > tokens)) return CDR_SAVED_DAMAGED;
     if (state && slot->window) {
       cdr_ring *ring = (cdr_ring *)(void *)((unsigned char *)state + slot->ring);
       ring->head = 0;
@@ -286,13 +287,13 @@ static int get_all(stream *s, const cdr_layout *layout, void *state)
   int good = get_text(s, layout, state);
   uint64_t sum = s->sum, stored = get_number(s, 8);
   if (s->failed) return CDR_SAVED_TRUNCATED;
-  return good && sum == stored ? CDR_OK : CDR_SAVED_DAMAGED;
+  return good && sum == stored && tokens <= MOST_TOKENS ? CDR_OK : CDR_SAVED_DAMAGED;
 }
 
 static int get_file(stream *s, const cdr_layout *layout, void *state, uint64_t *tokens)
 {
   int code = get_header(s, layout, tokens);
-  return code == CDR_OK ? get_all(s, layout, state) : code;
+  return code == CDR_OK ? get_all(s, layout, state, *tokens) : code;
 }
 
 int cdr_saved_read(const cdr_layout *layout, void *state, const char *path)

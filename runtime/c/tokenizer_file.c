@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LARGEST_ID = 1 << 24, SHOWN = 0x144 };
+enum { LARGEST_ID = 1 << 24, SPARSEST = 64 /* ids a token */, SHOWN = 0x144 };
 static const char end_of_text[] = "<|endoftext|>";
 
 /* The pre-tokenisers that cdr_piece is, with runs of 64 characters at most and of any number;
@@ -285,6 +285,7 @@ static int check_kind(loader *l, cdr_json file, cdr_json model)
   static const char *const unset[] = {"dropout",       "unk_token",     "continuing_subword_prefix", "end_of_word_suffix",
                                       "byte_fallback", "ignore_merges", NULL};
   cdr_json value;
+  if (is_set(file, "version") && !is_string(file, "version", "1.0")) return CDR_TOKENIZER_KIND;
   if (cdr_json_find(model, "type", &value) == 1 && !is_string(model, "type", "BPE")) return CDR_TOKENIZER_KIND;
   for (int i = 0; unset[i]; i++)
     if (is_set(model, unset[i])) return CDR_TOKENIZER_KIND;
@@ -302,6 +303,7 @@ static int allocate(loader *l, size_t vocab_count)
 {
   cdr_tokenizer *t = l->t;
   size_t ids = (size_t)t->vocab + 1;
+  if (ids / SPARSEST > vocab_count + t->added_count) return CDR_TOKENIZER_TOKEN;
   for (l->mask = 1023; l->mask < vocab_count * 2; l->mask = l->mask * 2 + 1) {}
   for (t->mask = 1023; t->mask < t->merge_count * 2; t->mask = t->mask * 2 + 1) {}
   t->bytes = malloc(l->used + 1);

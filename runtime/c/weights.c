@@ -64,6 +64,8 @@ static int slurp(cdr_file *file, const char *path)
     if (got == 0) break;
   }
   int failed = ferror(f);
+  unsigned char *whole = file->size ? realloc(file->bytes, file->size) : NULL;
+  if (whole) file->bytes = whole; /* no more memory than the file's */
   fclose(f);
   if (failed) cdr_weights_close(file);
   return failed ? CDR_CANNOT_READ : CDR_OK;

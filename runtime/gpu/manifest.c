@@ -1,37 +1,26 @@
 #include "manifest.h"
 
-#include "checksum.h"
 #include "failure.h"
+#include "listed.h"
 #include "schedule.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { FORMAT = 1 };
 
-/* --- the text and its checksum --------------------------------------------------------------------------------- */
-/* The text ends with its checksum's key, value and a brace; the checksum is of everything before the key's line. */
 static int check_text(cdr_reader *r, const cdr_file *file)
 {
-  static const char key[] = "\"checksum\":";
-  size_t size = sizeof key - 1, at = file->size;
-  uint64_t listed;
-  cdr_json j;
-  while (at > 0 && (file->size - at < size || memcmp(file->bytes + at, key, size) != 0)) at--;
-  if (file->size - at < size || memcmp(file->bytes + at, key, size) != 0)
+  switch (cdr_listed_seal(file)) {
+  case CDR_OK:
+    return 1;
+  case CDR_NO_MEMORY:
+    return cdr_reader_no_memory(r);
+  case CDR_MANIFEST:
     return cdr_reader_bad(r, "it is cut short: its checksum is missing");
-  j.at = file->bytes + at + size;
-  j.end = file->bytes + file->size;
-  if (!cdr_reader_checksum(r, &j, &listed)) return 0;
-  if (!cdr_json_enter(&j, '}') || !cdr_json_done(&j))
-    return cdr_reader_bad(r, "its checksum is not the last thing in it");
-  cdr_checksum *room = malloc(sizeof *room);
-  if (!room) return cdr_reader_no_memory(r);
-  while (at > 0 && strchr(" \n", file->bytes[at - 1]) && file->bytes[at - 1]) at--;
-  uint64_t found = cdr_checksum_of(room, file->bytes, at);
-  free(room);
-  return found == listed ? 1 : cdr_reader_bad(r, "it was changed: its checksum is another one");
+  default:
+    return cdr_reader_bad(r, "it was changed: its checksum is another one, or not the last thing in it");
+  }
 }
 
 /* --- the parts that are no tables ------------------------------------------------------------------------------- */

@@ -159,6 +159,10 @@ def test_an_impossible_count_is_refused_though_the_sum_is_right(c: Stream, tmp_p
         body = good[:first] + struct.pack("<I", count) + good[first + 4 : -8]
         assert "damaged" in refused(c, body + struct.pack("<Q", fnv(body)), path)
 
+    for tokens in (4, (1 << 62) + 5, (1 << 64) - 1):  # fewer than the history holds; places that no number has
+        body = good[:56] + struct.pack("<Q", tokens) + good[64:-8]
+        assert "damaged" in refused(c, body + struct.pack("<Q", fnv(body)), path)
+
 
 def fnv(data: bytes) -> int:
     found = 0xCBF29CE484222325

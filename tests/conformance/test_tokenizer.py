@@ -336,6 +336,8 @@ REFUSED: dict[str, Callable[[Path], Path]] = {
     "an empty text": lambda p: written(p, [("", "a")]),
     "one id twice": lambda p: written(p, [], added_tokens=[{**ADDED, "id": 65}]),
     "negative id": lambda p: written(p, [], added_tokens=[{**ADDED, "id": -1}]),
+    "a later version": lambda p: written(p, [], version="2.0"),
+    "far id": lambda p: written(p, [], added_tokens=[{**ADDED, "id": (1 << 24) - 1}]),
     "huge id": lambda p: written(p, [], added_tokens=[{**ADDED, "id": 1 << 40}]),
     "a byte lacks": lambda p: written(p, [], model={"vocab": {"a": 0}}),
     "not byte-level": lambda p: written(p, [("a", "日")]),
