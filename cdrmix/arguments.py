@@ -28,6 +28,7 @@ _ABOUT = """A compiler for streaming language models.  Write what happens to one
   cdrmix train configs/train-tiny.yaml                     a checkpoint from text; --resume goes on
   cdrmix eval configs/eval-tiny.yaml                       bits per byte of held-out text
   cdrmix compile spec/tiny.cdr --target cpu --checkpoint RUN -o DIR
+  cdrmix quantize RUN --data TEXT --quant i4 -o DIR        the same in fewer bits, at a loss that you say
   cdrmix doctor                                            what do the targets need on this machine?
   cdrmix verify DIR                                        the artefact against the definition
   cdrmix bench DIR                                         how fast is it on this machine?
@@ -220,6 +221,36 @@ def make_parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--dump-after", metavar="PASS", help=f"print the IR after a pass: {', '.join(PASSES)}")
     p.add_argument("-o", "--out", type=_path, required=True, help="the folder to write: new, empty, or an artefact's")
+
+    p = command(
+        "quantize",
+        "Compile in few bits, held and rounded by what that does to a text.",
+        "cdrmix quantize runs/tiny --data data/eval.jsonl --quant i4 --max-loss 1 -o build/tiny-i4",
+    )
+    p.add_argument("source", type=_path, help="a run, a checkpoint, or an artefact whose weights are f32, f16 or bf16")
+    p.add_argument("--data", type=_path, nargs="+", required=True, help="text and .jsonl files, or folders of them")
+    field = "the field of a .jsonl line that holds the text (%(default)s)"
+    p.add_argument("--field", type=_utf8, default="text", help=field)
+    read = "how many tokens of the text are read at most (%(default)s): a quarter to choose by, the rest to score"
+    p.add_argument("--tokens", type=_whole(LARGEST, 1), default=65_536, help=read)
+    p.add_argument("--quant", choices=("i4", "i8", "i8g32"), default="i8", help="the narrowest encoding (%(default)s)")
+    p.add_argument(
+        "--encode",
+        action="append",
+        default=[],
+        metavar="PATHS=ENCODING",
+        help="hold these matrices so, whatever they cost; repeatable, the last that matches holds",
+    )
+    loss = "how much more the text may cost, in percent of its bits per byte (%(default)s): wider is what costs most"
+    p.add_argument("--max-loss", type=_nonnegative, default=1.0, metavar="PERCENT", help=loss)
+    p.add_argument("--spec", type=_path, help="the spec, where no run or artefact says it")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of --spec")
+    p.add_argument("--model", help="the model to take, where a file has several (default: the last)")
+    p.add_argument("--target", default="cpu", help="what to compile for (%(default)s)")
+    p.add_argument("--tokenizer", help="a tokenizer.json, or `bytes` (default: the checkpoint's)")
+    p.add_argument("--threads", type=_whole(1024, 1), help="of this machine (default: all; fewer where it is busy)")
+    p.add_argument("-o", "--out", type=_path, required=True, help="the folder to write: new, empty, or an artefact's")
+    machine(p)
 
     p = command("doctor", "Say what each target needs on this machine, and how to get it.", "cdrmix doctor cuda")
     p.add_argument("target", nargs="*", help="targets (default: all)")

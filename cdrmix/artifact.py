@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from cdrmix.ir.cost import cost
 from cdrmix.ir.initial import initial_tensor
 from cdrmix.ir.layout import slots
 from cdrmix.ir.nodes import Model
-from cdrmix.packing import pack, start, stored
+from cdrmix.packing import UNDECIDED, Rounded, pack, start, stored
 from cdrmix.plain_json import to_json
 from cdrmix.progress import doing, over
 from cdrmix.runtime.checksum import checksum, file_checksum
@@ -51,6 +52,14 @@ LARGE = 100_000_000
 """Parameters beyond which making an init takes longer than all else; such a model's is made when it is asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """Weights that were rounded by what they do to a text: their planes, and what the manifest says of it."""
+
+    rounded: Rounded
+    about: Mapping[str, Any]
+
+
 def write_artifact(
     lowered: Lowered,
     target: str,
@@ -60,13 +69,14 @@ def write_artifact(
     seed: int | None = None,
     overrides: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
+    quantised: Quantised | None = None,
 ) -> list[Path]:
     """Write the folder `out` and return its files.  Without a checkpoint the weights are the spec's init at `seed` (0).
 
     A large model's init is made only when `seed` is given: its program is worth having alone, in seconds.
 
     `overrides` are the `--set` options the program was checked with; `verify` needs them to check it again.  `options`
-    are those of the target (`compiler.options_of`).
+    are those of the target (`compiler.options_of`).  `quantised`: how the weights were rounded, where a text said how.
     """
     model = lowered.program.model
     source = find_weights(checkpoint) if checkpoint else None
@@ -82,7 +92,7 @@ def write_artifact(
         if any(path.name != PART for path in out.iterdir()) and not _is_ours(out):
             raise UserError(f"{out} holds other files than an artefact", "give a new folder, or an artefact's")
         with locked_folder(out / PART):
-            names = _write(out / PART, lowered, target, source, tokens, seed, overrides or {}, options)
+            names = _write(out / PART, lowered, target, source, tokens, seed, overrides or {}, options, quantised)
             _replace(out, names)
     except OSError as e:
         raise UserError(f"cannot write to {out}: {e.strerror}", "give a folder that can be written") from e
@@ -102,6 +112,7 @@ def _write(
     seed: int | None,
     overrides: Mapping[str, str],
     options: Mapping[str, Any] | None,
+    quantised: Quantised | None,
 ) -> list[str]:
     """Write all of an artefact into an empty folder; the names of its files, the manifest's last."""
     model = lowered.program.model
@@ -118,10 +129,13 @@ def _write(
             (out / name).chmod(0o755)
     names, origin = list(files), "none"
     if source is not None or seed is not None or sum(math.prod(w.shape) for w in owners(model)) <= LARGE:
-        _write_weights(lowered, target, out / WEIGHTS, source, seed or 0, own)
+        rounded = quantised.rounded if quantised else UNDECIDED
+        _write_weights(lowered, target, out / WEIGHTS, source, seed or 0, own, rounded)
         names.append(WEIGHTS)
         origin = "checkpoint" if source else f"init, seed {seed or 0}"
     manifest = describe(lowered, target, origin, overrides)
+    if quantised is not None:
+        manifest["quantised"] = dict(quantised.about)
     manifest["tokenizer"] = tokens is not None
     manifest["files"] = {
         name: listed(out / name) for name in over(sorted(names), "computing checksums", len(names), "files")
@@ -164,7 +178,13 @@ def _files_of(out: Path) -> list[str]:
 
 
 def _write_weights(
-    lowered: Lowered, target: str, path: Path, source: Path | None, seed: int, own: Mapping[str, Any]
+    lowered: Lowered,
+    target: str,
+    path: Path,
+    source: Path | None,
+    seed: int,
+    own: Mapping[str, Any],
+    rounded: Rounded,
 ) -> Path:
     """The weights: a checkpoint's or the spec's init; `own` is the manifest of the program."""
     model = lowered.program.model
@@ -175,7 +195,7 @@ def _write_weights(
             make: Callable[[str], np.ndarray] = lambda path: initial_tensor(by_path[path], seed)  # noqa: E731
         else:
             make = stack.enter_context(reading(model, source))
-        store(path, target, model, lambda path: _finite(path, make(path)), own)
+        store(path, target, model, lambda path: _finite(path, make(path)), own, rounded)
     return path
 
 
@@ -191,10 +211,17 @@ def _finite(path: str, value: np.ndarray) -> np.ndarray:
     return value
 
 
-def store(path: Path, target: str, model: Model, make: Callable[[str], np.ndarray], own: Mapping[str, Any]) -> None:
+def store(
+    path: Path,
+    target: str,
+    model: Model,
+    make: Callable[[str], np.ndarray],
+    own: Mapping[str, Any],
+    rounded: Rounded = UNDECIDED,
+) -> None:
     """Write a model's tensors, which `make` gives by path, in their encodings and in the target's order."""
     to = backend(target)
-    pack(path, model, make, to.arrange(own, model), to.starts)
+    pack(path, model, make, to.arrange(own, model), to.starts, rounded)
 
 
 def listed(path: Path) -> dict[str, Any]:

@@ -107,6 +107,23 @@ def run_compile(a: Namespace) -> None:
     print(f"{a.out}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB", file=sys.stderr)
 
 
+def run_quantize(a: Namespace) -> None:
+    """`cdrmix quantize`."""
+    from cdrmix.quantize.quantise import Asked, quantise
+    from cdrmix.quantize.source import find_source
+
+    source = find_source(a.source, a.spec, overrides_of(a.set), a.model)
+    tokenizer = Path(a.tokenizer) if a.tokenizer and a.tokenizer != "bytes" else a.tokenizer
+    asked = Asked(a.data, a.field, a.tokens, a.target, a.quant, a.encode, a.max_loss / 100, tokenizer, a.threads)
+    found = quantise(source, asked, a.out)
+    if a.json:
+        print(to_json(found.as_data(), indent=1))
+        return
+    print(found.text_of())
+    rules = "".join(f" --encode '{rule}'" for rule in found.rules)
+    print(f"compile holds its matrices so with --quant {a.quant}{rules}; only quantize rounds them by a text")
+
+
 def run_doctor(a: Namespace) -> int:
     """`cdrmix doctor`."""
     from cdrmix.doctor import examine, tell

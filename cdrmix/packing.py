@@ -26,6 +26,14 @@ from cdrmix.weights import check_tensors, owners, write_tensors
 
 Make = Callable[[str], np.ndarray]
 
+Planes = Mapping[str, np.ndarray]
+"""A tensor's planes by suffix."""
+
+Rounded = Mapping[str, Planes]
+"""Tensors by path whose rounding is decided; others are rounded by their encoding."""
+
+UNDECIDED: Rounded = MappingProxyType({})
+
 
 class Arranged(Protocol):
     """A tensor of the file that is a parameter in its target's order."""
@@ -84,12 +92,19 @@ def start(slot: Slot) -> float | str:
     return float(init.arg) if init.op == "const" else f"{slot.path}.start"
 
 
-def pack(path: Path, model: Model, make: Make, arrangement: Arrangement = PLAIN, starts: bool = True) -> None:
+def pack(
+    path: Path,
+    model: Model,
+    make: Make,
+    arrangement: Arrangement = PLAIN,
+    starts: bool = True,
+    rounded: Rounded = UNDECIDED,
+) -> None:
     """Write the file, with what states begin with where the target keeps it (`starts`).
 
     `make(path)` gives an owner's tensor in f32.
     """
-    packer, held = _Packer(model, make, arrangement), entries(model, arrangement, starts)
+    packer, held = _Packer(model, make, arrangement, rounded), entries(model, arrangement, starts)
     plain = all(held.get(w.path) == Entry(w.shape) for w in owners(model))
     write_tensors(path, held, packer.tensor, None if plain else packer.fingerprint)
 
@@ -97,8 +112,8 @@ def pack(path: Path, model: Model, make: Make, arrangement: Arrangement = PLAIN,
 class _Packer:
     """Makes stored tensors by name, one f32 tensor in memory at a time."""
 
-    def __init__(self, model: Model, make: Make, arrangement: Arrangement = PLAIN):
-        self.source, self.arrangement, self.told = make, arrangement, set[str]()
+    def __init__(self, model: Model, make: Make, arrangement: Arrangement, rounded: Rounded):
+        self.source, self.arrangement, self.rounded, self.told = make, arrangement, rounded, set[str]()
         self.samples: dict[str, bytes] = {}
         self.owners = {w.path: w for w in owners(model)}
         self.owner_of = {w.path: w.owner for w in weights(model)}
@@ -125,7 +140,8 @@ class _Packer:
         owner = name if name in self.owners else name.rpartition(".")[0]
         value, to = self.make(owner), stored(self.owners[owner])
         self._tell(owner, value, to)
-        return ENCODINGS[to].narrow(value)[name.removeprefix(owner)]
+        planes = self.rounded.get(owner) or ENCODINGS[to].narrow(value)
+        return planes[name.removeprefix(owner)]
 
     def _tell(self, path: str, value: np.ndarray, to: Stored) -> None:
         """Warn of what an encoding loses, once a tensor."""

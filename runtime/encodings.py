@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -72,19 +72,53 @@ class Encoding:
         """What a tensor of this shape takes."""
         return sum(np.dtype(HELD[p.dtype]).itemsize * math.prod(p.shape) for p in self.planes(shape).values())
 
-    def narrow(self, x: Array) -> dict[str, Array]:
-        """A tensor's planes; `x` is [..., K] in f32."""
+    def narrow(self, x: Array, weight: Array | None = None) -> dict[str, Array]:
+        """A tensor's planes; `x` is [..., K] in f32, `weight` [..., K] how much the square of each error counts."""
         x = np.asarray(x, np.float32, order="C")  # keeps a scalar a scalar
         if self.group is None:
             return {"": self.shorten(self._clipped(x))}
-        scale = self._largest_of_groups(x) / np.float32(self.largest)
-        ratio = x / self._spread(np.where(scale == 0, np.float32(1), scale), x.shape)
-        return {"": self.shorten(self._clipped(ratio)), SCALE: scale.astype(np.float32)}
+        scale = self.scales(x, weight)
+        return self.planes_of(self.numbers(x, scale), scale)
+
+    def scales(self, x: Array, weight: Array | None = None) -> Array:
+        """The scales of values [..., K], in f32: those of rows [...], or the best of a few for groups [..., groups]."""
+        if not self.group:
+            return np.asarray(self._largest_of_groups(x) / np.float32(self.largest), np.float32)
+        flat = self._grouped(x)
+        counts = None if weight is None else self._grouped(np.broadcast_to(weight, x.shape))
+        found = [
+            _best_scales(self, flat[at : at + AT_ONCE], None if counts is None else counts[at : at + AT_ONCE])
+            for at in range(0, len(flat), AT_ONCE)
+        ]
+        return np.concatenate([*found, np.empty(0, np.float32)]).reshape(x.shape[:-1] + self._groups(x.shape))
+
+    def numbers(self, x: Array, scale: Array) -> Array:
+        """The whole numbers, in f32, nearest to values in units of their scales (`scales`)."""
+        ratio = x / self.spread(np.where(scale == 0, np.float32(1), scale), x.shape)
+        return np.asarray(np.clip(np.rint(ratio), *self.limits))
+
+    def planes_of(self, numbers: Array, scale: Array) -> dict[str, Array]:
+        """The planes of whole numbers and scales."""
+        return {"": self.shorten(numbers), SCALE: scale}
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the largest number."""
+        return -self.largest, self.largest
+
+    def tries(self, x: Array) -> Iterator[Array]:
+        """Scales that are tried for groups [n, group]; each is one a group."""
+        most = np.max(np.abs(x), axis=-1) / np.float32(self.largest)
+        yield from (most * np.float32(1 + 0.004 * k) for k in range(5))
+
+    def kept(self, scale: Array) -> Array:
+        """Scales as the plane holds them, in f32."""
+        return scale
 
     def widen(self, planes: Mapping[str, Array], shape: Sequence[int]) -> Array:
         """The f32 values, a tensor of this shape, that planes stand for."""
         x = self.lengthen(planes[""])
-        return x if self.group is None else np.asarray(x * self._spread(planes[SCALE], x.shape))
+        return x if self.group is None else np.asarray(x * self.spread(planes[SCALE], x.shape))
 
     def loss(self, x: Array) -> str:
         """What finite values lose beyond rounding, for people; nothing where they lose no more."""
@@ -110,23 +144,25 @@ class Encoding:
         return (-(-shape[-1] // self.group),) if self.group else ()
 
     def _largest_of_groups(self, x: Array) -> Array:
-        x = np.abs(x)
         if not self.group:
-            return np.asarray(np.max(x, axis=-1, initial=0))
-        padded = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % self.group)])
-        return np.asarray(np.max(padded.reshape(*x.shape[:-1], -1, self.group), axis=-1))
+            return np.asarray(np.max(np.abs(x), axis=-1, initial=0))
+        largest = np.max(np.abs(self._grouped(x)), axis=-1)
+        return np.asarray(largest.reshape(x.shape[:-1] + self._groups(x.shape)))
 
-    def _spread(self, scale: Array, shape: Shape) -> Array:
+    def _grouped(self, x: Array) -> Array:
+        """Every group of values [..., K] as a row [n, group], padded with zeros."""
+        assert self.group
+        padded = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % self.group)])
+        return padded.reshape(-1, self.group)
+
+    def spread(self, scale: Array, shape: Shape) -> Array:
         """Each value's scale, or one a row to go with all of them."""
         return np.repeat(scale, self.group, axis=-1)[..., : shape[-1]] if self.group else scale[..., None]
 
 
 @dataclass(frozen=True, slots=True)
 class Nibbles(Encoding):
-    """Whole numbers from -8 to 7, two in a byte, the first in its low half; a group's scale is in f16.
-
-    A scale is the best of a few in the sense of least squares; the value that is farthest from zero decides them.
-    """
+    """Whole numbers from -8 to 7, two in a byte, the first in its low half; a group's scale is in f16."""
 
     def planes(self, shape: Shape) -> dict[str, Entry]:
         """The planes of a tensor of this shape, by suffix: whole groups of bytes, and their scales."""
@@ -134,20 +170,26 @@ class Nibbles(Encoding):
         groups = -(-shape[-1] // self.group)
         return {"": Entry((*shape[:-1], groups * self.group // 2), "U8"), SCALE: Entry((*shape[:-1], groups), "F16")}
 
-    def narrow(self, x: Array) -> dict[str, Array]:
-        """A tensor's planes; `x` is [..., K] in f32."""
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the largest number."""
+        return -8.0, 7.0
+
+    def tries(self, x: Array) -> Iterator[Array]:
+        """Scales that bring the value farthest from zero to one of these numbers."""
+        farthest = np.take_along_axis(x, np.abs(x).argmax(-1, keepdims=True), -1)[:, 0]  # with its sign
+        yield from (self.kept(farthest / np.float32(to)) for to in (-8.0, -7.0, -7.4, -7.7, -8.4, 7.0))
+
+    def kept(self, scale: Array) -> Array:
+        """Scales as f16 holds them."""
+        return np.asarray(np.clip(scale, -65504, 65504), np.float16).astype(np.float32)
+
+    def planes_of(self, numbers: Array, scale: Array) -> dict[str, Array]:
+        """The planes of whole numbers and scales."""
         assert self.group
-        x = np.asarray(x, np.float32)
-        groups = -(-x.shape[-1] // self.group)
-        flat = np.zeros((x.size // x.shape[-1], groups * self.group), np.float32)
-        flat[:, : x.shape[-1]] = x.reshape(-1, x.shape[-1])
-        flat = flat.reshape(-1, self.group)
-        parts = [_best_nibbles(flat[at : at + AT_ONCE]) for at in range(0, len(flat), AT_ONCE)]
-        numbers = np.concatenate([n for n, _ in parts]) + np.uint8(8)
-        lead = x.shape[:-1]
-        pairs = numbers[:, 0::2] | numbers[:, 1::2] << 4
-        scale = np.concatenate([s for _, s in parts])
-        return {"": pairs.astype(np.uint8).reshape(*lead, -1), SCALE: scale.reshape(*lead, groups)}
+        padded = np.pad(numbers, [(0, 0)] * (numbers.ndim - 1) + [(0, -numbers.shape[-1] % self.group)])
+        held = (padded + 8).astype(np.uint8)
+        return {"": held[..., 0::2] | held[..., 1::2] << 4, SCALE: scale.astype(np.float16)}
 
     def widen(self, planes: Mapping[str, Array], shape: Sequence[int]) -> Array:
         """The f32 values, a tensor of this shape, that planes stand for."""
@@ -162,27 +204,26 @@ class Nibbles(Encoding):
         return f"values up to {most:g} are beyond {self.largest * 65504:g}" if most > self.largest * 65504 else ""
 
 
-AT_ONCE = 1 << 17
-"""Groups whose scales are looked for at once."""
+AT_ONCE = 1 << 13
+"""Groups whose scales are looked for at once: what is computed of them stays in a processor's cache."""
 
 
-def _best_nibbles(x: Array) -> tuple[Array, Array]:
-    """The numbers [groups, K] (int8) and the scales [groups] (f16) of groups of values."""
-    farthest = np.take_along_axis(x, np.abs(x).argmax(-1, keepdims=True), -1)  # [groups, 1], with its sign
-    found: tuple[Array, Array] = (np.zeros(x.shape, np.int8), np.zeros(len(x), np.float16))
-    least = np.full(len(x), np.inf, np.float32)
-    for at in (-8.0, -7.0, -7.4, -7.7, -8.4, 7.0):
-        scale = np.clip(farthest / np.float32(at), -65504, 65504).astype(np.float16)
+def _best_scales(encoding: Encoding, x: Array, weight: Array | None) -> Array:
+    """Of the scales that are tried for groups x [n, K], and those best for the numbers that they lead to, each group's
+    with the least sum of squared errors, each times its weight [n, K]."""
+    found, least = np.zeros(len(x), np.float32), np.full(len(x), np.inf, np.float32)
+    counts = np.float32(1) if weight is None else weight
+    unit = np.max(np.abs(x), axis=-1)
+    unit = np.where(unit == 0, np.float32(1), unit)
+    shares = x / unit[:, None]  # their squares are within f32
+    for scale in encoding.tries(x):
         for _ in range(2):
-            wide = scale.astype(np.float32)
-            numbers = np.clip(np.rint(x / np.where(wide == 0, 1, wide)), -8, 7)
-            error = np.square(x - numbers * wide).sum(-1)
+            numbers = np.clip(np.rint(x / np.where(scale == 0, 1, scale)[:, None]), *encoding.limits)
+            error = (counts * np.square(shares - numbers * (scale / unit)[:, None])).sum(-1)
             better = error < least
-            least[better] = error[better]
-            found[0][better], found[1][better] = numbers[better], scale[better, 0]
-            squares = np.square(numbers).sum(-1, keepdims=True)  # the best scale for these numbers
-            best = (x * numbers).sum(-1, keepdims=True) / np.where(squares == 0, 1, squares)
-            scale = np.clip(best, -65504, 65504).astype(np.float16)
+            least[better], found[better] = error[better], scale[better]
+            squares = (counts * np.square(numbers)).sum(-1)
+            scale = encoding.kept((counts * shares * numbers).sum(-1) / np.where(squares == 0, 1, squares) * unit)
     return found
 
 

@@ -95,6 +95,8 @@ class Backend:
     """The types of activations that its programs can have (`ir/types.py`)."""
     encodings: frozenset[str] = frozenset({"f32"})
     """How matrices may be stored."""
+    rounds: frozenset[str] = frozenset()
+    """Those with which products round their vectors to 8 bits too, 32 elements by a scale."""
     starts: bool = False
     """Whether its weights hold what states begin with, where that is made of parameters."""
     arrange: Callable[[Mapping[str, Any], Model], Mapping[str, Any]] = lambda manifest, model: {}

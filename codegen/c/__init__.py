@@ -28,6 +28,7 @@ BACKEND = Backend(
     options=(Option("triple", "text", None, "TRIPLE", "the machine that `make` builds for: aarch64-linux-gnu …"),),
     require=Late("cdrmix.codegen.c.triples", "require"),
     encodings=frozenset({"f32", "f16", "bf16", "i8", "i8g32", "i4"}),  # those of runtime/c/encodings.h, and f32
+    rounds=frozenset({"i8", "i8g32", "i4"}),
     tolerances={"bf16": 2e-2, "i8": 4e-2, "i8g32": 4e-2, "i4": 4e-2},  # their kernels round the vectors of products too
     needs=needs,
     tools=tools,
