@@ -82,7 +82,7 @@ def emit(program: Program, target: str, options: Options) -> Files:
     known = {"manifest.json": json.dumps({"triple": triple})} if triple else {}
     around = runtime_files(triple)
     around["Makefile"] = f"NAME := {program.model.name}\n".encode() + around["Makefile"]
-    return {**around, **model, **known}
+    return {**around, **triples.own_files(triple), **model, **known}
 
 
 def generated(program: Program) -> dict[str, str]:

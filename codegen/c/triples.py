@@ -26,6 +26,12 @@ def require(target: str, options: Options) -> None:
         )
 
 
+def own_files(triple: str | None) -> dict[str, str]:
+    """What an artefact for this machine has besides: for a browser a page, and the script that runs the library there."""
+    names = ("index.html", "cdrmix.mjs") if triple and "wasi" in triple else ()
+    return {name: files("cdrmix.runtime.c").joinpath(name).read_text(encoding="utf-8") for name in names}
+
+
 def makefile(triple: str | None) -> str:
     """The Makefile of an artefact for this machine; without a triple, for the one it is built on."""
     text = files("cdrmix.runtime.c").joinpath("artefact.mk").read_text(encoding="utf-8")

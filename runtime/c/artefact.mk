@@ -26,8 +26,11 @@ ENDING := $(if $(findstring -windows,$(CROSS)),.exe,$(if $(findstring -wasi,$(CR
 LIBRARY := $(or $(patsubst .%,model.%,$(ENDING:.exe=.dll)),libmodel.so)
 SHARED := -fPIC -shared
 ifneq ($(findstring -wasi,$(CROSS)),)
-CHECKED += -Wno-gnu-statement-expression -msimd128 -Wl,-z,stack-size=1048576
-SHARED := -mexec-model=reactor -Wl,--export-dynamic,--export=malloc,--export=free
+CHECKED += -Wno-gnu-statement-expression -msimd128 -Wl,-z,stack-size=1048576,-s
+API := open close vocab state_size state_init state_tokens state_latest state_memory state_fork state_free state_save \
+  state_load state_read step prefill step_values error_text kernels_name tokenizer_open tokenizer_close tokenizer_vocab \
+  tokenizer_eot encode encode_special token_bytes random_at draw sample
+SHARED := -mexec-model=reactor $(foreach name,malloc free $(addprefix cdr_,$(API)),-Wl,--export-if-defined=$(name))
 endif
 
 all: cdrmix-run$(ENDING) $(LIBRARY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -94,3 +95,15 @@ def test_the_manifest_and_the_makefile_know_the_triple(tmp_path: Path) -> None:
     make(folder, "cdrmix-run", "CFLAGS=-O0")
     assert os.access(folder / "cdrmix-run", os.X_OK)
     assert (folder / "cdrmix-run").read_bytes()[18] == 243  # RISC-V, in the header of a program
+
+
+def test_the_library_of_a_browser_says_what_the_program_does(tmp_path: Path) -> None:
+    """In Node: the page's script with the library over files in memory, the program over real ones."""
+    WASM.require()
+    folder = artefact(tmp_path / "a", "bf16", WASM.triple)
+    make(folder, "CFLAGS=-O1")
+    script, state = Path(__file__).parent / "stream.mjs", [tmp_path / "program.state", tmp_path / "library.state"]
+    text = said(WASM, folder, "-n", "40", "-o", str(state[0]), "a prompt").decode()
+    command = ["node", str(script), str(folder), "a prompt", "40", str(state[1])]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == text.removesuffix("\n")
+    assert state[0].read_bytes() == state[1].read_bytes()
