@@ -5,7 +5,7 @@ Input: a cell's step form, and the shapes of the cells it holds.  Output: its st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import PurePath
@@ -16,7 +16,7 @@ from cdrmix.codegen.c.blocks import Product, Segment
 from cdrmix.codegen.c.names import Scope, comment
 from cdrmix.codegen.c.nest import Nest, braced
 from cdrmix.codegen.c.rules import TOTAL, Text
-from cdrmix.codegen.c.structs import Shape, as_packed, instance
+from cdrmix.codegen.c.structs import Shape, as_packed, weights_of
 
 from cdrmix.diagnose import CompileError, Diagnostic, Span
 from cdrmix.ir import build, walk
@@ -26,9 +26,10 @@ from cdrmix.ir.nodes import Apply, Def, DType, Given, Index, Input, Node, Ref, S
 from cdrmix.ir.text import headings, statement
 
 WHOLE: dict[DType, str] = {"int": "int64_t", "bool": "int32_t", "pick": "int32_t"}
-_OWN = ("wt", "st", "tmp", "out_block", "carry", "n", "t", "pos", "first_pos", "lane")
-"""The generator's own names in a function: weights, state, scratch, …, the tokens and the one of them in a loop."""
-EACH_TOKEN = "for (ptrdiff_t t = 0; t < n; t++)"
+_OWN = ("block", "wt", "at", "tmp", "out_block", "t", "one", "st", "pos", "lane")
+"""The generator's own names in a function: the tokens, weights, where the state lies in a stream, scratch, …; and in a
+loop over the tokens, the one of them and what it has of its own."""
+EACH_TOKEN = "for (ptrdiff_t t = 0; t < block->n; t++)"
 
 
 def c_type(dtype: DType) -> str:
@@ -88,21 +89,13 @@ class CellWriter:
     def named_in_function(self) -> list[Ref]:
         """What has a name of its own in the function: parameters, and rows of what each token has."""
         params = [Ref("param", p.name) for p in self.cell.params] + [Ref("buffer", b.name) for b in self.cell.buffers]
-        inputs = [Ref("input", i.name) for i in self.cell.inputs]
+        inputs = [Ref("input", i.name) for i in self.cell.inputs] + [Ref("carry", c.name) for c in self.cell.carries]
         return [*params, *inputs, Ref("output", "out"), *(r for r in self.made if r in self.block)]
 
     def prepared(self) -> str:
         """The bytes that products need for the vectors of a block; nothing where there is no product."""
         cols = max((p.cols for p in self.products.values()), default=0)
         return f"CDR_PREPARED({cols}, CDR_BLOCK)" if cols else ""
-
-    def has_pos(self, stmt: Stmt) -> bool:
-        """Whether a statement depends on the token's place."""
-        if isinstance(stmt, Apply):
-            part = next(p for p in self.cell.parts if p.name == stmt.part)
-            if self.shapes[part.cell].pos:
-                return True
-        return any(n.op == "context" for root in walk.roots(stmt) for n in walk.nodes(root))
 
     def write(self) -> tuple[list[str], list[str]]:
         """The structs and the function of the cell."""
@@ -126,12 +119,21 @@ class CellWriter:
                 self.storages[Ref("history", h.name)] = Storage(f"st->{self.shape.state_members[h.name]}", ring=entry)
         for group in blocks.sharing(segment.each, self.cell):
             self.statements(group) if len(group) == 1 else self.share(group)
-        if any(map(self.has_pos, segment.each)):
-            self.loop.insert(0, "const int64_t pos = first_pos + t;")
-        inside = [*self.loop, *self.lines, *self.tail]
+        inside = [*self.of_one(segment.each), *self.loop, *self.lines, *self.tail]
         looped = ["", f"{EACH_TOKEN} {{", *(f"  {line}" if line else "" for line in inside), "}"]
         self.lines, self.looping = outside + (looped if inside else []), False
         self.statements(segment.whole)
+
+    def of_one(self, stmts: Sequence[Stmt]) -> Iterator[str]:
+        """What statements touch of one token of the block."""
+        kinds = {r.kind for s in stmts for r in (*walk.defines(s), *walk.uses(s))}
+        if kinds & {"state", "next", "history"}:
+            state = self.shape.state
+            yield f"{state} *restrict const st = ({state} *)(void *)(block->stream[t] + at);"
+        if any(n.op == "context" for s in stmts for n in walk.nodes(s)):
+            yield "const int64_t pos = block->pos[t];"
+        if any(isinstance(s, Apply) for s in stmts):
+            yield "const cdr_block one = cdr_one_of(block, t);"
 
     def share(self, group: tuple[Stmt, ...]) -> None:
         """Statements in one loop over their first index."""
@@ -162,7 +164,7 @@ class CellWriter:
         """The function, whole."""
         shape = self.shape
         body = [*self.weights(), *self.head, *self.lines, *self.end]
-        formals = shape.arguments("wt", "st", [*self.formals.values()], "out_block", "carry", "first_pos", "tmp")
+        formals = shape.arguments("block", "wt", "at", [*self.formals.values()], "out_block", "tmp")
         unused = [f"(void){name};" for name in formals if name not in self.used()]
         span = shape.cell.span
         title = f"{shape.cell.op} ({PurePath(span.file).name}:{span.line})"
@@ -178,19 +180,16 @@ class CellWriter:
         inner = [self.shapes[p.cell] for p in self.cell.parts if p.name in called]
         touched = {
             "wt": any(p.weights for p in inner) or kinds & {"param", "buffer"},
-            "st": any(p.state for p in inner) or kinds & {"state", "next", "history"},
-            "carry": any(p.carry for p in inner) or "carry" in kinds,
-            "first_pos": any(map(self.has_pos, self.cell.body)),
+            "at": any(p.state for p in inner) or kinds & {"state", "next", "history"},
             "tmp": any(p.scratch for p in inner) or self.arrays or self.products,
         }
-        return {"out_block", *inputs, *(name for name, there in touched.items() if there)}
+        return {"block", "out_block", *inputs, *(name for name, there in touched.items() if there)}
 
     def parameters(self) -> list[str]:
-        weights, state = f"const {self.shape.weights} *wt", f"{self.shape.state} *restrict st"
-        carry, scratch = "cdr_carries *restrict carry", f"{self.shape.scratch} *restrict tmp"
         inputs = [f"const {c_type(i.dtype)} *restrict {self.formals[i.name]}" for i in self.cell.inputs]
-        out = "float *restrict out_block"
-        return ["ptrdiff_t n", *self.shape.arguments(weights, state, inputs, out, carry, "int64_t first_pos", scratch)]
+        weights, scratch = f"const {self.shape.weights} *wt", f"{self.shape.scratch} *restrict tmp"
+        own = ("const cdr_block *block", weights, "size_t at", inputs, "float *restrict out_block", scratch)
+        return self.shape.arguments(*own)
 
     def weights(self) -> Iterator[str]:
         """Weights as restrict pointers: nothing that is written overlaps them."""
@@ -211,7 +210,7 @@ class CellWriter:
     # --- where names lie -------------------------------------------------------------------------------------------
     def storage(self, ref: Ref) -> Storage:
         """Where a name lies: that of the token, in a loop over tokens."""
-        if ref.kind in ("input", "output") or ref in self.block:
+        if ref.kind in ("input", "output", "carry") or ref in self.block:
             if ref not in self.of_token:
                 self.of_token[ref] = self.its_own(ref)
             return self.of_token[ref]
@@ -221,6 +220,9 @@ class CellWriter:
 
     def its_own(self, ref: Ref) -> Storage:
         """The token's row of a name that has one for each."""
+        if ref.kind == "carry":
+            self.loop.append(f"float *restrict const {self.own[ref]} = block->carry[t].{self.carries[ref.name]};")
+            return Storage(self.own[ref])
         count, dtype = self.made[ref]
         name, whole, of = self.own[ref], dtype not in FLOATS, self.all_of(ref)
         if ref.kind == "input" and whole and count == 1:
@@ -246,8 +248,6 @@ class CellWriter:
                 return Storage(self.own[ref], held=held)
             case "state" | "next":
                 return Storage(f"st->{self.shape.state_members[ref.name]}")
-            case "carry":
-                return Storage(f"carry[t].{self.carries[ref.name]}")
         raise ValueError(f"{ref.kind} {ref.name} is read before it is defined")
 
     def array(self, name: str, count: int, c: str = "float", block: bool = False) -> str:
@@ -289,7 +289,7 @@ class CellWriter:
                 array, self.own[ref] = self.array(f"{name}_own", count, block=True), self.scope.name(f"{name}_own")
                 self.loop.append(f"float *restrict const {self.own[ref]} = {array} + t * {count};")
                 self.storages[ref] = Storage(self.own[ref])
-                copy = f"memcpy(carry[t].{self.carries[name]}, {array} + t * {count}, {count} * sizeof(float));"
+                copy = f"memcpy(block->carry[t].{self.carries[name]}, {array} + t * {count}, {count} * sizeof(float));"
                 self.end += braced(EACH_TOKEN, [copy])
             case "next" if name not in self.in_place:
                 array = self.array(f"{name}_next", count)
@@ -308,8 +308,9 @@ class CellWriter:
         if self.looping and ref.kind == "def":
             self.new(ref.name)
         out, x = (self.rows(r) for r in (ref, product.vector))
-        sizes, n = f"{product.rows}, {product.cols}", "1" if self.looping else "n"
-        self.lines.append(f"cdr_product({as_packed(encoding)}, {out}, {weight}, {x}, {sizes}, {n}, tmp->prepared);")
+        sizes, n = f"{product.rows}, {product.cols}", "1" if self.looping else "block->n"
+        given = ["block->workers", as_packed(encoding), out, weight, x, sizes, n, "tmp->prepared"]
+        self.lines.append(f"cdr_product({', '.join(given)});")
 
     def rows(self, ref: Ref) -> str:
         """Where the rows of a name begin: the token's, or in front of the loops that of the first one."""
@@ -343,22 +344,23 @@ class CellWriter:
         part = next(p for p in self.cell.parts if p.name == stmt.part)
         inner, ref = self.shapes[part.cell], Ref("def", stmt.name)
         nest, scratch, place = self.nest(), f"&tmp->part.{inner.scratch}", None
+        at = f"at + offsetof({self.shape.state}, {self.shape.state_members[part.name]})"
         if not self.looping:
-            weights, state = instance(nest, self.shape, part.name, inner, None, "")
+            weights = weights_of(nest, self.shape, part.name, inner, None, "")
             given = [self.all_of(g.ref) for g in stmt.inputs]
-            own = inner.arguments(weights, state, given, self.all_of(ref), "carry", "first_pos", scratch)
-            self.lines.append(f"{inner.function}({', '.join(['n', *own])});")
+            own = inner.arguments("block", weights, at, given, self.all_of(ref), scratch)
+            self.lines.append(f"{inner.function}({', '.join(own)});")
             return
         out = self.new(stmt.name)
         nest.open(*stmt.lead)
         if stmt.select is not None and (inner.weights or inner.state):
             select = nest.expression(stmt.select, "i").c
             place = nest.declare("const ptrdiff_t", nest.scope.name("place"), select)
-        weights, state = instance(nest, self.shape, part.name, inner, place, "chosen")
+            at += f" + (size_t){place} * sizeof({inner.state})"
+        weights = weights_of(nest, self.shape, part.name, inner, place, "chosen")
         given = [self.given(nest, g, i, stmt.span) for g, i in zip(stmt.inputs, inner.cell.inputs, strict=True)]
         made = self.address(nest, out, stmt.lead, walk.size(stmt.outs))
-        own = inner.arguments(weights, state, given, made, "carry + t", "pos", scratch)
-        nest.line(f"{inner.function}({', '.join(['1', *own])});")
+        nest.line(f"{inner.function}({', '.join(inner.arguments('&one', weights, at, given, made, scratch))});")
         self.lines += nest.lines()
 
     def given(self, nest: Nest, g: Given, formal: Input, span: Span) -> str:

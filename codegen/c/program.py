@@ -26,9 +26,14 @@ PUBLIC = {
 }
 """The headers of an artefact, and the headers each is made of."""
 
-ENGINE = ("model.c", "weights.c", "listed.c", "checksum.c", "saved.c", "output.c", "output_plain.c", "json.c", "errors.c")
-KERNELS = ("matrix.c", "matrix_plain.c", "matrix_avx2.c", "matrix_avx512.c", "matrix_neon.c", "matrix_wasm.c")
+ENGINE = ("model.c", "batch.c", "weights.c", "listed.c", "checksum.c", "saved.c", "output.c", "output_plain.c", "json.c",
+          "errors.c")  # fmt: skip
+KERNELS = ("workers.c", "matrix.c", "matrix_plain.c", "matrix_avx2.c", "matrix_avx512.c", "matrix_neon.c",
+           "matrix_wasm.c")  # fmt: skip
 TEXT = ("tokenizer.c", "tokenizer_file.c", "utf8.c", "sample.c", "stop.c")
+_NAMES = ("cdr_carries", "cdr_block", "cdr_one_of", "cdr_stream", "cdr_temporary", "cdr_buffer", "run", "read_block",
+          "check", "calls", "tensors", "packings", "pointers", "sizes", "slots")  # fmt: skip
+"""What model.c.j2 names."""
 _OWN = re.compile(r'^#include "([^"]+)"[ \t]*\n', re.MULTILINE)
 
 
@@ -90,26 +95,14 @@ def generated(program: Program) -> dict[str, str]:
     model = program.model
     shapes: dict[str, Shape] = {}
     carries = stack.carry_members(model)
-    names = Scope(
-        {
-            "cdr_carries",
-            "cdr_buffer",
-            "run",
-            "read_block",
-            "check",
-            "calls",
-            "tensors",
-            "packings",
-            "pointers",
-            "sizes",
-            "slots",
-        }
-    )
+    names = Scope(_NAMES)
     cells = _cells(program, shapes, names, {name: member for name, (member, _) in carries.items()})
     found, tensors, packed = stack.calls(model, shapes), stack.tensors(model), stack.packings(model, shapes)
     pointers, packings = stack.pointers(model, shapes, packed), stack.packing_rows(model, packed)
     order, keeping = list(dict.fromkeys(c.cell for c in found)), [c for c in found if c.state]
     of_state = found[: found.index(keeping[-1]) + 1] if keeping else []  # the others only make logits, of one token
+    last = found[-1]
+    in_line = last.add >= 0 or last.state is not None  # else the last call makes logits where they are wanted
     slots = stack.slot_rows(model, found, shapes)
     first = model.cells[found[0].cell]
     inputs = 0 if model.vocab else sum(prod(a.size for a in i.axes) for i in first.inputs)
@@ -122,10 +115,10 @@ def generated(program: Program) -> dict[str, str]:
         "doc": comment(model.doc),
         "name": string(model.name),
         "vocab": model.vocab,
-        "outputs": found[-1].size,
+        "outputs": last.size,
     }
     encoded = any(p.stored != "f32" for cell in model.cells.values() for p in cell.params)
-    headers = ["errors", *["encodings"] * encoded, "kernels", "listed", "matrix", "saved", "weights"]
+    headers = ["errors", *["encodings"] * encoded, "kernels", "listed", "matrix", "saved", "streams", "weights", "workers"]
     source = {
         "headers": [f"{name}.h" for name in headers],
         "identity": "{" + ", ".join(map(str, bytes.fromhex(program.hash) or bytes(32))) + "}",
@@ -135,16 +128,18 @@ def generated(program: Program) -> dict[str, str]:
         "packings": packings,
         "block": BLOCK,
         "kept": ", ".join(map(str, stack.kept(of_state))),
-        "final": found[-1].to if found[-1].add < 0 else found[-1].add,
+        "final": last.made,
+        "logits_size": structs.padded(last.size),
+        "final_in_line": in_line,
         "pointed": "void" if encoded or packings else "float",
         "call_count": len(found),
         "state_calls": len(of_state),
         "slot_count": len(slots),
-        "outputs": found[-1].size,
+        "outputs": last.size,
         "carries": [f"float {member}[{structs.padded(n)}];" for member, n in carries.values()] or [_NOTHING],
         "cells": cells,
         "states": [f"{shapes[c.cell].state} {c.state}; /* {comment(c.path)} */" for c in keeping] or [_NOTHING],
-        "line_size": structs.padded(max(inputs, *(c.size for c in found), *(BLOCK * c.size for c in of_state))),
+        "line_size": structs.padded(max(inputs, *(BLOCK * c.size for c in (found if in_line else found[:-1])))),
         "scratch": sorted({f"{s} {s};" for c in found if (s := shapes[c.cell].scratch)}) or [_NOTHING],
         "calls": stack.call_rows(found, shapes, order),
         "sizes": [f"{', '.join(map(str, shape))}," for _, shape, _ in tensors if shape],
@@ -169,7 +164,7 @@ def _cells(program: Program, shapes: dict[str, Shape], names: Scope, carries: di
     in_banks = structs.in_banks(model.cells)
     for name, cell in model.cells.items():
         form = program.step[name]
-        shape = shapes[name] = structs.shape_of(cell, form.body, names, shapes)
+        shape = shapes[name] = structs.shape_of(cell, names, shapes)
         types, function = CellWriter(shape, form, shapes, carries, names).write()
         of_instance = structs.advance(shape, shapes) if name in in_banks and shape.weights else []
         lines += [*types, *of_instance, *function, *structs.start_function(shape, shapes)]

@@ -33,6 +33,11 @@ class Call:
     add: int
     size: int
 
+    @property
+    def made(self) -> int:
+        """The line that holds what it made."""
+        return self.to if self.add < 0 else self.add
+
 
 def calls(model: Model, shapes: Mapping[str, Shape]) -> list[Call]:
     """The cells in order."""
@@ -65,7 +70,7 @@ def kept(found: Sequence[Call]) -> list[int]:
     """How many floats of a token each line holds after some calls."""
     sizes = [0, 0, 0]
     for c in found:
-        sizes[c.to if c.add < 0 else c.add] = c.size
+        sizes[c.made] = c.size
     return sizes
 
 
@@ -73,7 +78,7 @@ def call_rows(found: list[Call], shapes: Mapping[str, Shape], order: list[str]) 
     """The table of calls."""
     rows = []
     for c in found:
-        state = f"offsetof(cdr_buffer, state.{c.state})" if c.state else "0"
+        state = f"offsetof(cdr_stream, state.{c.state})" if c.state else "0"
         numbers = f"{order.index(c.cell)}, {c.source}, {c.to}, {c.add}, {c.size}, {c.weights}, {state}"
         rows.append(f"{{{numbers}}}, /* {comment(c.path)} */")
     return rows
@@ -92,9 +97,8 @@ def cases(model: Model, shapes: Mapping[str, Shape], order: list[str]) -> Iterat
                 start = f"&place_{at}"
             inputs.append("tokens" if is_number(i) and model.vocab else start)
             at += prod(a.size for a in i.axes)
-        weights, state = f"(const {shape.weights} *)(const void *)weights", f"({shape.state} *)(void *)state"
-        scratch = f"&b->scratch.{shape.scratch}"
-        given = ["n", *shape.arguments(weights, state, inputs, "out", "b->carry", "pos", scratch)]
+        weights, scratch = f"(const {shape.weights} *)(const void *)weights", f"&b->scratch.{shape.scratch}"
+        given = shape.arguments("block", weights, "c->state", inputs, "out", scratch)
         run = f"{shape.function}({', '.join(given)});"
         yield f"case {number}: {' '.join(['{', *numbers, run, '}']) if numbers else run} break;"
 
@@ -185,8 +189,8 @@ def slot_rows(model: Model, found: list[Call], shapes: Mapping[str, Shape]) -> l
 def _slots(cell: Cell, path: str, member: str, shapes: Mapping[str, Shape]) -> Iterator[tuple[str, str]]:
     shape = shapes[cell.name]
     for name, sizes, window in shape.kept:
-        at = f"offsetof(cdr_buffer, {member}.{shape.state_members[name]})"
-        ring = f"offsetof(cdr_buffer, {member}.ring[{shape.rings[name]}])" if window else "0"
+        at = f"offsetof(cdr_stream, {member}.{shape.state_members[name]})"
+        ring = f"offsetof(cdr_stream, {member}.ring[{shape.rings[name]}])" if window else "0"
         yield f"{path}.{name}", f"{{{string(f'{path}.{name}')}, {at}, {ring}, {prod(sizes)}, {window}}},"
     for p in cell.parts:
         inner = shapes[p.cell]

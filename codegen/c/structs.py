@@ -48,18 +48,17 @@ class Shape:
     scratch: str | None = None
     starts: str | None = None
     packed: dict[str, Product] = field(default_factory=dict)
-    pos: bool = False
     carry: bool = False
     weight_members: dict[str, str] = field(default_factory=dict)
     state_members: dict[str, str] = field(default_factory=dict)
     rings: dict[str, int] = field(default_factory=dict)
 
     def arguments(
-        self, weights: str, state: str, inputs: Sequence[str], out: str, carry: str, pos: str, scratch: str
+        self, block: str, weights: str, at: str, inputs: Sequence[str], out: str, scratch: str
     ) -> list[str]:
         """What its function takes, in order; what the cell has nothing of is left out."""
-        own = ((weights, self.weights), (state, self.state), *((i, True) for i in inputs), (out, True),
-               (carry, self.carry), (pos, self.pos), (scratch, self.scratch))  # fmt: skip
+        own = ((block, True), (weights, self.weights), (at, self.state), *((i, True) for i in inputs), (out, True),
+               (scratch, self.scratch))  # fmt: skip
         return [given for given, there in own if there]
 
     @property
@@ -69,7 +68,7 @@ class Shape:
         return own + [(h.name, tuple(a.size for a in h.axes), h.window.size) for h in self.cell.histories]
 
 
-def shape_of(cell: Cell, body: tuple[Stmt, ...], names: Scope, shapes: Mapping[str, Shape]) -> Shape:
+def shape_of(cell: Cell, names: Scope, shapes: Mapping[str, Shape]) -> Shape:
     """Name the parts of a cell; `shapes` has its callees."""
     shape = Shape(cell, names.name(f"cell_{cell.name}"), names.name(f"{cell.name}_scratch"))
     inner = [shapes[p.cell] for p in cell.parts]
@@ -77,8 +76,6 @@ def shape_of(cell: Cell, body: tuple[Stmt, ...], names: Scope, shapes: Mapping[s
         shape.weights = names.name(f"{cell.name}_weights")
     if cell.states or cell.histories or any(p.state for p in inner):
         shape.state = names.name(f"{cell.name}_state")
-    own = any(n.op == "context" and n.arg == "pos" for n in walk.nodes(body))
-    shape.pos = own or any(p.pos for p in inner)
     shape.carry = bool(cell.carries) or any(p.carry for p in inner)
     if any(p.starts for p in inner) or any(not is_zero(s.init) for s in cell.states):
         shape.starts = names.name(f"start_{cell.name}")
@@ -197,16 +194,13 @@ def in_banks(cells: Mapping[str, Cell]) -> set[str]:
 
 
 # --- first states ---------------------------------------------------------------------------------------------------
-def instance(nest: Nest, shape: Shape, part: str, inner: Shape, place: str | None, name: str) -> tuple[str, str]:
-    """The weights and the state of a part, in a bank of the instance at `place`."""
-    weights, state = f"wt->{shape.weight_members[part]}", f"&st->{shape.state_members[part]}"
-    if place is None:
-        return f"&{weights}", state
-    if inner.weights:
-        weights = nest.declare(
-            f"const {inner.weights}", nest.scope.name(name), f"{inner.weights}_at({weights}, {place})"
-        )
-    return f"&{weights}", f"{state}[{place}]"
+def weights_of(nest: Nest, shape: Shape, part: str, inner: Shape, place: str | None, name: str) -> str:
+    """The weights of a part, in a bank of the instance at `place`; for a part that has some."""
+    weights = f"wt->{shape.weight_members[part]}" if inner.weights else ""
+    if inner.weights and place is not None:
+        each = f"{inner.weights}_at({weights}, {place})"
+        weights = nest.declare(f"const {inner.weights}", nest.scope.name(name), each)
+    return f"&{weights}"
 
 
 def start_function(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
@@ -234,8 +228,10 @@ def start_function(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
             if p.bank:
                 e = Index("e", p.bank.axis)
                 nest.open(e)
-            weights, state = instance(nest, shape, p.name, inner, nest.named[e].c if e else None, "each")
-            nest.line(f"{inner.starts}({', '.join([weights] * bool(inner.weights) + [state])});")
+            place = nest.named[e].c if e else None
+            state = f"&st->{shape.state_members[p.name]}" + (f"[{place}]" if place else "")
+            weights = [weights_of(nest, shape, p.name, inner, place, "each")] * bool(inner.weights)
+            nest.line(f"{inner.starts}({', '.join([*weights, state])});")
             lines += nest.lines()
     formals = [f"const {shape.weights} *wt"] * bool(shape.weights) + [f"{shape.state} *st"]
     read = any(walk.refs(s.init) for s in shape.cell.states)

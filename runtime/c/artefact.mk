@@ -25,6 +25,7 @@ CHECKED = -std=c99 -ffp-contract=off -Wall -Wextra -pedantic
 ENDING := $(if $(findstring -windows,$(CROSS)),.exe,$(if $(findstring -wasi,$(CROSS)),.wasm))
 LIBRARY := $(or $(patsubst .%,model.%,$(ENDING:.exe=.dll)),libmodel.so)
 SHARED := -fPIC -shared
+CHECKED += $(if $(findstring -wasi,$(CROSS))$(findstring -windows,$(CROSS)),,-pthread)
 ifneq ($(findstring -wasi,$(CROSS)),)
 CHECKED += -Wno-gnu-statement-expression -msimd128 -Wl,-z,stack-size=1048576,-s
 API := open close vocab state_size state_init state_tokens state_latest state_memory state_fork state_free state_save \

@@ -234,10 +234,30 @@ static cdr_prepared prepare(cdr_operand operand, cdr_encoding e, const float *x,
 }
 
 /* --- products --------------------------------------------------------------------------------------------------- */
-void cdr_product(cdr_encoding e, float *restrict y, cdr_packed W, const float *restrict x, ptrdiff_t rows, ptrdiff_t cols,
-                 ptrdiff_t n, void *restrict scratch)
+enum { WORTH_SHARING = 1 << 16, ITEM = 1 << 14, MOST_ITEMS = 1 << 10 }; /* bytes of weights for one vector */
+
+/* A job in items of some blocks of rows. */
+typedef struct {
+  cdr_job job;
+  cdr_kernel *run;
+  ptrdiff_t blocks, each;
+} cdr_shared;
+
+static void make_blocks(const void *given, ptrdiff_t from, ptrdiff_t to)
+{
+  const cdr_shared *s = given;
+  const ptrdiff_t end = to * s->each;
+  s->run(&s->job, from * s->each, end < s->blocks ? end : s->blocks);
+}
+
+void cdr_product(cdr_workers *workers, cdr_encoding e, float *restrict y, cdr_packed W, const float *restrict x,
+                 ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n, void *restrict scratch)
 {
   const cdr_kernels *k = kernels();
-  const cdr_job job = {y, W.blocks, prepare(k->of[e].operand, e, x, cols, n, scratch), rows, up(cols, multiple[e]), n};
-  k->of[e].run(&job, 0, up(rows, CDR_ROWS) / CDR_ROWS);
+  const ptrdiff_t blocks = up(rows, CDR_ROWS) / CDR_ROWS, work = (ptrdiff_t)block_size(e, cols) * (4 + n) / 5;
+  cdr_shared s = {.run = k->of[e].run, .blocks = blocks, .each = up(ITEM, work) / work};
+  s.job = (cdr_job){y, W.blocks, prepare(k->of[e].operand, e, x, cols, n, scratch), rows, up(cols, multiple[e]), n};
+  if (s.each < up(blocks, MOST_ITEMS) / MOST_ITEMS) s.each = up(blocks, MOST_ITEMS) / MOST_ITEMS;
+  if (blocks * work < WORTH_SHARING) workers = NULL;
+  cdr_share(workers, make_blocks, &s, up(blocks, s.each) / s.each);
 }

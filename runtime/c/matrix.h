@@ -18,6 +18,8 @@
 #ifndef CDR_MATRIX_H
 #define CDR_MATRIX_H
 
+#include "workers.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -59,9 +61,9 @@ void cdr_pack_free(cdr_packs *packs);
 /* The bytes of scratch that a product with at most n vectors needs. */
 #define CDR_PREPARED(cols, n) ((size_t)(n) * (((size_t)(cols) + 31) / 32 * 32 * 4 + ((size_t)(cols) + 31) / 32 * 8))
 
-/* y[t * rows + i] of n vectors x[t * cols + k]; `scratch` is CDR_PREPARED bytes at a multiple of 64. */
-void cdr_product(cdr_encoding encoding, float *restrict y, cdr_packed W, const float *restrict x, ptrdiff_t rows,
-                 ptrdiff_t cols, ptrdiff_t n, void *restrict scratch);
+/* y[t * rows + i] of n vectors x[t * cols + k], by all workers; `scratch` is CDR_PREPARED bytes at a multiple of 64. */
+void cdr_product(cdr_workers *workers, cdr_encoding encoding, float *restrict y, cdr_packed W, const float *restrict x,
+                 ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n, void *restrict scratch);
 
 /* The name of the kernels in use: plain, avx2, avx512, neon and others. */
 const char *cdr_kernels_name(void);

@@ -58,7 +58,7 @@ class Library:
         lib = self.lib = ctypes.CDLL(str(path))
         lib.cdr_packed_size.restype, lib.cdr_packed_size.argtypes = c_size_t, [c_int, c_size_t, c_size_t]
         lib.cdr_pack.argtypes = [c_int, c_void_p, c_void_p, c_void_p, c_size_t, c_size_t]
-        lib.cdr_product.argtypes = [c_int, c_void_p, c_void_p, c_void_p, *[c_size_t] * 3, c_void_p]
+        lib.cdr_product.argtypes = [c_void_p, c_int, *[c_void_p] * 3, *[c_size_t] * 3, c_void_p]
         lib.cdr_kernels_name.restype = ctypes.c_char_p
         self.name = lib.cdr_kernels_name().decode()
 
@@ -71,7 +71,7 @@ class Library:
         self.lib.cdr_pack(e, packed.ctypes.data, numbers.ctypes.data, by, rows, cols)
         y, scratch = np.full((n, rows), np.nan, np.float32), np.zeros(n * (cols + 64) * 5, np.uint8)
         at = [a.ctypes.data for a in (y, packed, x, scratch)]
-        self.lib.cdr_product(e, *at[:3], rows, cols, n, at[3])
+        self.lib.cdr_product(None, e, *at[:3], rows, cols, n, at[3])
         return y
 
 

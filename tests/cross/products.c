@@ -27,7 +27,7 @@ int main(void)
     void *scratch = aligned_alloc(64, (CDR_PREPARED(cols, n) + 63) / 64 * 64);
     if (!y || !blocks || !scratch) return 1;
     cdr_pack(e, blocks, numbers, scales, rows, cols);
-    cdr_product(e, y, (cdr_packed){blocks}, x, rows, cols, n, scratch);
+    cdr_product(NULL, e, y, (cdr_packed){blocks}, x, rows, cols, n, scratch);
     fwrite(y, sizeof *y, (size_t)(n * rows), stdout);
     fflush(stdout);
     free(numbers), free(scales), free(x), free(y), free(blocks), free(scratch);
