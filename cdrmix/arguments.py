@@ -312,6 +312,8 @@ def make_parser() -> argparse.ArgumentParser:
         default=0,
         help="keep so many of the likeliest tokens; 0: all (%(default)s)",
     )
+    threads = "on this machine's processors (what CDRMIX_THREADS says, or one a processor, at most 8)"
+    p.add_argument("-j", "--threads", type=_whole(64, 1), metavar="N", help=threads)
     p.add_argument(
         "--repetition-penalty",
         type=_positive,

@@ -179,6 +179,8 @@ def run_generate(a: Namespace) -> None:
     with doing("opening the artefact"):
         session = Session.open(a.artefact)
     with session:
+        if a.threads:
+            session.set_threads(a.threads)
         tokenizer = Tokenizer.from_file(path)
         if tokenizer.vocab_size > session.vocab:
             raise UserError(

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cdrmix.runtime.batch import ids_of
 from cdrmix.runtime.errors import ArtifactError, NoDevice
 from cdrmix.runtime.library import LIBRARY
-from cdrmix.runtime.native import FLOATS, NativeEngine, NativeState
+from cdrmix.runtime.native import TOKENS, NativeBatch, NativeEngine, NativeState, ints
 from cdrmix.runtime.runner import load
 from cdrmix.runtime.sampling import Sampling
 
@@ -58,22 +59,17 @@ class DeviceEngine(NativeEngine):
     """`cdr_*` of the runner's model.h over ctypes."""
 
     opening = "opening the artefact"
-    threads = 0
+    threads = 0  # type: ignore[assignment]
     own = ()
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]):
         super().__init__(folder, manifest, load(folder, manifest))
-        tokens, how = POINTER(c_int32), POINTER(_Sampling)
+        how = POINTER(_Sampling)
         self._declare(
             ("cdr_about", c_char_p, [c_void_p]),
             ("cdr_state_free", None, [c_void_p, c_void_p]),
-            ("cdr_generate", c_int, [c_void_p, c_void_p, c_int32, c_size_t, how, tokens]),
-            ("cdr_batch_open", c_int, [POINTER(c_void_p), c_void_p, c_int]),
-            ("cdr_batch_put", c_int, [c_void_p, c_int, c_void_p]),
-            ("cdr_batch_take", c_int, [c_void_p, c_int, c_void_p]),
-            ("cdr_batch_step", c_int, [c_void_p, tokens, FLOATS]),
-            ("cdr_batch_generate", c_int, [c_void_p, tokens, c_size_t, how, tokens]),
-            ("cdr_batch_close", None, [c_void_p]),
+            ("cdr_generate", c_int, [c_void_p, c_void_p, c_int32, c_size_t, how, TOKENS]),
+            ("cdr_batch_generate", c_int, [c_void_p, TOKENS, c_size_t, how, TOKENS]),
         )
 
     @property
@@ -115,75 +111,32 @@ class DeviceEngine(NativeEngine):
     def generate(self, state: NativeState, token: int, count: int, how: Sampling) -> np.ndarray:
         """Read `token` and then each chosen token but the last; the `count` chosen ones, int32."""
         found = np.empty(count, np.int32)
-        code = self._lib.cdr_generate(self._handle(), state.pointer, token, count, byref(_native(how)), _ints(found))
+        code = self._lib.cdr_generate(self._handle(), state.pointer, token, count, byref(_native(how)), ints(found))
         self._check(code, "running the model")
         return found
 
-    def batch(self, rows: int) -> Batch:
-        """Sessions that step together."""
-        return Batch(self, rows)
+    def batch(self, rows: int) -> DeviceBatch:
+        """See `Engine`."""
+        return DeviceBatch(self, rows)
+
+    def set_threads(self, threads: int) -> None:
+        """See `Engine`."""
+        raise ArtifactError("an artefact of a GPU has no threads to set", "leave them away")
 
     def _room(self, shape: tuple[int, ...]) -> np.ndarray:
         return np.zeros(math.prod(shape) + 1, np.float32)
 
 
-class Batch:
-    """Sessions in one sequence of launches.  Every row begins a document until a state is put there."""
-
-    def __init__(self, engine: DeviceEngine, rows: int):
-        self.rows, self._engine, self._batch = rows, engine, c_void_p()
-        engine._check(engine._lib.cdr_batch_open(byref(self._batch), engine._handle(), rows), "opening a batch")
-
-    def _handle(self) -> c_void_p:
-        self._engine._handle()
-        if not self._batch:
-            raise ArtifactError("the batch is closed", "open another one")
-        return self._batch
-
-    def put(self, row: int, state: NativeState) -> None:
-        """Copy a state into a row."""
-        self._engine._check(self._engine._lib.cdr_batch_put(self._handle(), row, state.pointer), "filling a batch")
-
-    def take(self, row: int) -> DeviceState:
-        """Copy a row out into a state."""
-        state = DeviceState(self._engine, self._engine._size)
-        self._engine._check(self._engine._lib.cdr_batch_take(self._handle(), row, state.pointer), "emptying a batch")
-        return state
-
-    def step(self, tokens: Sequence[int]) -> np.ndarray:
-        """Read a token of every row (-1 lets go of what a row holds); float32 [rows, vocab]."""
-        ids = self._ids(tokens)
-        logits = np.empty((self.rows, self._engine._vocab), np.float32)
-        code = self._engine._lib.cdr_batch_step(self._handle(), _ints(ids), logits.ctypes.data_as(FLOATS))
-        self._engine._check(code, "running the model")
-        return logits
+class DeviceBatch(NativeBatch):
+    """Sessions in one sequence of launches."""
 
     def generate(self, tokens: Sequence[int], count: int, how: Sampling) -> np.ndarray:
         """As an engine's, of every row: int32 [rows, count]."""
-        ids, found = self._ids(tokens), np.empty((count, self.rows), np.int32)
+        ids, found = ids_of(tokens, self.rows), np.empty((count, self.rows), np.int32)
         lib = self._engine._lib
-        code = lib.cdr_batch_generate(self._handle(), _ints(ids), count, byref(_native(how)), _ints(found))
+        code = lib.cdr_batch_generate(self._handle(), ints(ids), count, byref(_native(how)), ints(found))
         self._engine._check(code, "running the model")
         return found.T.copy()
-
-    def _ids(self, tokens: Sequence[int]) -> np.ndarray:
-        ids = np.asarray(tokens, np.int32)
-        if ids.shape != (self.rows,):
-            raise ArtifactError(f"the batch has {self.rows} rows, not {ids.size}", "give a token for each")
-        return ids
-
-    def close(self) -> None:
-        """Give the batch's memory back."""
-        if self._batch and self._engine._model:
-            self._engine._lib.cdr_batch_close(self._batch)
-        self._batch = c_void_p()
-
-    def __del__(self) -> None:
-        self.close()
-
-
-def _ints(a: np.ndarray) -> Any:
-    return a.ctypes.data_as(POINTER(c_int32))
 
 
 def _native(how: Sampling) -> _Sampling:

@@ -9,17 +9,17 @@ import ctypes
 import math
 import os
 from collections.abc import Mapping, Sequence
-from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_size_t, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int32, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cdrmix.runtime.batch import ids_of
 from cdrmix.runtime.errors import ArtifactError
 from cdrmix.runtime.library import LIBRARY, TOOLS, build, built_elsewhere, missing_tool, shipped
 from cdrmix.runtime.saved import LATEST
-from cdrmix.runtime.session import Batch
 
-FLOATS = POINTER(c_float)
+FLOATS, TOKENS = POINTER(c_float), POINTER(c_int32)
 NO_TOKENS = 5
 """The kind of error, by errors.h, that says that there is nothing to read and that no logits are kept."""
 
@@ -55,9 +55,12 @@ class NativeEngine:
 
     how = "executed"
     closed = False
-    threads = 1
     opening = "opening the weights"
-    own: Sequence[tuple[str, Any, list[Any]]] = (("cdr_kernels_name", c_char_p, []),)
+    own: Sequence[tuple[str, Any, list[Any]]] = (
+        ("cdr_kernels_name", c_char_p, []),
+        ("cdr_set_threads", c_int, [c_void_p, c_int]),
+        ("cdr_threads", c_int, [c_void_p]),
+    )
     """The functions that no other target's library has."""
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], library: ctypes.CDLL | None = None):
@@ -73,16 +76,21 @@ class NativeEngine:
             ("cdr_state_memory", c_size_t, [c_void_p]),
             ("cdr_state_init", c_int, [c_void_p, c_void_p]),
             ("cdr_state_fork", c_int, [c_void_p, c_void_p, c_void_p]),
-            ("cdr_prefill", c_int, [c_void_p, c_void_p, POINTER(c_int32), c_size_t, FLOATS]),
+            ("cdr_prefill", c_int, [c_void_p, c_void_p, TOKENS, c_size_t, FLOATS]),
             ("cdr_state_tokens", c_uint64, [c_void_p, c_void_p]),
-            ("cdr_state_latest", c_int, [c_void_p, c_void_p, POINTER(c_int32)]),
+            ("cdr_state_latest", c_int, [c_void_p, c_void_p, TOKENS]),
             ("cdr_state_save", c_int, [c_void_p, c_void_p, c_char_p]),
             ("cdr_state_load", c_int, [c_void_p, c_void_p, c_char_p]),
             ("cdr_state_read", c_int, [c_void_p, c_void_p, c_char_p, FLOATS]),
             ("cdr_error_text", c_char_p, [c_int]),
+            ("cdr_batch_open", c_int, [POINTER(c_void_p), c_void_p, c_int]),
+            ("cdr_batch_put", c_int, [c_void_p, c_int, c_void_p]),
+            ("cdr_batch_take", c_int, [c_void_p, c_int, c_void_p]),
+            ("cdr_batch_step", c_int, [c_void_p, TOKENS, FLOATS]),
+            ("cdr_batch_close", None, [c_void_p]),
             *self.own,
         )
-        self._check(lib.cdr_open(ctypes.byref(self._model), os.fsencode(folder / "weights.safetensors")), self.opening)
+        self._check(lib.cdr_open(byref(self._model), os.fsencode(folder / "weights.safetensors")), self.opening)
         if lib.cdr_vocab(self._model) != self._vocab:
             raise ArtifactError(f"the manifest of {folder} is not of its program", "compile the spec again")
         self._size: int = lib.cdr_state_size(self._model)
@@ -94,9 +102,10 @@ class NativeEngine:
         name: bytes = self._lib.cdr_kernels_name()
         return f"{name.decode()} kernels"
 
-    def batch(self, rows: int) -> Batch | None:
+    @property
+    def threads(self) -> int:
         """See `Engine`."""
-        return None
+        return int(self._lib.cdr_threads(self._handle()))
 
     def _declare(self, *signatures: tuple[str, Any, list[Any]]) -> None:
         for name, result, arguments in signatures:
@@ -131,12 +140,20 @@ class NativeEngine:
         """See `Engine`."""
         ids = np.asarray(tokens, np.int32)
         logits = np.empty(self._vocab, np.float32)
-        pointer = ids.ctypes.data_as(POINTER(c_int32))
-        code = self._lib.cdr_prefill(self._handle(), state.pointer, pointer, len(ids), logits.ctypes.data_as(FLOATS))
+        given = (ints(ids), len(ids), logits.ctypes.data_as(FLOATS))
+        code = self._lib.cdr_prefill(self._handle(), state.pointer, *given)
         if code & 0xFF == NO_TOKENS:
             return None
         self._check(code, "running the model")
         return logits
+
+    def batch(self, rows: int) -> NativeBatch:
+        """See `Engine`."""
+        return NativeBatch(self, rows)
+
+    def set_threads(self, threads: int) -> None:
+        """See `Engine`."""
+        self._check(self._lib.cdr_set_threads(self._handle(), threads), "setting threads", "give a number from 1 to 64")
 
     def latest(self, state: NativeState) -> list[int]:
         """See `Engine`."""
@@ -186,6 +203,54 @@ class NativeEngine:
             self._model = c_void_p()
 
 
+class NativeBatch:
+    """`cdr_batch_*` of model.h."""
+
+    def __init__(self, engine: NativeEngine, rows: int):
+        self.rows, self._engine, self._batch = rows, engine, c_void_p()
+        engine._check(engine._lib.cdr_batch_open(byref(self._batch), engine._handle(), rows), "opening a batch")
+
+    def _handle(self) -> c_void_p:
+        self._engine._handle()
+        if not self._batch:
+            raise ArtifactError("the batch is closed", "open another one")
+        return self._batch
+
+    def put(self, row: int, state: NativeState) -> None:
+        """See `Rows`."""
+        self._engine._check(self._engine._lib.cdr_batch_put(self._handle(), row, state.pointer), "filling a batch")
+
+    def take(self, row: int) -> NativeState:
+        """See `Rows`."""
+        state = self._engine.start()
+        self._engine._check(self._engine._lib.cdr_batch_take(self._handle(), row, state.pointer), "emptying a batch")
+        return state
+
+    def step(self, tokens: Sequence[int]) -> np.ndarray:
+        """See `Rows`."""
+        ids = ids_of(tokens, self.rows)
+        logits = np.empty((self.rows, self._engine._vocab), np.float32)
+        code = self._engine._lib.cdr_batch_step(self._handle(), ints(ids), logits.ctypes.data_as(FLOATS))
+        self._engine._check(code, "running the model")
+        return logits
+
+    def close(self) -> None:
+        """See `Rows`."""
+        if self._batch and self._engine._model:
+            self._engine._lib.cdr_batch_close(self._batch)
+        self._batch = c_void_p()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def ints(a: np.ndarray) -> Any:
+    """An int32 array as C takes it."""
+    return a.ctypes.data_as(TOKENS)
+
+
 def open_engine(folder: Path, manifest: Mapping[str, Any]) -> NativeEngine:
     """The engine of a `cpu` artefact."""
-    return NativeEngine(folder, manifest)
+    engine = NativeEngine(folder, manifest)
+    engine.set_threads(0)  # as many as CDRMIX_THREADS says, or as there are processors
+    return engine

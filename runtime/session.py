@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
+from cdrmix.runtime.batch import EMPTY, Rows, check_row, check_rows
 from cdrmix.runtime.errors import ArtifactError
 from cdrmix.runtime.files import check_files, check_manifest
 
@@ -57,6 +58,12 @@ class Engine(Protocol):
         No tokens give the logits of before, which a state keeps; None when it has none.
         """
 
+    def batch(self, rows: int) -> Rows:
+        """Streams that step together."""
+
+    def set_threads(self, threads: int) -> None:
+        """How many threads read prompts and make steps, for a target that runs on the processor."""
+
     def latest(self, state: Any) -> list[int]:
         """The latest tokens that the state has seen, the oldest of them first: at most `saved.LATEST`."""
 
@@ -69,25 +76,8 @@ class Engine(Protocol):
     def load(self, path: Path) -> Any:
         """A state that `save` wrote; refuses another model's, and a damaged file."""
 
-    def batch(self, rows: int) -> Batch | None:
-        """So many streams that step together; None where the engine steps one at a time only."""
-
     def close(self) -> None:
         """Let go of the weights."""
-
-
-class Batch(Protocol):
-    """Streams that step together: the weights are read once for all.  A row begins a document until a state is put
-    there."""
-
-    def put(self, row: int, state: Any) -> None:
-        """Copy a state into a row."""
-
-    def step(self, tokens: Sequence[int]) -> np.ndarray:
-        """Read a token of every row; float32 [rows, vocab]."""
-
-    def close(self) -> None:
-        """Give the batch's memory back."""
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -176,6 +166,16 @@ class Session:
         """The latest tokens of this document, 64 at most, the oldest of them first."""
         return self._opened().latest(self._state)
 
+    def batch(self, rows: int) -> Batch:
+        """A batch of this artefact's streams, none of them this one."""
+        return Batch(self, self._opened().batch(check_rows(rows)))
+
+    def set_threads(self, threads: int) -> None:
+        """How many threads this artefact's sessions use; the results are the same for every number."""
+        if threads < 1:
+            raise ArtifactError(f"{threads} threads can do nothing", "give 1 or more")
+        self._opened().set_threads(threads)
+
     def reset(self) -> None:
         """Begin a new document."""
         self._state, self.tokens = self._opened().start(), 0
@@ -203,10 +203,6 @@ class Session:
     def threads(self) -> int:
         """How many threads of this machine compute; 0 where a device does."""
         return self._opened().threads
-
-    def batch(self, rows: int) -> Batch | None:
-        """So many streams that step together; None where the target steps one at a time only."""
-        return self._opened().batch(rows)
 
     def state(self) -> dict[str, np.ndarray]:
         """The state by path: the manifest's layout, plus a history's `.count` and `pos`."""
@@ -236,6 +232,41 @@ class Session:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+class Batch:
+    """Streams of one artefact that step together; a row that nothing was put into begins a document.
+
+    A stream gives the numbers in a batch that it gives alone: on `cpu` and `tenstorrent` the same bits.
+    """
+
+    def __init__(self, session: Session, rows: Rows):
+        self._session, self._rows, self._tokens = session, rows, [0] * rows.rows
+        self.rows = rows.rows
+
+    def put(self, row: int, session: Session) -> None:
+        """Copy a session's stream into a row."""
+        if not self._session.shares(session):
+            raise ArtifactError("the session is of another artefact", "give one that `fork` made")
+        self._rows.put(check_row(row, self.rows), session._state)
+        self._tokens[row] = session.tokens
+
+    def take(self, row: int) -> Session:
+        """A session that goes on where a row stands."""
+        state = self._rows.take(check_row(row, self.rows))
+        return Session(self._session._engine, self._session.manifest, state, self._tokens[row])
+
+    def step(self, tokens: Sequence[int]) -> np.ndarray:
+        """Read a token of every row, or -1, which lets go of what a row holds; the logits, float32 [rows, vocab]."""
+        ids = [EMPTY if token == EMPTY else token_ids([token], self._session.vocab)[0] for token in tokens]
+        logits = self._rows.step(ids)
+        logits[np.equal(ids, EMPTY)] = 0
+        self._tokens = [0 if t == EMPTY else n + 1 for n, t in zip(self._tokens, ids, strict=True)]
+        return logits
+
+    def close(self) -> None:
+        """Let go of all rows."""
+        self._rows.close()
 
 
 def token_ids(tokens: Sequence[int], vocab: int) -> list[int]:

@@ -26,8 +26,8 @@ PUBLIC = {
 }
 """The headers of an artefact, and the headers each is made of."""
 
-ENGINE = ("model.c", "batch.c", "weights.c", "listed.c", "checksum.c", "saved.c", "output.c", "output_plain.c", "json.c",
-          "errors.c")  # fmt: skip
+ENGINE = ("model.c", "batch.c", "weights.c", "listed.c", "checksum.c", "saved.c", "output.c", "output_plain.c",
+          "json.c", "errors.c")  # fmt: skip
 KERNELS = ("workers.c", "matrix.c", "matrix_plain.c", "matrix_avx2.c", "matrix_avx512.c", "matrix_neon.c",
            "matrix_wasm.c")  # fmt: skip
 TEXT = ("tokenizer.c", "tokenizer_file.c", "utf8.c", "sample.c", "stop.c")
@@ -118,7 +118,17 @@ def generated(program: Program) -> dict[str, str]:
         "outputs": last.size,
     }
     encoded = any(p.stored != "f32" for cell in model.cells.values() for p in cell.params)
-    headers = ["errors", *["encodings"] * encoded, "kernels", "listed", "matrix", "saved", "streams", "weights", "workers"]
+    headers = [
+        "errors",
+        *["encodings"] * encoded,
+        "kernels",
+        "listed",
+        "matrix",
+        "saved",
+        "streams",
+        "weights",
+        "workers",
+    ]
     source = {
         "headers": [f"{name}.h" for name in headers],
         "identity": "{" + ", ".join(map(str, bytes.fromhex(program.hash) or bytes(32))) + "}",

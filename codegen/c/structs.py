@@ -20,7 +20,7 @@ from cdrmix.codegen.c.nest import Nest
 from cdrmix.codegen.c.rules import Text
 
 from cdrmix.ir import build, walk
-from cdrmix.ir.nodes import Buffer, Cell, Index, Node, Param, Ref, Stmt, Stored
+from cdrmix.ir.nodes import Buffer, Cell, Index, Node, Param, Ref, Stored
 
 LINE = 16
 """Floats in a cache line."""
@@ -53,9 +53,7 @@ class Shape:
     state_members: dict[str, str] = field(default_factory=dict)
     rings: dict[str, int] = field(default_factory=dict)
 
-    def arguments(
-        self, block: str, weights: str, at: str, inputs: Sequence[str], out: str, scratch: str
-    ) -> list[str]:
+    def arguments(self, block: str, weights: str, at: str, inputs: Sequence[str], out: str, scratch: str) -> list[str]:
         """What its function takes, in order; what the cell has nothing of is left out."""
         own = ((block, True), (weights, self.weights), (at, self.state), *((i, True) for i in inputs), (out, True),
                (scratch, self.scratch))  # fmt: skip

@@ -70,7 +70,7 @@ int cdr_batch_take(cdr_batch *b, int row, void *state)
 {
   if (!b || !state) return CDR_NULL;
   if (row < 0 || row >= b->rows) return CDR_BATCH;
-  return b->empty[row] ? CDR_STATE_UNSET : cdr_state_fork(b->model, stream_of(b, row), state);
+  return b->empty[row] ? CDR_ROW_EMPTY : cdr_state_fork(b->model, stream_of(b, row), state);
 }
 
 int cdr_batch_step(cdr_batch *b, const int32_t *tokens, float *logits)
@@ -81,7 +81,7 @@ int cdr_batch_step(cdr_batch *b, const int32_t *tokens, float *logits)
   for (int row = 0; row < b->rows; row++) {
     if (tokens[row] == -1) continue;
     if (tokens[row] < 0 || tokens[row] >= CDR_VOCAB) return CDR_TOKEN;
-    if (b->empty[row]) return CDR_STATE_UNSET;
+    if (b->empty[row]) return CDR_ROW_EMPTY;
     b->read[n] = stream_of(b, row);
     b->tokens[n++] = tokens[row];
   }

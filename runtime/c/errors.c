@@ -51,6 +51,8 @@ static const char *const texts[CDR_LAST_ERROR] = {
   [CDR_BATCH] = "the artefact holds no program for a batch of this size, or it has no such row",
   [CDR_NOT_A_FILE] = "a folder, a disk, a socket, or where the standard output goes: it cannot be replaced by a file",
   [CDR_NOT_FINITE] = "nothing can be chosen: the logits hold NaN or infinity, as the weights or the state do",
+  [CDR_THREADS] = "the number of threads, or CDRMIX_THREADS, is none from 1 to 64",
+  [CDR_ROW_EMPTY] = "the row of the batch holds no state: put one there first",
 };
 
 const char *cdr_error_kind(int code)

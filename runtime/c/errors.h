@@ -63,6 +63,9 @@ enum {
   CDR_NOT_A_FILE,
   /* choosing */
   CDR_NOT_FINITE,
+  /* threads and batches */
+  CDR_THREADS,
+  CDR_ROW_EMPTY,
   CDR_LAST_ERROR
 };
 

@@ -284,6 +284,9 @@ static int run(session *s, const cdr_options *o)
   if (strlen(o->folder) + 32 > sizeof path) return fail(o->folder, "the path is too long");
   sprintf(path, "%s/weights.safetensors", o->folder);
   if ((code = cdr_open(&s->model, path)) != CDR_OK) return fail(path, cdr_error_text(code));
+#if !defined(CDR_ON_DEVICE)
+  if ((code = cdr_set_threads(s->model, o->threads)) != CDR_OK) return fail("threads", cdr_error_text(code));
+#endif
   s->state = calloc(1, cdr_state_size(s->model));
   s->logits = malloc((size_t)cdr_vocab(s->model) * sizeof *s->logits);
   if (!s->state || !s->logits) return fail(o->folder, "out of memory");

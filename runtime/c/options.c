@@ -24,6 +24,9 @@ const char cdr_usage[] =
   "  -p TOP_P        keep the likeliest tokens of this probability (0.95)\n"
   "  -k TOP_K        keep so many of the likeliest tokens; 0 all (" TOP_K_TEXT ")\n"
   "  -s SEED         of the random choice (0)\n"
+#if !defined(CDR_ON_DEVICE)
+  "  -j THREADS      as many as CDRMIX_THREADS says, or as there are processors\n"
+#endif
   "  -m DIR          the artefact's folder (.)\n"
   "  -l FILE         begin with a saved state\n"
   "  -o FILE         save the state at the end\n"
@@ -85,6 +88,12 @@ static int set(cdr_options *o, char letter, const char *value)
     return good;
   case 's':
     return cdr_whole(value, UINT64_MAX, &o->seed);
+#if !defined(CDR_ON_DEVICE)
+  case 'j':
+    good = cdr_whole(value, 64, &n) && n > 0;
+    o->threads = (int)n;
+    return good;
+#endif
   case 'm':
     return o->folder = value, 1;
   case 'l':

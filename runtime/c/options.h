@@ -13,7 +13,7 @@
 typedef struct {
   const char *folder, *load, *save, *prompt;
   uint64_t count, seed;
-  int special;
+  int special, threads; /* threads: 0, the usual number */
   cdr_sampling how;
   cdr_stops stops;
   char **ids;

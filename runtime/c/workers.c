@@ -1,4 +1,6 @@
-#define _POSIX_C_SOURCE 200809L
+#if !defined(_GNU_SOURCE)
+#define _GNU_SOURCE 1 /* for sched_getaffinity */
+#endif
 #include "workers.h"
 
 #include "errors.h"
@@ -8,6 +10,7 @@
 
 #if defined(__GNUC__) && (defined(__unix__) || defined(__APPLE__)) && !defined(CDR_NO_THREADS)
 #include <pthread.h>
+#include <sched.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -128,11 +131,35 @@ static void announce(cdr_workers *w)
   }
 }
 
+/* As many threads as there are processors that this process may use. */
+static long processors(void)
+{
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+  return sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+/* What CDRMIX_THREADS says; or one for each processor, up to what memory keeps busy.  0: it says nothing that is a number. */
+static int usual_threads(void)
+{
+  const char *asked = getenv("CDRMIX_THREADS");
+  if (asked && *asked) {
+    char *end;
+    const long threads = strtol(asked, &end, 10);
+    return *end || threads < 1 || threads > CDR_MOST_THREADS ? 0 : (int)threads;
+  }
+  const long found = processors();
+  return found < 1 ? 1 : found > CDR_USUAL_THREADS ? CDR_USUAL_THREADS : (int)found;
+}
+
 int cdr_workers_start(cdr_workers **out, int threads)
 {
   *out = NULL;
-  if (threads > CDR_MOST_THREADS) threads = CDR_MOST_THREADS;
-  if (threads < 2) return CDR_OK;
+  if (threads == 0) threads = usual_threads();
+  if (threads < 1 || threads > CDR_MOST_THREADS) return CDR_THREADS;
+  if (threads == 1) return CDR_OK;
   cdr_workers *w = calloc(1, sizeof *w);
   if (!w) return CDR_NO_MEMORY;
   w->count = 1;

@@ -9,14 +9,15 @@
 
 #include <stddef.h>
 
-enum { CDR_MOST_THREADS = 64 };
+enum { CDR_MOST_THREADS = 64, CDR_USUAL_THREADS = 8 };
 
 typedef struct cdr_workers cdr_workers;
 
 /* Makes the items [from, to) of a job. */
 typedef void cdr_work(const void *job, ptrdiff_t from, ptrdiff_t to);
 
-/* Starts `threads` less one, as many as the system grants; *out is NULL where that is none. */
+/* Starts `threads` less one, as many as the system grants; *out is NULL where that is none.  0 is the usual number: see
+   cdr_set_threads in model.h. */
 int cdr_workers_start(cdr_workers **out, int threads);
 void cdr_workers_stop(cdr_workers *w);
 

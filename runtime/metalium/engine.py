@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 from cdrmix.runtime import saved
+from cdrmix.runtime.batch import InTurn
 from cdrmix.runtime.encodings import read_file
 from cdrmix.runtime.errors import ArtifactError, NoDevice
-from cdrmix.runtime.session import Batch
 
 from .host import Model
 from .states import from_words, kept, to_words
@@ -101,6 +101,14 @@ class MetaliumEngine:
             raise ArtifactError(f"running the model: {e}") from e
         return state.logits.copy() if state.logits is not None else None
 
+    def batch(self, rows: int) -> InTurn:
+        """See `Engine`."""
+        return InTurn(self, rows, self._kind.vocab)
+
+    def set_threads(self, threads: int) -> None:
+        """See `Engine`."""
+        raise ArtifactError("an artefact of a card has no threads to set", "leave them away")
+
     def latest(self, state: State) -> list[int]:
         """See `Engine`."""
         return list(state.latest)
@@ -133,10 +141,6 @@ class MetaliumEngine:
                 raise ArtifactError(f"loading {path}: it is damaged", "give a state that this artefact saved")
         words = [to_words(call["state"], model.cores_of(call), found.values, found.tokens) for call in model.calls]
         return State(words, found.tokens, found.logits, found.latest)
-
-    def batch(self, rows: int) -> Batch | None:
-        """See `Engine`."""
-        return None
 
     def close(self) -> None:
         """Let go of the device."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from cdrmix.runtime import saved
+from cdrmix.runtime.batch import InTurn
 from cdrmix.runtime.encodings import read_file, widen_all
 from cdrmix.runtime.errors import ArtifactError
-from cdrmix.runtime.session import Batch
 from cdrmix.runtime.torch.load import load_module
 
 COMPARES: tuple[str, ...] = ()
@@ -76,6 +76,14 @@ class TorchEngine:
             state.latest = (*state.latest, *ids.tolist())[-saved.LATEST :]
         return None if state.logits is None else state.logits.copy()
 
+    def batch(self, rows: int) -> InTurn:
+        """See `Engine`."""
+        return InTurn(self, rows, self._kind.vocab)
+
+    def set_threads(self, threads: int) -> None:
+        """See `Engine`; torch has one number of threads for the whole process."""
+        torch.set_num_threads(threads)
+
     def latest(self, state: State) -> list[int]:
         """See `Engine`."""
         return list(state.latest)
@@ -103,10 +111,6 @@ class TorchEngine:
     def threads(self) -> int:
         """See `Engine`."""
         return torch.get_num_threads()
-
-    def batch(self, rows: int) -> Batch | None:
-        """See `Engine`."""
-        return None
 
     def close(self) -> None:
         """Let go of the weights."""

@@ -295,3 +295,36 @@ def test_a_state_of_torch_goes_on_in_c_and_back(folders: Callable[[str], Path], 
         cpu.save(tmp_path / "t")
         torch.load(tmp_path / "t")
         np.testing.assert_allclose(torch.step(8), cpu.step(8), rtol=1e-4, atol=1e-5)
+
+
+def test_streams_of_a_batch_are_those_of_sessions(session: Session) -> None:
+    """Rows join, leave and go on alone; on targets without such programs they take turns."""
+    exact = session.manifest["target"] in ("cpu", "tenstorrent", "torch")
+    batch, alone = session.batch(3), [session.fork() for _ in range(3)]
+    alone[0].reset(), alone[2].prefill([4, 5, 6])
+    batch.put(2, alone[2])
+    for tokens in ([1, 2, 3], [7, 8, 9]):
+        logits = batch.step(tokens)
+        for row, token in enumerate(tokens):
+            same(logits[row], alone[row].step(token), exact)
+    assert not batch.step([1, -1, 2])[1].any()
+    alone[0].step(1), alone[2].step(2)
+    with pytest.raises(ArtifactError, match="holds no state"):
+        batch.take(1)
+    with pytest.raises(ArtifactError, match="no row"):
+        batch.put(3, alone[0])
+    with pytest.raises(ArtifactError, match="3 rows, not 2"):
+        batch.step([1, 2])
+    with pytest.raises(ArtifactError, match="outside the vocabulary"):
+        batch.step([1, -1, -2])
+    taken = batch.take(2)
+    assert taken.tokens == alone[2].tokens == 6
+    same(taken.step(11), alone[2].step(11), exact)
+    batch.close()
+    with pytest.raises(ArtifactError, match="rows"):
+        session.batch(0)
+
+
+def same(found: np.ndarray, wanted: np.ndarray, exact: bool) -> None:
+    """Bit for bit, or as near as a GPU's programs for one stream and for several are."""
+    assert found.tobytes() == wanted.tobytes() if exact else np.allclose(found, wanted, rtol=1e-4, atol=1e-5)
