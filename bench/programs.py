@@ -44,7 +44,7 @@ class Ours:
 
     def __init__(self, path: str):
         self.session = Session.open(path)
-        self.batches: dict[int, Batch | None] = {}
+        self.batches: dict[int, Batch] = {}
 
     def reset(self) -> None:
         self.session.reset()
@@ -56,9 +56,9 @@ class Ours:
         if rows not in self.batches:
             self.batches[rows] = self.session.batch(rows)
         batch = self.batches[rows]
-        for n in range(len(tokens)) if batch else ():
-            batch.step([tokens[(n + row) % len(tokens)] for row in range(rows)])  # type: ignore[union-attr]
-        return batch is not None
+        for n in range(len(tokens)):
+            batch.step([tokens[(n + row) % len(tokens)] for row in range(rows)])
+        return True
 
 
 class Package:

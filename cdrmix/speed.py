@@ -172,10 +172,9 @@ def _rounds(work: dict[str, Callable[[], None]], rounds: int) -> tuple[dict[str,
 def _batch(session: Session, streams: int) -> tuple[Batch | None, str]:
     """A batch, or why there is none."""
     try:
-        found = session.batch(streams)
+        return session.batch(streams), ""
     except ArtifactError as e:
         return None, e.message
-    return found, "" if found else "the target steps one stream at a time"
 
 
 def _step_all(batch: Batch, tokens: list[int], streams: int) -> None:

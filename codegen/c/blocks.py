@@ -129,8 +129,9 @@ def _copy(ref: Ref, name: str, by: Def, taken: set[str]) -> Def:
 
 
 # --- segments --------------------------------------------------------------------------------------------------------
-def segments(cell: Cell, carrying: Collection[str] = ()) -> tuple[Segment, ...]:
-    """The segments of a cell's body; `carrying` are its parts that read or write what goes along depth."""
+def segments(cell: Cell, carrying: Collection[str] = (), grouping: Collection[str] = ()) -> tuple[Segment, ...]:
+    """The segments of a cell's body; `carrying` are its parts that read or write what goes along depth, `grouping`
+    those that may be applied to tokens in another order."""
     body = cell.body
     units = _units(cell, carrying)
     at = {n: u for u, unit in enumerate(units) for n in unit}
@@ -140,7 +141,7 @@ def segments(cell: Cell, carrying: Collection[str] = ()) -> tuple[Segment, ...]:
     floats = {Ref("input", i.name) for i in cell.inputs if i.dtype in FLOATS}
     floats |= {s.ref for s in body if isinstance(s, Def) and s.ref.kind == "def" and s.dtype in FLOATS}
     floats |= {Ref("def", s.name) for s in body if isinstance(s, Apply)}
-    whole = {u for u, unit in enumerate(units) if len(unit) == 1 and _is_whole(body[unit[0]], known, floats)}
+    whole = {u for u, unit in enumerate(units) if len(unit) == 1 and _is_whole(body[unit[0]], known, floats, grouping)}
     whole -= _in_circles(needs)
     level = [0] * len(units)
     while True:
@@ -189,11 +190,11 @@ def _kept(stmt: Stmt, cell: Cell, windows: walk.Windows, carrying: Collection[st
         yield "part", stmt.part
 
 
-def _is_whole(stmt: Stmt, known: Collection[Ref], floats: Collection[Ref]) -> bool:
+def _is_whole(stmt: Stmt, known: Collection[Ref], floats: Collection[Ref], grouping: Collection[str]) -> bool:
     """Whether a statement may be made for all tokens at once; `floats` are names of which each token has its own."""
     if isinstance(stmt, Apply):
-        own = all(g.ref in floats and not g.lead for g in stmt.inputs)
-        return own and stmt.select is None and not stmt.lead
+        own = all(g.ref in floats and g.lead in ((), stmt.lead) for g in stmt.inputs)
+        return own and (stmt.part in grouping or stmt.select is None and not stmt.lead)
     return walk.defines(stmt)[0] in known
 
 

@@ -5,12 +5,12 @@ Input: a cell's step form, and the shapes of the cells it holds.  Output: its st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import PurePath
 
-from cdrmix.codegen.c import blocks, patterns, structs
+from cdrmix.codegen.c import blocks, groups, patterns, structs
 from cdrmix.codegen.c.access import ZERO, Ring, Storage, flat
 from cdrmix.codegen.c.blocks import Product, Segment
 from cdrmix.codegen.c.names import Scope, comment
@@ -50,7 +50,9 @@ class CellWriter:
         self.shape, self.shapes, self.carries = shape, shapes, carries
         body = blocks.named_for_blocks(shape.cell, patterns.products_first(shape.cell, form.body))
         self.cell = replace(shape.cell, body=body)
-        self.segments = blocks.segments(self.cell, [p.name for p in self.cell.parts if shapes[p.cell].carry])
+        inner = {p.name: shapes[p.cell] for p in self.cell.parts}
+        carrying, grouping = [n for n, p in inner.items() if p.carry], [n for n, p in inner.items() if p.grouping]
+        self.segments = blocks.segments(self.cell, carrying, grouping)
         self.products = blocks.products(self.cell)
         self.in_place = form.in_place
         self.known = headings(self.cell)
@@ -123,6 +125,13 @@ class CellWriter:
         looped = ["", f"{EACH_TOKEN} {{", *(f"  {line}" if line else "" for line in inside), "}"]
         self.lines, self.looping = outside + (looped if inside else []), False
         self.statements(segment.whole)
+
+    def each_token(self, write: Callable[[], list[str]]) -> list[str]:
+        """Lines for each token, in a loop of their own."""
+        self.of_token, self.presents, self.loop, self.looping = {}, {}, [], True
+        lines = write()
+        self.looping = False
+        return braced(EACH_TOKEN, [*self.loop, *lines])
 
     def of_one(self, stmts: Sequence[Stmt]) -> Iterator[str]:
         """What statements touch of one token of the block."""
@@ -345,6 +354,9 @@ class CellWriter:
         inner, ref = self.shapes[part.cell], Ref("def", stmt.name)
         nest, scratch, place = self.nest(), f"&tmp->part.{inner.scratch}", None
         at = f"at + offsetof({self.shape.state}, {self.shape.state_members[part.name]})"
+        if not self.looping and stmt.lead:
+            self.lines += groups.grouped(self, stmt, part.name, inner)
+            return
         if not self.looping:
             weights = weights_of(nest, self.shape, part.name, inner, None, "")
             given = [self.all_of(g.ref) for g in stmt.inputs]

@@ -60,6 +60,11 @@ class Shape:
         return [given for given, there in own if there]
 
     @property
+    def grouping(self) -> bool:
+        """Whether it may be applied to rows of several tokens in any order, and is worth it."""
+        return bool(self.weights) and not self.state and not self.carry
+
+    @property
     def kept(self) -> list[tuple[str, tuple[int, ...], int]]:
         """The cell's own states and histories: name, sizes of its value or of an entry, the window or 0."""
         own = [(s.name, walk.sizes(s.indices), 0) for s in self.cell.states]

@@ -211,4 +211,19 @@ CDR_INLINE int64_t cdr_pow_i(int64_t a, int64_t b)
   return (int64_t)result;
 }
 
+/* Of rows that are given to instances, those of the first one that has some left, at most so many, each once: their
+   number, 0 when none is left. */
+CDR_INLINE ptrdiff_t cdr_rows_of_one(int32_t *chosen, ptrdiff_t count, ptrdiff_t *place, int32_t *rows, ptrdiff_t most)
+{
+  ptrdiff_t found = 0;
+  *place = -1;
+  for (ptrdiff_t i = 0; i < count && found < most; i++) {
+    if (chosen[i] < 0 || (found && chosen[i] != *place)) continue;
+    *place = chosen[i];
+    rows[found++] = (int32_t)i;
+    chosen[i] = -1;
+  }
+  return found;
+}
+
 #endif

@@ -109,6 +109,33 @@ op mix(x: [D]) -> [D] {
   return q(p(y) + x)
 }
 """,
+    "experts that are chosen": """
+op expert(x: [D]) -> [D] {
+  param W: [D, D] ~ normal(0.3)
+  return tanh(W @ x) * (1 + 0*pos)
+}
+op mix(x: [D]) -> [D] {
+  param R: [n < 5, D] ~ normal(1)
+  bank F: [n < 5] of expert
+  s = R @ x
+  value, pick = top[k < 2](s)
+  return sum[k](value[k] * F[pick[k]](x))
+}
+""",
+    "an instance for each head": """
+op expert(x: [M]) -> [M] {
+  param W: [M, M] ~ normal(0.3)
+  return tanh(W @ x)
+}
+op mix(x: [D]) -> [D] {
+  dim D = H * M
+  let H = 2
+  bank F: [h < H] of expert
+  z = x as [H, M]
+  y[h] = F[h](z[h])
+  return y as [D]
+}
+""",
 }
 
 AROUND = """
