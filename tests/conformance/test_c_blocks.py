@@ -132,7 +132,7 @@ op mix(x: [D]) -> [D] {
   let H = 2
   bank F: [h < H] of expert
   z = x as [H, M]
-  y[h] = F[h](z[h])
+  y[h,m] = F[h](z[h])[m]
   return y as [D]
 }
 """,
