@@ -288,6 +288,9 @@ def make_parser() -> argparse.ArgumentParser:
     artefact(p)
     p.add_argument("--prompt", type=_whole(1_000_000, 1), default=512, help="tokens of the prompt (%(default)s)")
     p.add_argument("--tokens", type=_whole(1_000_000, 1), default=64, help="tokens decoded a round (%(default)s)")
+    p.add_argument(
+        "-j", "--threads", type=_whole(64, 1), metavar="N", help="on this machine's processors, as generate's"
+    )
     p.add_argument("--streams", type=_whole(4096, 1), default=8, help="streams of the batch (%(default)s)")
     p.add_argument("--rounds", type=_whole(1000, 1), default=5, help="how often, after a round to begin (%(default)s)")
     machine(p)

@@ -159,7 +159,7 @@ def run_bench(a: Namespace) -> None:
     """`cdrmix bench`."""
     from cdrmix.speed import describe, measure
 
-    found = measure(a.artefact, a.prompt, a.tokens, a.streams, a.rounds)
+    found = measure(a.artefact, a.prompt, a.tokens, a.streams, a.rounds, a.threads)
     print(to_json(asdict(found), indent=1) if a.json else describe(found))
 
 

@@ -90,18 +90,23 @@ class Memory:
         self._pool.shutdown()
 
 
-def measure(folder: Path, prompt: int = 512, tokens: int = 64, streams: int = 8, rounds: int = 5) -> Speed:
-    """Measure an artefact: a prompt of so many tokens, so many decoded one by one, and by so many streams at once."""
+def measure(
+    folder: Path, prompt: int = 512, tokens: int = 64, streams: int = 8, rounds: int = 5, threads: int | None = None
+) -> Speed:
+    """Measure an artefact: a prompt of so many tokens, so many decoded one by one, and by so many streams at once.
+
+    Without `threads` they are as many as the target uses without being asked.
+    """
     manifest = read_manifest(folder)
     read_bytes = cost(spec_of(manifest)).total.read_bytes()
-    with Session.open(folder) as first:  # builds the program, where that was not done
+    with _opened(folder, threads) as first:  # builds the program, where that was not done
         threads = first.threads
     with ExitStack() as stack:
         memory = Memory(threads) if threads else None
         if memory:
             stack.callback(memory.close)
         before, start = resident(), time.perf_counter()
-        session = stack.enter_context(Session.open(folder))
+        session = stack.enter_context(_opened(folder, threads or None))
         opened = time.perf_counter() - start
         random = np.random.default_rng(0)
         asked, decoded = (random.integers(0, session.vocab, n).tolist() for n in (prompt, tokens))
@@ -152,6 +157,13 @@ def measure(folder: Path, prompt: int = 512, tokens: int = 64, streams: int = 8,
             rounds=rounds,
             alone=alone or not threads,
         )
+
+
+def _opened(folder: Path, threads: int | None) -> Session:
+    session = Session.open(folder)
+    if threads is not None:
+        session.set_threads(threads)
+    return session
 
 
 def _rounds(work: dict[str, Callable[[], None]], rounds: int) -> tuple[dict[str, list[float]], bool]:

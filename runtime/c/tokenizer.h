@@ -11,7 +11,8 @@ extern "C" {
 
 typedef struct cdr_tokenizer cdr_tokenizer;
 
-/* Reads `path`; 0 or a code of errors.h. */
+/* Reads `path`; 0, or a code of errors.h, and *out is NULL.  Several threads may use a tokenizer at once: nothing changes
+   it.  Closing NULL does nothing. */
 int cdr_tokenizer_open(cdr_tokenizer **out, const char *path);
 void cdr_tokenizer_close(cdr_tokenizer *t);
 

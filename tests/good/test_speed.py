@@ -27,7 +27,8 @@ def asked(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[
 
 
 def test_a_c_program(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = asked(home / "made", capsys)
+    found = asked(home / "made", capsys, "--threads", "2")
+    assert found["threads"] == 2
     assert list(found) == [f.name for f in fields(Speed)]
     assert (found["model"], found["target"], found["how"]) == ("small", "cpu", "executed")
     assert str(found["about"]).endswith(" kernels") and found["processor"]
@@ -37,7 +38,7 @@ def test_a_c_program(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert isinstance(value, int | float) and value > 0, name
     assert found["weight_bytes_read"] == cost(load_text(SMALL)).total.read_bytes()
     assert isinstance(found["resident_bytes"], int | None)
-    assert (found["batch"] is None) == bool(found["no_batch"])
+    assert isinstance(found["batch"], float) and found["batch"] > 0 and found["no_batch"] == ""
 
 
 def test_what_is_shown(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
