@@ -30,6 +30,10 @@ test-cross: $(ALL)
 toolchain:
 	apt-get update && apt-get install --yes --no-install-recommends $(TOOLCHAIN)
 
+# Every spec's C program under the address and undefined-behaviour sanitizers and valgrind; a few minutes
+test-sanitize: $(ALL)
+	$(BIN)/python -m tests.sanitize $(SANITIZE)
+
 # What reads an artefact's files, given bytes at random for a minute; needs clang
 fuzz: $(ALL)
 	$(BIN)/python -m tests.fuzz $(FUZZ)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -328,3 +329,38 @@ def test_streams_of_a_batch_are_those_of_sessions(session: Session) -> None:
 def same(found: np.ndarray, wanted: np.ndarray, exact: bool) -> None:
     """Bit for bit, or as near as a GPU's programs for one stream and for several are."""
     assert found.tobytes() == wanted.tobytes() if exact else np.allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+Calls = list[tuple[list[int], bytes]]
+"""What a stream has read, call by call, and the logits after each."""
+
+
+def read(session: Session, ids: list[int]) -> bytes:
+    return (session.step(ids[0]) if len(ids) == 1 else session.prefill(ids)).tobytes()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_stream_among_others_is_as_it_is_alone(folder: Path, session: Session, seed: int, tmp_path: Path) -> None:
+    """Steps, prompts, forks, saved and loaded states in any order; every logit, bit for bit."""
+    pick, vocab = random.Random(seed), min(session.vocab, 13)
+    streams: list[tuple[Session, Calls]] = [(session.fork(), []) for _ in range(3)]
+    files: list[tuple[Path, Calls]] = []
+    for turn in range(14 if folder.name == "tenstorrent" else 90):
+        at, which = pick.randrange(len(streams)), pick.random()
+        stream, calls = streams[at]
+        if which < 0.7:
+            ids = [pick.randrange(vocab) for _ in range(pick.choice([1, 1, 1, 2, 7, 30 if turn > 20 else 3]))]
+            calls.append((ids, read(stream, ids)))
+        elif which < 0.8:
+            streams[pick.randrange(len(streams))] = (stream.fork(), list(calls))
+        elif which < 0.9 or not files:
+            files.append((tmp_path / f"{turn}", list(calls)))
+            stream.save(files[-1][0])
+        else:
+            path, calls = pick.choice(files)
+            stream.load(path)
+            streams[at] = (stream, list(calls))
+    for _, calls in streams:
+        alone = session.fork()
+        for ids, logits in calls:
+            assert read(alone, ids) == logits
