@@ -43,7 +43,7 @@ UNFINISHED = "unfinished"
 """The format of a manifest while an artefact takes another's place."""
 
 BUILT = frozenset(
-    {"libmodel.a", *(f"cdrmix-run{ending}" for ending in ("", ".exe", ".wasm"))}
+    {"libmodel.a", "model.lib", *(f"cdrmix-run{ending}" for ending in ("", ".exe", ".wasm"))}
     | {f"{library}{ending}" for library in ("libmodel.so", "model.dll", "model.wasm") for ending in ("", ".cksum")}
 )
 """What `make` leaves in an artefact."""

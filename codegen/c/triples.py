@@ -12,7 +12,7 @@ from importlib.resources import files
 from cdrmix.diagnose import UserError
 from cdrmix.ir.backend import Options
 
-SYSTEMS = ("linux", "macos", "windows", "wasi", "freebsd", "netbsd")
+SYSTEMS = ("linux", "macos", "windows", "wasi")
 _TRIPLE = re.compile(rf"[a-z0-9_]+-({'|'.join(SYSTEMS)})(-[a-z0-9]+)?")
 
 
@@ -27,7 +27,7 @@ def require(target: str, options: Options) -> None:
 
 
 def own_files(triple: str | None) -> dict[str, str]:
-    """What an artefact for this machine has besides: for a browser a page, and the script that runs the library there."""
+    """What an artefact for this machine has besides: for a browser a page, and the script around its library."""
     names = ("index.html", "cdrmix.mjs") if triple and "wasi" in triple else ()
     return {name: files("cdrmix.runtime.c").joinpath(name).read_text(encoding="utf-8") for name in names}
 

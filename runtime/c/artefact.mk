@@ -26,6 +26,9 @@ ENDING := $(if $(findstring -windows,$(CROSS)),.exe,$(if $(findstring -wasi,$(CR
 LIBRARY := $(or $(patsubst .%,model.%,$(ENDING:.exe=.dll)),libmodel.so)
 SHARED := -fPIC -shared
 CHECKED += $(if $(findstring -wasi,$(CROSS))$(findstring -windows,$(CROSS)),,-pthread)
+ifneq ($(findstring -windows,$(CROSS)),)
+SHARED := -shared -s
+endif
 ifneq ($(findstring -wasi,$(CROSS)),)
 CHECKED += -Wno-gnu-statement-expression -msimd128 -Wl,-z,stack-size=1048576,-s
 API := open close vocab state_size state_init state_tokens state_latest state_memory state_fork state_free state_save \
@@ -85,6 +88,6 @@ uninstall:
 		lib/lib$(INSTALLED)$(suffix $(LIBRARY)) share/$(INSTALLED) lib/pkgconfig/$(INSTALLED).pc
 
 clean:
-	rm -f cdrmix-run$(ENDING) $(LIBRARY) $(LIBRARY).cksum libmodel.a model.o tokenizer.o
+	rm -f cdrmix-run$(ENDING) $(LIBRARY) $(LIBRARY).cksum model.lib libmodel.a model.o tokenizer.o
 
 .PHONY: all install uninstall clean

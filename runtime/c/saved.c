@@ -16,7 +16,7 @@
 
 enum { VERSION = 2, HEADER = 72, CHUNK = 16384 };
 #define MOST_TOKENS ((uint64_t)INT64_MAX / 2) /* their places are signed, and more follow */
-static const char magic[8] = "CDRSTATE";
+static const char magic[8] = {'C', 'D', 'R', 'S', 'T', 'A', 'T', 'E'};
 
 uint64_t cdr_mark(const cdr_layout *layout)
 {
