@@ -48,7 +48,7 @@ class Products(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.linear and args[1].dim() == 2 and (matrix := self._matrix(args[1])):
             args = (self.seen(matrix, args[0]), *args[1:])
-        elif func is F.grouped_mm and (bank := self._matrix(args[1].mT)):
+        elif func is torch._grouped_mm and (bank := self._matrix(args[1].mT)):
             args = (self._rows(bank, args[0], kwargs["offs"].tolist()), *args[1:])
         return func(*args, **kwargs)
 

@@ -92,7 +92,7 @@ def quantise(source: Source, asked: Asked, out: Path) -> Found:
     require_finite(module, source.weights)
     module.eval()
     with doing("reading the sample"), Collect(module) as seen:
-        evaluate(module, sampled, LENGTH, ROWS)
+        evaluate(module, sampled, LENGTH, rows=1)  # lanes of unlike documents would be padded, and that seen too
     rounding = Rounding(values, seen.found)
     trial = Trial(module, rounding, backend(asked.target).rounds)
     sample = Sample(trial, list(lanes(sampled, ROWS, LENGTH, TRIED)), sampled.sizes)
