@@ -7,9 +7,15 @@
 
 #define CDR_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define CDR_TILE_2 static inline __attribute__((always_inline))
+/* The compiler adds to a sum here, and not later: else it holds more products than there are registers. */
+#define CDR_ADDED(sum) __asm__("" : "+x"(sum))
 
-enum { CDR_HALF = CDR_ROWS / 2, CDR_TILE_256 = 3 };
+/* Bytes of what other types were written to. */
+typedef int32_t cdr_four __attribute__((may_alias));
 
+enum { CDR_HALF = CDR_ROWS / 2, CDR_TILE_256 = 3, CDR_AHEAD_256 = 3072 };
+
+/* `y` are the sums of the rows from `row` on. */
 CDR_TILE_2 CDR_AVX2 void store_256(const cdr_job *j, ptrdiff_t row, ptrdiff_t t, __m256 y)
 {
   const ptrdiff_t left = j->rows - row;
@@ -22,86 +28,118 @@ CDR_TILE_2 CDR_AVX2 void store_256(const cdr_job *j, ptrdiff_t row, ptrdiff_t t,
   for (ptrdiff_t r = 0; r < left; r++) at[r] = lanes[r];
 }
 
-/* Half a block. */
+/* Half a column of a block as floats: of the first column at `w`, or of the second. */
+CDR_TILE_2 CDR_AVX2 __m256 floats_256(const unsigned char *w, const int half, const int second, const cdr_encoding e)
+{
+  if (e == CDR_AS_F32) return _mm256_loadu_ps((const float *)(const void *)(w + 32 * half + 64 * second));
+  if (e == CDR_AS_F16) return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(w + 16 * half + 32 * second)));
+  const __m256i pair = _mm256_loadu_si256((const void *)(w + 32 * half));
+  return _mm256_castsi256_ps(second ? _mm256_and_si256(pair, _mm256_set1_epi32((int)0xffff0000)) : _mm256_slli_epi32(pair, 16));
+}
+
 CDR_TILE_2 CDR_AVX2 void tile_floats_256(const cdr_job *j, ptrdiff_t row, ptrdiff_t t, const int n, const cdr_encoding e)
 {
   const ptrdiff_t column = e == CDR_AS_F32 ? 64 : 32, step = j->x.cols;
   const float *x = (const float *)j->x.values + t * step;
   const unsigned char *w = j->blocks + row / CDR_ROWS * j->cols * column;
-  const __m256i high = _mm256_set1_epi32((int)0xffff0000);
-  __m256 s[CDR_TILE_256][4];
-  w += row % CDR_ROWS * (e == CDR_AS_F16 ? 2 : 4);
+  __m256 s[CDR_TILE_256][2][2]; /* of each half of the block the sums of the even and of the odd columns */
   for (int i = 0; i < n; i++)
-    for (int a = 0; a < 4; a++) s[i][a] = _mm256_setzero_ps();
-  for (ptrdiff_t k = 0; k < j->cols; k += 4, w += 4 * column)
-    for (int a = 0; a < 4; a++) {
-      __m256 v;
-      if (e == CDR_AS_F32) v = _mm256_loadu_ps((const float *)(const void *)(w + 64 * a));
-      else if (e == CDR_AS_F16) v = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(w + 32 * a)));
-      else {
-        const __m256i pair = _mm256_loadu_si256((const void *)(w + 64 * (a / 2)));
-        v = _mm256_castsi256_ps(a % 2 ? _mm256_and_si256(pair, high) : _mm256_slli_epi32(pair, 16));
+    for (int h = 0; h < 2; h++) s[i][h][0] = s[i][h][1] = _mm256_setzero_ps();
+  for (ptrdiff_t k = 0; k < j->cols; k += 2, w += 2 * column) {
+    for (ptrdiff_t line = 0; line < 2 * column; line += 64) _mm_prefetch((const char *)w + CDR_AHEAD_256 + line, _MM_HINT_T0);
+    for (int a = 0; a < 2; a++) {
+      const __m256 upper = floats_256(w, 0, a, e), lower = floats_256(w, 1, a, e);
+      for (int i = 0; i < n; i++) {
+        const __m256 z = _mm256_set1_ps(x[i * step + k + a]);
+        s[i][0][a] = _mm256_fmadd_ps(upper, z, s[i][0][a]);
+        s[i][1][a] = _mm256_fmadd_ps(lower, z, s[i][1][a]);
       }
-      for (int i = 0; i < n; i++) s[i][a] = _mm256_fmadd_ps(v, _mm256_set1_ps(x[i * step + k + a]), s[i][a]);
     }
+  }
   for (int i = 0; i < n; i++)
-    store_256(j, row, t + i, _mm256_add_ps(_mm256_add_ps(s[i][0], s[i][1]), _mm256_add_ps(s[i][2], s[i][3])));
+    for (int h = 0; h < 2 && row + h * CDR_HALF < j->rows; h++)
+      store_256(j, row + h * CDR_HALF, t + i, _mm256_add_ps(s[i][h][0], s[i][h][1]));
 }
 
-/* Four columns of half a block, whose rows stand by fours, times those of a vector, added to two sums a row that follow
-   one another; of nibbles to one. */
-CDR_TILE_2 CDR_AVX2 void add_four_256(__m256i s[2], const unsigned char *v, int32_t four, const int nibbles, const int high)
+/* A group of a block times that of n vectors.  Bytes: what is not negative of a product of two signed numbers' factors
+   stands in the first, so that two products fit into 16 bits. */
+CDR_TILE_2 CDR_AVX2 void add_bytes_256(__m256i s[][2], const unsigned char *v, const int8_t *x, ptrdiff_t step, const int n)
 {
-  if (nibbles) {
-    __m256i a = _mm256_loadu_si256((const void *)v);
-    if (high) a = _mm256_srli_epi16(a, 4);
-    a = _mm256_maddubs_epi16(_mm256_and_si256(a, _mm256_set1_epi8(15)), _mm256_set1_epi32(four));
-    s[0] = _mm256_add_epi32(s[0], _mm256_madd_epi16(a, _mm256_set1_epi16(1)));
-    return;
+  const __m256i sign = _mm256_set1_epi8(-128), one = _mm256_set1_epi16(1);
+  for (int i = 0; i < n; i++) s[i][0] = s[i][1] = _mm256_setzero_si256();
+  for (int q = 0; q < CDR_GROUP / 4; q++, v += 4 * CDR_ROWS) {
+    const __m256i upper = _mm256_xor_si256(_mm256_loadu_si256((const void *)v), sign), size = _mm256_abs_epi8(upper);
+    const __m256i lower = _mm256_xor_si256(_mm256_loadu_si256((const void *)(v + 32)), sign), last = _mm256_abs_epi8(lower);
+    for (int i = 0; i < n; i++) {
+      const __m256i four = _mm256_set1_epi32(*(const cdr_four *)(const void *)(x + i * step + 4 * q));
+      const __m256i a = _mm256_maddubs_epi16(size, _mm256_sign_epi8(four, upper));
+      const __m256i b = _mm256_maddubs_epi16(last, _mm256_sign_epi8(four, lower));
+      s[i][0] = _mm256_add_epi32(s[i][0], _mm256_madd_epi16(a, one));
+      s[i][1] = _mm256_add_epi32(s[i][1], _mm256_madd_epi16(b, one));
+      CDR_ADDED(s[i][0]);
+      CDR_ADDED(s[i][1]);
+    }
   }
-  const __m256i z = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four)));
-  s[0] = _mm256_add_epi32(s[0], _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)v)), z));
-  s[1] = _mm256_add_epi32(s[1], _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)(v + 16))), z));
+}
+
+/* Nibbles: the sums of a group, of 16 products up to 15 * 127, fit into 16 bits. */
+CDR_TILE_2 CDR_AVX2 void add_nibbles_256(__m256i s[][2], const unsigned char *v, const int8_t *x, ptrdiff_t step, const int n)
+{
+  const __m256i low = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
+  for (int i = 0; i < n; i++) s[i][0] = s[i][1] = _mm256_setzero_si256();
+  for (int q = 0; q < CDR_GROUP / 4; q++) {
+    __m256i upper = _mm256_loadu_si256((const void *)(v + q / 2 * 4 * CDR_ROWS));
+    __m256i lower = _mm256_loadu_si256((const void *)(v + q / 2 * 4 * CDR_ROWS + 32));
+    if (q % 2) upper = _mm256_srli_epi16(upper, 4), lower = _mm256_srli_epi16(lower, 4);
+    upper = _mm256_and_si256(upper, low), lower = _mm256_and_si256(lower, low);
+    for (int i = 0; i < n; i++) {
+      const __m256i four = _mm256_set1_epi32(*(const cdr_four *)(const void *)(x + i * step + 4 * q));
+      s[i][0] = _mm256_add_epi16(s[i][0], _mm256_maddubs_epi16(upper, four));
+      s[i][1] = _mm256_add_epi16(s[i][1], _mm256_maddubs_epi16(lower, four));
+      CDR_ADDED(s[i][0]);
+      CDR_ADDED(s[i][1]);
+    }
+  }
+  for (int i = 0; i < n; i++)
+    for (int h = 0; h < 2; h++) s[i][h] = _mm256_madd_epi16(s[i][h], one);
 }
 
 CDR_TILE_2 CDR_AVX2 void tile_whole_256(const cdr_job *j, ptrdiff_t row, ptrdiff_t t, const int n, const cdr_encoding e)
 {
   const int by_row = e == CDR_AS_I8, nibbles = e == CDR_AS_I4;
   const ptrdiff_t scales = nibbles ? 32 : 64, numbers = CDR_GROUP * CDR_ROWS / (nibbles ? 2 : 1);
-  const ptrdiff_t group = numbers + (by_row ? 0 : scales), half = row % CDR_ROWS;
-  const int8_t *x = (const int8_t *)j->x.values + t * j->x.cols;
+  const ptrdiff_t group = numbers + (by_row ? 0 : scales), step = j->x.cols;
   const unsigned char *w = j->blocks + row / CDR_ROWS * (group * j->x.groups + (by_row ? scales : 0));
-  const __m256i order = _mm256_setr_epi32(0, 1, 4, 5, 2, 3, 6, 7);
-  __m256 y[CDR_TILE_256], scale = _mm256_setzero_ps();
-  if (by_row) scale = _mm256_loadu_ps((const float *)(const void *)w + half), w += scales;
-  for (int i = 0; i < n; i++) y[i] = _mm256_setzero_ps();
-  for (ptrdiff_t g = 0; g < j->x.groups; g++, x += CDR_GROUP, w += group) {
+  const int8_t *x = (const int8_t *)j->x.values + t * step;
+  __m256 y[CDR_TILE_256][2], scale[2];
+  for (int h = 0; h < 2; h++) scale[h] = by_row ? _mm256_loadu_ps((const float *)(const void *)w + 8 * h) : _mm256_setzero_ps();
+  if (by_row) w += scales;
+  for (int i = 0; i < n; i++) y[i][0] = y[i][1] = _mm256_setzero_ps();
+  for (ptrdiff_t g = 0; g < j->x.groups; g++, w += group, x += CDR_GROUP) {
     __m256i s[CDR_TILE_256][2];
-    const unsigned char *v = (by_row ? w : w + scales) + 4 * half;
-    if (nibbles) scale = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(w + 2 * half)));
-    else if (!by_row) scale = _mm256_loadu_ps((const float *)(const void *)w + half);
-    for (int i = 0; i < n; i++) s[i][0] = s[i][1] = _mm256_setzero_si256();
-    for (int q = 0; q < CDR_GROUP / 4; q++)
+    for (int line = 0; line < (int)group; line += 64) _mm_prefetch((const char *)w + CDR_AHEAD_256 + line, _MM_HINT_T0);
+    if (nibbles) add_nibbles_256(s, w + scales, x, step, n);
+    else add_bytes_256(s, by_row ? w : w + scales, x, step, n);
+    for (int h = 0; h < 2; h++) {
+      if (nibbles) scale[h] = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(w + 16 * h)));
+      else if (!by_row) scale[h] = _mm256_loadu_ps((const float *)(const void *)w + 8 * h);
       for (int i = 0; i < n; i++) {
-        int32_t four;
-        __builtin_memcpy(&four, x + i * j->x.cols + 4 * q, 4);
-        add_four_256(s[i], v + 4 * CDR_ROWS * (nibbles ? q / 2 : q), four, nibbles, q % 2);
+        const ptrdiff_t at = (t + i) * j->x.groups + g;
+        const __m256 each = _mm256_set1_ps(j->x.scale[at]);
+        if (nibbles) s[i][h] = _mm256_add_epi32(s[i][h], _mm256_set1_epi32(j->x.begin[at])); /* the others are not shifted */
+        y[i][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s[i][h]), by_row ? each : _mm256_mul_ps(each, scale[h]), y[i][h]);
       }
-    for (int i = 0; i < n; i++) {
-      const ptrdiff_t at = (t + i) * j->x.groups + g;
-      const __m256i rows = nibbles ? s[i][0] : _mm256_permutevar8x32_epi32(_mm256_hadd_epi32(s[i][0], s[i][1]), order);
-      const __m256 each = _mm256_set1_ps(j->x.scale[at]);
-      y[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(rows, _mm256_set1_epi32(j->x.begin[at]))),
-                             by_row ? each : _mm256_mul_ps(each, scale), y[i]);
     }
   }
-  for (int i = 0; i < n; i++) store_256(j, row, t + i, by_row ? _mm256_mul_ps(y[i], scale) : y[i]);
+  for (int i = 0; i < n; i++)
+    for (int h = 0; h < 2 && row + h * CDR_HALF < j->rows; h++)
+      store_256(j, row + h * CDR_HALF, t + i, by_row ? _mm256_mul_ps(y[i][h], scale[h]) : y[i][h]);
 }
 
-#define CDR_RUN_256(name, tile, how)                                                         \
-  static CDR_AVX2 void name(const cdr_job *j, ptrdiff_t from, ptrdiff_t to)                  \
-  {                                                                                          \
-    for (ptrdiff_t row = from * CDR_ROWS; row < to * CDR_ROWS && row < j->rows; row += CDR_HALF) { \
+#define CDR_RUN_256(name, tile, how)                                                              \
+  static CDR_AVX2 void name(const cdr_job *j, ptrdiff_t from, ptrdiff_t to)                       \
+  {                                                                                               \
+    for (ptrdiff_t row = from * CDR_ROWS; row < to * CDR_ROWS && row < j->rows; row += CDR_ROWS) { \
       ptrdiff_t t = 0;                                                                       \
       for (; t + 3 <= j->n; t += 3) tile(j, row, t, 3, how);                                 \
       if (j->n - t == 2) tile(j, row, t, 2, how);                                            \
