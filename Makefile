@@ -30,7 +30,7 @@ test-cross: $(ALL)
 toolchain:
 	apt-get update && apt-get install --yes --no-install-recommends $(TOOLCHAIN)
 
-# Every spec's C program under the address and undefined-behaviour sanitizers and valgrind; a few minutes
+# Every spec's C program under sanitizers (address, undefined behaviour, threads) and valgrind; minutes
 test-sanitize: $(ALL)
 	$(BIN)/python -m tests.sanitize $(SANITIZE)
 

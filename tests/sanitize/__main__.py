@@ -33,7 +33,12 @@ HERE = Path(__file__).parent
 UNSEEN = HERE.parent / "conformance" / "unseen"
 KERNELS = ("avx512_bf16", "avx512", "avx2", "plain")
 QUIET = ("-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
-FLAGS = {"address": ("-fsanitize=address,undefined,float-cast-overflow", *QUIET), "valgrind": ()}
+FLAGS = {
+    "address": ("-fsanitize=address,undefined,float-cast-overflow", *QUIET),
+    "thread": ("-fsanitize=thread", *QUIET),
+    "valgrind": (),
+}
+THREADS = {"address": "2", "thread": "3", "valgrind": "2"}
 VALGRIND = ("valgrind", "-q", "--error-exitcode=9", "--leak-check=full", "--show-leak-kinds=all")
 
 
@@ -75,7 +80,7 @@ def findings(folder: Path, kernels: bool, tools: list[str]) -> str:
             *sources,
             "-lm",
         ]
-        run = [*(VALGRIND if tool == "valgrind" else ()), str(program), str(folder)]
+        run = [*(VALGRIND if tool == "valgrind" else ()), str(program), str(folder), THREADS[tool]]
         for command, chosen in [(build, ""), *((run, name) for name in (KERNELS if kernels else ("plain",)))]:
             env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=1", "CDRMIX_KERNELS": chosen}
             done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
