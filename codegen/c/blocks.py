@@ -129,15 +129,16 @@ def _copy(ref: Ref, name: str, by: Def, taken: set[str]) -> Def:
 
 
 # --- segments --------------------------------------------------------------------------------------------------------
-def segments(cell: Cell, carrying: Collection[str] = (), grouping: Collection[str] = ()) -> tuple[Segment, ...]:
-    """The segments of a cell's body; `carrying` are its parts that read or write what goes along depth, `grouping`
-    those that may be applied to tokens in another order."""
+def segments(
+    cell: Cell, known: Collection[Ref], carrying: Collection[str] = (), grouping: Collection[str] = ()
+) -> tuple[Segment, ...]:
+    """The segments of a cell's body; `known` are its products, `carrying` its parts that read or write what goes along
+    depth, `grouping` those that may be applied to tokens in another order."""
     body = cell.body
     units = _units(cell, carrying)
     at = {n: u for u, unit in enumerate(units) for n in unit}
     made = {ref: n for n, stmt in enumerate(body) for ref in walk.defines(stmt) if ref.kind != "carry"}
     needs = [{at[made[r]] for n in unit for r in walk.uses(body[n]) if r in made} - {u} for u, unit in enumerate(units)]
-    known = products(cell)
     floats = {Ref("input", i.name) for i in cell.inputs if i.dtype in FLOATS}
     floats |= {s.ref for s in body if isinstance(s, Def) and s.ref.kind == "def" and s.dtype in FLOATS}
     floats |= {Ref("def", s.name) for s in body if isinstance(s, Apply)}
@@ -209,10 +210,10 @@ def _in_circles(needs: Sequence[set[int]]) -> set[int]:
 
 
 # --- loops that several statements share -----------------------------------------------------------------------------
-def sharing(stmts: Sequence[Stmt], cell: Cell) -> Iterator[tuple[Stmt, ...]]:
+def sharing(stmts: Sequence[Stmt], cell: Cell, known: Collection[Ref]) -> Iterator[tuple[Stmt, ...]]:
     """The statements in order, those together that can share their outermost loop: where a matrix state is among what
     they touch, each of its matrices is read and written while the caches hold it."""
-    known, windows, matrices = products(cell), walk.windows(cell), {s.name for s in cell.states if len(s.indices) > 2}
+    windows, matrices = walk.windows(cell), {s.name for s in cell.states if len(s.indices) > 2}
     run: list[Stmt] = []
 
     def done() -> Iterator[tuple[Stmt, ...]]:
@@ -222,10 +223,11 @@ def sharing(stmts: Sequence[Stmt], cell: Cell) -> Iterator[tuple[Stmt, ...]]:
         yield from [tuple(run)] if touched & matrices else [(stmt,) for stmt in run]
 
     for stmt in stmts:
-        if run and not (_may_begin(stmt, known, windows) and _may_share(stmt, run)):
+        begins = _may_begin(stmt, known, windows)
+        if run and not (begins and _may_share(stmt, run)):
             yield from done()
             run = []
-        if _may_begin(stmt, known, windows):
+        if begins:
             run.append(stmt)
         else:
             yield (stmt,)

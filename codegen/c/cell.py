@@ -52,8 +52,8 @@ class CellWriter:
         self.cell = replace(shape.cell, body=body)
         inner = {p.name: shapes[p.cell] for p in self.cell.parts}
         carrying, grouping = [n for n, p in inner.items() if p.carry], [n for n, p in inner.items() if p.grouping]
-        self.segments = blocks.segments(self.cell, carrying, grouping)
         self.products = blocks.products(self.cell)
+        self.segments = blocks.segments(self.cell, self.products, carrying, grouping)
         self.in_place = form.in_place
         self.known = headings(self.cell)
         self.windows = walk.windows(self.cell)
@@ -119,7 +119,7 @@ class CellWriter:
                 self.loop += [f"cdr_ring_advance(&{ring}, {h.window.size});", f"const ptrdiff_t {head} = {ring}.head;"]
                 entry = Ring(head, h.window.size, prod(a.size for a in h.axes))
                 self.storages[Ref("history", h.name)] = Storage(f"st->{self.shape.state_members[h.name]}", ring=entry)
-        for group in blocks.sharing(segment.each, self.cell):
+        for group in blocks.sharing(segment.each, self.cell, self.products):
             self.statements(group) if len(group) == 1 else self.share(group)
         inside = [*self.of_one(segment.each), *self.loop, *self.lines, *self.tail]
         looped = ["", f"{EACH_TOKEN} {{", *(f"  {line}" if line else "" for line in inside), "}"]
