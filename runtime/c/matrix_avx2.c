@@ -10,9 +10,6 @@
 /* The compiler adds to a sum here, and not later: else it holds more products than there are registers. */
 #define CDR_ADDED(sum) __asm__("" : "+x"(sum))
 
-/* Bytes of what other types were written to. */
-typedef int32_t cdr_four __attribute__((may_alias));
-
 enum { CDR_HALF = CDR_ROWS / 2, CDR_TILE_256 = 3, CDR_AHEAD_256 = 3072 };
 
 /* `y` are the sums of the rows from `row` on. */

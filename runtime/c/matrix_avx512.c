@@ -6,9 +6,6 @@
 
 #define CDR_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
 #define CDR_AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")))
-/* Four bytes of what other types were written to. */
-typedef int32_t cdr_four __attribute__((may_alias));
-
 #define CDR_TILE static inline __attribute__((always_inline))
 
 enum { CDR_TILE_512 = 6, CDR_AHEAD_512 = 3072 };

@@ -37,6 +37,8 @@ typedef struct {
 
 extern const cdr_kernels cdr_kernels_plain;
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(CDR_PLAIN)
+/* Four bytes of what other types were written to. */
+typedef int32_t cdr_four __attribute__((may_alias));
 extern const cdr_kernels cdr_kernels_avx2, cdr_kernels_avx512, cdr_kernels_avx512_bf16;
 #endif
 #if defined(__aarch64__) && defined(__GNUC__) && !defined(CDR_PLAIN)

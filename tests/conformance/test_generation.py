@@ -168,7 +168,7 @@ def built(home: Path, name: str) -> Path:
     if not folder.exists():
         model = load_text(SPEC.replace("vocab = 256", f"vocab = {VOCAB}"))
         write_artifact(lower(model), "cpu", folder, home / "w.safetensors", home / f"{name}.json")
-        subprocess.run(["make", "-s", "-C", str(folder), "CFLAGS=-O1"], check=True)
+        subprocess.run(["make", "-s", "-C", str(folder), "CFLAGS=-O1 -DCDR_PLAIN"], check=True)
     return folder
 
 
@@ -359,7 +359,7 @@ def test_logits_that_are_not_finite_choose_nothing(home: Path, capfdbinary: pyte
             assert main(["generate", str(home / target), "--prompt", "ab", *how]) == 1
             said = capfdbinary.readouterr()
             assert b"NaN or infinity" in said.err and said.out == b"ab"
-    subprocess.run(["make", "-s", "-C", str(home / "cpu"), "CFLAGS=-O1"], check=True)
+    subprocess.run(["make", "-s", "-C", str(home / "cpu"), "CFLAGS=-O1 -DCDR_PLAIN"], check=True)
     for options in ("", "-t 0", "-k 3 -p 1"):
         command = f"{home / 'cpu' / 'cdrmix-run'} -m {home / 'cpu'} {options} ab"
         done = subprocess.run(command.split(), capture_output=True, check=False)

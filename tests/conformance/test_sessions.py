@@ -67,7 +67,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture(params=["cpu", "torch", "cuda", "tenstorrent"])
 def folder(request: pytest.FixtureRequest, folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     made = folders(request.param)
-    monkeypatch.setenv("CFLAGS", "-O1")
+    monkeypatch.setenv("CFLAGS", "-O1 -DCDR_PLAIN")
     if request.param == "cuda":
         monkeypatch.setenv("CDR_DRIVER", str(made.parent / "libmock.so"))
         monkeypatch.setenv("MOCK_CODE", str(made.parent / "kernels.so"))

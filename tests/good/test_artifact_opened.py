@@ -144,7 +144,7 @@ def test_what_was_compiled_again_runs_and_old_sessions_go_on(
 @pytest.fixture(scope="module")
 def cpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = compiled(tmp_path_factory.mktemp("program") / "cpu", "cpu")
-    subprocess.run(["make", "-s", "-C", made, "CFLAGS=-O1"], check=True)
+    subprocess.run(["make", "-s", "-C", made, "CFLAGS=-O1 -DCDR_PLAIN"], check=True)
     return made
 
 

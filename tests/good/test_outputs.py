@@ -42,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = lower(load_text(ADDS))
     for target in ("cpu", "torch"):
         write_artifact(program, target, home / target, None, "bytes")
-    subprocess.run(["make", "-s", "-C", home / "cpu", "CFLAGS=-O1"], check=True)
+    subprocess.run(["make", "-s", "-C", home / "cpu", "CFLAGS=-O1 -DCDR_PLAIN"], check=True)
     (home / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "loss": 2.0}\n')
     (home / "text.txt").write_text("one two one two one two")
     return home
