@@ -149,7 +149,7 @@ def generated(program: Program) -> dict[str, str]:
         "carries": [f"float {member}[{structs.padded(n)}];" for member, n in carries.values()] or [_NOTHING],
         "cells": cells,
         "states": [f"{shapes[c.cell].state} {c.state}; /* {comment(c.path)} */" for c in keeping] or [_NOTHING],
-        "line_size": structs.padded(max(inputs, *(BLOCK * c.size for c in (found if in_line else found[:-1])))),
+        "line_size": structs.padded(max([1, inputs, *(BLOCK * c.size for c in (found if in_line else found[:-1]))])),
         "scratch": sorted({f"{s} {s};" for c in found if (s := shapes[c.cell].scratch)}) or [_NOTHING],
         "calls": stack.call_rows(found, shapes, order),
         "sizes": [f"{', '.join(map(str, shape))}," for _, shape, _ in tensors if shape],
