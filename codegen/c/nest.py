@@ -124,8 +124,9 @@ class Nest:
         return self.compute(n, have)
 
     def compute(self, n: Node, have: Kind) -> Text:
-        args = [self.expression(a, want) for a, want in zip(n.args, operand_kinds(n, kind), strict=True)]
-        return elementwise(n, have, args)
+        wants = operand_kinds(n, kind)
+        args = [self.expression(a, want) for a, want in zip(n.args, wants, strict=True)]
+        return elementwise(n, have, args, wants)
 
     def made(self, n: Node, have: Kind, there: Nest) -> Text:
         """A value computed once, in an outer nest."""

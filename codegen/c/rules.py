@@ -58,8 +58,8 @@ _POWERS = {2: ("cdr_square", "cdr_square_d"), 3: ("cdr_cube", "cdr_cube_d"), 0.5
 ELEMENTWISE = frozenset({*_ARITHMETIC, *_COMPARISONS, *_LOGIC, *_CALLS, "neg", "not", "select"})
 
 
-def elementwise(n: Node, kind: Kind, args: list[Text]) -> Text:
-    """An elementwise op in C."""
+def elementwise(n: Node, kind: Kind, args: list[Text], wants: list[Kind]) -> Text:
+    """An elementwise op in C; its operands are of the kinds `wants`."""
     match n.op:
         case op if op in _ARITHMETIC:
             sign, binds = _ARITHMETIC[op]
@@ -69,8 +69,10 @@ def elementwise(n: Node, kind: Kind, args: list[Text]) -> Text:
             if n.args[0] == n.args[1] and n.args[0].dtype not in FLOATS:  # compilers warn of `i < i`
                 return Text("1" if op in ("eq", "le", "ge") else "0")
             # a truth value compared with a number: compilers warn of it unless it is made a number
-            given = zip(n.args, args, strict=True)
-            a, b = (f"cdr_number({t.c})" if m.dtype == "bool" else t.inside(TOTAL) for m, t in given)
+            a, b = (
+                f"cdr_number({t.c})" if m.dtype == "bool" and want == "i" else t.inside(TOTAL)
+                for m, t, want in zip(n.args, args, wants, strict=True)
+            )
             return Text(f"{a} {_COMPARISONS[op]} {b}", LOOSE)
         case op if op in _LOGIC:
             return Text(f" {_LOGIC[op]} ".join(map(_truth, n.args, args)), LOOSE)

@@ -26,16 +26,7 @@ from cdrmix.ir import layout
 from cdrmix.ir.nodes import Model
 
 Array = NDArray[Any]
-STRICT = (
-    "-std=c99",
-    "-Wall",
-    "-Wextra",
-    "-Wconversion",
-    "-Wno-float-conversion",
-    "-Werror",
-    "-pedantic",
-    "-ffp-contract=off",
-)
+STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic", "-ffp-contract=off")
 ENGINE = ("model.c",)
 TEXT = ("tokenizer.c",)
 QUICK = ("-O1", "-DCDR_PLAIN")
