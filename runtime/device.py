@@ -91,17 +91,8 @@ class DeviceEngine(NativeEngine):
             raise NoDevice(text, "run it where its GPU is; `cdrmix verify` can run its program on this CPU")
         super()._check(code, doing, remedy)  # the runner's sentences say what to do
 
-    def start(self) -> DeviceState:
-        """A new document's state."""
-        state = DeviceState(self, self._size)
-        self._check(self._lib.cdr_state_init(self._handle(), state.pointer), "starting a state")
-        return state
-
-    def copy(self, state: NativeState) -> DeviceState:
-        """An independent copy."""
-        twin = DeviceState(self, self._size)
-        self._check(self._lib.cdr_state_fork(self._handle(), state.pointer, twin.pointer), "copying a state")
-        return twin
+    def _unset(self) -> DeviceState:
+        return DeviceState(self, self._size)
 
     def free(self, state: DeviceState) -> None:
         """Give a state's memory back; nothing when the model is closed, which has given it back itself."""

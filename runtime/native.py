@@ -124,15 +124,19 @@ class NativeEngine:
             raise ArtifactError("the session is closed", "open the artefact again")
         return self._model
 
+    def _unset(self) -> NativeState:
+        """Room for a state, which nothing has been put into."""
+        return NativeState(self._size)
+
     def start(self) -> NativeState:
         """A new document's state."""
-        state = NativeState(self._size)
+        state = self._unset()
         self._check(self._lib.cdr_state_init(self._handle(), state.pointer), "starting a state")
         return state
 
     def copy(self, state: NativeState) -> NativeState:
         """An independent copy, without the scratch, whose pages then take no memory."""
-        twin = NativeState(self._size)
+        twin = self._unset()
         self._check(self._lib.cdr_state_fork(self._handle(), state.pointer, twin.pointer), "copying a state")
         return twin
 
@@ -222,7 +226,7 @@ class NativeBatch:
 
     def take(self, row: int) -> NativeState:
         """See `Rows`."""
-        state = self._engine.start()
+        state = self._engine._unset()
         self._engine._check(self._engine._lib.cdr_batch_take(self._handle(), row, state.pointer), "emptying a batch")
         return state
 
