@@ -133,22 +133,12 @@ CDR_TILE_2 CDR_AVX2 void tile_whole_256(const cdr_job *j, ptrdiff_t row, ptrdiff
       store_256(j, row + h * CDR_HALF, t + i, by_row ? _mm256_mul_ps(y[i][h], scale[h]) : y[i][h]);
 }
 
-#define CDR_RUN_256(name, tile, how)                                                              \
-  static CDR_AVX2 void name(const cdr_job *j, ptrdiff_t from, ptrdiff_t to)                       \
-  {                                                                                               \
-    for (ptrdiff_t row = from * CDR_ROWS; row < to * CDR_ROWS && row < j->rows; row += CDR_ROWS) { \
-      ptrdiff_t t = 0;                                                                       \
-      for (; t + 3 <= j->n; t += 3) tile(j, row, t, 3, how);                                 \
-      if (j->n - t == 2) tile(j, row, t, 2, how);                                            \
-      else if (j->n - t == 1) tile(j, row, t, 1, how);                                       \
-    }                                                                                        \
-  }
-CDR_RUN_256(f32_256, tile_floats_256, CDR_AS_F32)
-CDR_RUN_256(f16_256, tile_floats_256, CDR_AS_F16)
-CDR_RUN_256(bf16_256, tile_floats_256, CDR_AS_BF16)
-CDR_RUN_256(i8_256, tile_whole_256, CDR_AS_I8)
-CDR_RUN_256(i8g32_256, tile_whole_256, CDR_AS_I8G32)
-CDR_RUN_256(i4_256, tile_whole_256, CDR_AS_I4)
+CDR_RUN(f32_256, CDR_AVX2, tile_floats_256, CDR_AS_F32, CDR_ROWS, CDR_TILE_256)
+CDR_RUN(f16_256, CDR_AVX2, tile_floats_256, CDR_AS_F16, CDR_ROWS, CDR_TILE_256)
+CDR_RUN(bf16_256, CDR_AVX2, tile_floats_256, CDR_AS_BF16, CDR_ROWS, CDR_TILE_256)
+CDR_RUN(i8_256, CDR_AVX2, tile_whole_256, CDR_AS_I8, CDR_ROWS, CDR_TILE_256)
+CDR_RUN(i8g32_256, CDR_AVX2, tile_whole_256, CDR_AS_I8G32, CDR_ROWS, CDR_TILE_256)
+CDR_RUN(i4_256, CDR_AVX2, tile_whole_256, CDR_AS_I4, CDR_ROWS, CDR_TILE_256)
 
 /* Not every compiler knows f16c by name; avx2 says that the system keeps the registers. */
 static int there_256(void)

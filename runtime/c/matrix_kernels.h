@@ -26,6 +26,20 @@ typedef enum { CDR_FLOATS, CDR_PAIRS, CDR_WHOLE } cdr_operand;
 /* Computes the blocks [from, to) of rows for every vector. */
 typedef void cdr_kernel(const cdr_job *job, ptrdiff_t from, ptrdiff_t to);
 
+/* A kernel of tiles: `tile` for every `height` rows and all vectors, at most `most` of these at once (3 or 4); their
+   number is a constant in each call. */
+#define CDR_RUN(name, target, tile, how, height, most)                                           \
+  static target void name(const cdr_job *j, ptrdiff_t from, ptrdiff_t to)                        \
+  {                                                                                              \
+    for (ptrdiff_t row = from * CDR_ROWS; row < to * CDR_ROWS && row < j->rows; row += (height)) { \
+      ptrdiff_t t = 0;                                                                           \
+      for (; t + (most) <= j->n; t += (most)) tile(j, row, t, most, how);                        \
+      if ((most) > 3 && j->n - t == 3) tile(j, row, t, 3, how);                                  \
+      else if (j->n - t == 2) tile(j, row, t, 2, how);                                           \
+      else if (j->n - t == 1) tile(j, row, t, 1, how);                                           \
+    }                                                                                            \
+  }
+
 typedef struct {
   const char *name;
   int (*there)(void); /* whether this processor has what they need */

@@ -43,12 +43,12 @@ CDR_TILE_N CDR_NEON float32x4_t floats_neon(const unsigned char *w, const cdr_en
 }
 
 /* Two sums a row, of every second column. */
-CDR_TILE_N CDR_NEON void tile_floats_neon(const cdr_job *j, ptrdiff_t b, ptrdiff_t t, const int n, const cdr_encoding e)
+CDR_TILE_N CDR_NEON void tile_floats_neon(const cdr_job *j, ptrdiff_t row, ptrdiff_t t, const int n, const cdr_encoding e)
 {
   const ptrdiff_t column = e == CDR_AS_F32 ? 64 : 32, quad = e == CDR_AS_F16 ? 8 : 16, step = j->x.cols;
   const ptrdiff_t each = e == CDR_AS_BF16 ? 2 : 1;
   const float *x = (const float *)j->x.values + t * step;
-  const unsigned char *w = j->blocks + b * j->cols * column;
+  const unsigned char *w = j->blocks + row / CDR_ROWS * j->cols * column;
   float32x4_t s[CDR_TILE_FLOATS][2][CDR_QUADS];
   for (int i = 0; i < n; i++)
     for (int r = 0; r < CDR_QUADS; r++) s[i][0][r] = s[i][1][r] = vdupq_n_f32(0.0f);
@@ -67,7 +67,7 @@ CDR_TILE_N CDR_NEON void tile_floats_neon(const cdr_job *j, ptrdiff_t b, ptrdiff
   }
   for (int i = 0; i < n; i++)
     for (int r = 0; r < CDR_QUADS; r++)
-      store_neon(j, b * CDR_ROWS + 4 * r, t + i, vaddq_f32(s[i][0][r], s[i][1][r]));
+      store_neon(j, row + 4 * r, t + i, vaddq_f32(s[i][0][r], s[i][1][r]));
 }
 
 /* Four rows of four times four columns of a group, by columns. */
@@ -106,13 +106,14 @@ CDR_TILE_N CDR_NEON float32x4_t scales_neon(const unsigned char *w, int r, const
 }
 
 #define CDR_TILE_WHOLE(name, target, add)                                                                           \
-  CDR_TILE_N target void name(const cdr_job *j, ptrdiff_t b, ptrdiff_t t, const int n, const cdr_encoding e)        \
+  CDR_TILE_N target void name(const cdr_job *j, ptrdiff_t row, ptrdiff_t t, const int n, const cdr_encoding e)      \
   {                                                                                                                 \
     const int by_row = e == CDR_AS_I8, nibbles = e == CDR_AS_I4;                                                    \
     const ptrdiff_t scales = nibbles ? 32 : 64, numbers = CDR_GROUP * CDR_ROWS / (nibbles ? 2 : 1);                 \
     const ptrdiff_t group = numbers + (by_row ? 0 : scales), step = j->x.cols;                                      \
     const int8_t *x = (const int8_t *)j->x.values + t * step;                                                       \
-    const unsigned char *of_rows = j->blocks + b * (group * j->x.groups + (by_row ? scales : 0)), *w = of_rows;     \
+    const unsigned char *w = j->blocks + row / CDR_ROWS * (group * j->x.groups + (by_row ? scales : 0));             \
+    const unsigned char *const of_rows = w;                                                                          \
     float32x4_t y[CDR_TILE_NEON][CDR_QUADS];                                                                        \
     if (by_row) w += scales;                                                                                        \
     for (int i = 0; i < n; i++)                                                                                     \
@@ -136,29 +137,17 @@ CDR_TILE_N CDR_NEON float32x4_t scales_neon(const unsigned char *w, int r, const
     }                                                                                                               \
     for (int i = 0; i < n; i++)                                                                                     \
       for (int r = 0; r < CDR_QUADS; r++)                                                                           \
-        store_neon(j, b * CDR_ROWS + 4 * r, t + i, by_row ? vmulq_f32(y[i][r], scales_neon(of_rows, r, 0)) : y[i][r]); \
+        store_neon(j, row + 4 * r, t + i, by_row ? vmulq_f32(y[i][r], scales_neon(of_rows, r, 0)) : y[i][r]); \
   }
 
-/* Calls `tile` for all vectors, at most `most` at once; the count is a constant in each call. */
-#define CDR_RUN_NEON(name, target, tile, how, most)                       \
-  static target void name(const cdr_job *j, ptrdiff_t from, ptrdiff_t to) \
-  {                                                                       \
-    for (ptrdiff_t b = from; b < to; b++) {                               \
-      ptrdiff_t t = 0;                                                    \
-      for (; t + (most) <= j->n; t += (most)) tile(j, b, t, most, how);   \
-      if (j->n - t == 3) tile(j, b, t, 3, how);                           \
-      else if (j->n - t == 2) tile(j, b, t, 2, how);                      \
-      else if (j->n - t == 1) tile(j, b, t, 1, how);                      \
-    }                                                                     \
-  }
-CDR_RUN_NEON(f32_neon, CDR_NEON, tile_floats_neon, CDR_AS_F32, CDR_TILE_FLOATS)
-CDR_RUN_NEON(f16_neon, CDR_NEON, tile_floats_neon, CDR_AS_F16, CDR_TILE_FLOATS)
-CDR_RUN_NEON(bf16_neon, CDR_NEON, tile_floats_neon, CDR_AS_BF16, CDR_TILE_FLOATS)
+CDR_RUN(f32_neon, CDR_NEON, tile_floats_neon, CDR_AS_F32, CDR_ROWS, CDR_TILE_FLOATS)
+CDR_RUN(f16_neon, CDR_NEON, tile_floats_neon, CDR_AS_F16, CDR_ROWS, CDR_TILE_FLOATS)
+CDR_RUN(bf16_neon, CDR_NEON, tile_floats_neon, CDR_AS_BF16, CDR_ROWS, CDR_TILE_FLOATS)
 
 CDR_TILE_WHOLE(tile_whole_neon, CDR_NEON, add_neon)
-CDR_RUN_NEON(i8_neon, CDR_NEON, tile_whole_neon, CDR_AS_I8, CDR_TILE_NEON)
-CDR_RUN_NEON(i8g32_neon, CDR_NEON, tile_whole_neon, CDR_AS_I8G32, CDR_TILE_NEON)
-CDR_RUN_NEON(i4_neon, CDR_NEON, tile_whole_neon, CDR_AS_I4, CDR_TILE_NEON)
+CDR_RUN(i8_neon, CDR_NEON, tile_whole_neon, CDR_AS_I8, CDR_ROWS, CDR_TILE_NEON)
+CDR_RUN(i8g32_neon, CDR_NEON, tile_whole_neon, CDR_AS_I8G32, CDR_ROWS, CDR_TILE_NEON)
+CDR_RUN(i4_neon, CDR_NEON, tile_whole_neon, CDR_AS_I4, CDR_ROWS, CDR_TILE_NEON)
 
 static int there_neon(void) { return 1; }
 
@@ -176,9 +165,9 @@ CDR_TILE_N CDR_DOT int32x4_t add_dot(int32x4_t s, const int8x16_t w[4], int8x16_
 }
 
 CDR_TILE_WHOLE(tile_whole_dot, CDR_DOT, add_dot)
-CDR_RUN_NEON(i8_dot, CDR_DOT, tile_whole_dot, CDR_AS_I8, CDR_TILE_NEON)
-CDR_RUN_NEON(i8g32_dot, CDR_DOT, tile_whole_dot, CDR_AS_I8G32, CDR_TILE_NEON)
-CDR_RUN_NEON(i4_dot, CDR_DOT, tile_whole_dot, CDR_AS_I4, CDR_TILE_NEON)
+CDR_RUN(i8_dot, CDR_DOT, tile_whole_dot, CDR_AS_I8, CDR_ROWS, CDR_TILE_NEON)
+CDR_RUN(i8g32_dot, CDR_DOT, tile_whole_dot, CDR_AS_I8G32, CDR_ROWS, CDR_TILE_NEON)
+CDR_RUN(i4_dot, CDR_DOT, tile_whole_dot, CDR_AS_I4, CDR_ROWS, CDR_TILE_NEON)
 
 static int there_dot(void)
 {

@@ -100,22 +100,12 @@ CDR_TILE_W void tile_whole_wasm(const cdr_job *j, ptrdiff_t row, ptrdiff_t t, co
   for (int i = 0; i < n; i++) store_wasm(j, row, t + i, by_row ? wasm_f32x4_mul(y[i], scale) : y[i]);
 }
 
-#define CDR_RUN_WASM(name, tile, how)                                                             \
-  static void name(const cdr_job *j, ptrdiff_t from, ptrdiff_t to)                                \
-  {                                                                                               \
-    for (ptrdiff_t row = from * CDR_ROWS; row < to * CDR_ROWS && row < j->rows; row += 4) {       \
-      ptrdiff_t t = 0;                                                                            \
-      for (; t + CDR_TILE_WASM <= j->n; t += CDR_TILE_WASM) tile(j, row, t, CDR_TILE_WASM, how);  \
-      if (j->n - t == 2) tile(j, row, t, 2, how);                                                 \
-      else if (j->n - t == 1) tile(j, row, t, 1, how);                                            \
-    }                                                                                             \
-  }
-CDR_RUN_WASM(f32_wasm, tile_floats_wasm, CDR_AS_F32)
-CDR_RUN_WASM(f16_wasm, tile_floats_wasm, CDR_AS_F16)
-CDR_RUN_WASM(bf16_wasm, tile_floats_wasm, CDR_AS_BF16)
-CDR_RUN_WASM(i8_wasm, tile_whole_wasm, CDR_AS_I8)
-CDR_RUN_WASM(i8g32_wasm, tile_whole_wasm, CDR_AS_I8G32)
-CDR_RUN_WASM(i4_wasm, tile_whole_wasm, CDR_AS_I4)
+CDR_RUN(f32_wasm, , tile_floats_wasm, CDR_AS_F32, 4, CDR_TILE_WASM)
+CDR_RUN(f16_wasm, , tile_floats_wasm, CDR_AS_F16, 4, CDR_TILE_WASM)
+CDR_RUN(bf16_wasm, , tile_floats_wasm, CDR_AS_BF16, 4, CDR_TILE_WASM)
+CDR_RUN(i8_wasm, , tile_whole_wasm, CDR_AS_I8, 4, CDR_TILE_WASM)
+CDR_RUN(i8g32_wasm, , tile_whole_wasm, CDR_AS_I8G32, 4, CDR_TILE_WASM)
+CDR_RUN(i4_wasm, , tile_whole_wasm, CDR_AS_I4, 4, CDR_TILE_WASM)
 
 static int there_wasm(void) { return 1; }
 
