@@ -177,10 +177,8 @@ def run_generate(a: Namespace) -> None:
         )
     how = Sampling(a.temperature, a.top_p, a.top_k, a.repetition_penalty, a.seed)
     with doing("opening the artefact"):
-        session = Session.open(a.artefact)
+        session = Session.open(a.artefact, a.threads)
     with session:
-        if a.threads:
-            session.set_threads(a.threads)
         tokenizer = Tokenizer.from_file(path)
         if tokenizer.vocab_size > session.vocab:
             raise UserError(

@@ -99,14 +99,14 @@ def measure(
     """
     manifest = read_manifest(folder)
     read_bytes = cost(spec_of(manifest)).total.read_bytes()
-    with _opened(folder, threads) as first:  # builds the program, where that was not done
+    with Session.open(folder, threads) as first:  # builds the program, where that was not done
         threads = first.threads
     with ExitStack() as stack:
         memory = Memory(threads) if threads else None
         if memory:
             stack.callback(memory.close)
         before, start = resident(), time.perf_counter()
-        session = stack.enter_context(_opened(folder, threads or None))
+        session = stack.enter_context(Session.open(folder, threads or None))
         opened = time.perf_counter() - start
         random = np.random.default_rng(0)
         asked, decoded = (random.integers(0, session.vocab, n).tolist() for n in (prompt, tokens))
@@ -157,13 +157,6 @@ def measure(
             rounds=rounds,
             alone=alone or not threads,
         )
-
-
-def _opened(folder: Path, threads: int | None) -> Session:
-    session = Session.open(folder)
-    if threads is not None:
-        session.set_threads(threads)
-    return session
 
 
 def _rounds(work: dict[str, Callable[[], None]], rounds: int) -> tuple[dict[str, list[float]], bool]:

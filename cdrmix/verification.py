@@ -73,9 +73,9 @@ def relative_rms(found: np.ndarray, wanted: np.ndarray) -> float:
     return error / scale if scale else error
 
 
-def spec_of(manifest: dict[str, Any]) -> Model:
-    """The model an artefact was made from, checked again from the text in its manifest."""
-    texts = [*manifest["spec"].values(), *manifest["set"].values(), *(rules := manifest.get("encode", []))]
+def checked_model(manifest: Mapping[str, Any]) -> Model:
+    """The model an artefact was made from, checked again from the text in its manifest; its weights are all f32."""
+    texts = [*manifest["spec"].values(), *manifest["set"].values(), *manifest.get("encode", [])]
     if not manifest["spec"] or not all(isinstance(text, str) for text in texts):
         raise UserError(
             "the artefact's manifest is damaged: its `spec`, `set` or `encode` is no text", "compile the spec again"
@@ -85,9 +85,15 @@ def spec_of(manifest: dict[str, Any]) -> Model:
         raise UserError(
             "the artefact's hash is not its spec's", "it was made by another version, or edited: compile it again"
         )
+    return model
+
+
+def spec_of(manifest: Mapping[str, Any]) -> Model:
+    """The same model with its weights as the artefact holds them."""
+    model = checked_model(manifest)
     if manifest["stored"] not in ENCODINGS:
         raise UserError(f"no type of weights `{manifest['stored']}`", "the manifest was edited: compile the spec again")
-    model = decide_precision(encode(model, manifest["stored"], rules))
+    model = decide_precision(encode(model, manifest["stored"], manifest.get("encode", [])))
     wrong = [key for key, value in layout(model).items() if manifest.get(key) != value]
     if wrong:
         raise UserError(f"the manifest's `{wrong[0]}` is not its spec's", "it was edited: compile the spec again")

@@ -135,15 +135,22 @@ class Session:
         """How many tokens this document has so far."""
 
     @classmethod
-    def open(cls, folder: str | Path) -> Session:
-        """Open an artefact of any target this machine can run."""
+    def open(cls, folder: str | Path, threads: int | None = None) -> Session:
+        """Open an artefact of any target this machine can run, with so many threads as `set_threads` takes."""
         folder = _path(folder)
         manifest = read_manifest(folder)
         opens = _engine_of(manifest)
         require_weights(folder, manifest)
         check_files(folder, manifest, without=opens.COMPARES)
         engine: Engine = opens.open_engine(folder, manifest)
-        return cls(engine, manifest, engine.start())
+        session = cls(engine, manifest, engine.start())
+        if threads is not None:
+            try:
+                session.set_threads(threads)
+            except ArtifactError:
+                session.close()
+                raise
+        return session
 
     def prefill(self, tokens: Sequence[int]) -> np.ndarray:
         """Read a prompt; the logits for the token after it, float32 [vocab].

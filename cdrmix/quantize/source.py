@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdrmix.artifact import MANIFEST, WEIGHTS, beside
-from cdrmix.check import load, load_sources
+from cdrmix.check import load
 from cdrmix.checkpoints import check_weights, find_weights
 from cdrmix.compiler import model_hash
 from cdrmix.diagnose import UserError
@@ -20,6 +20,7 @@ from cdrmix.record import Damaged
 from cdrmix.runs import RECORD, read_checkpoint
 from cdrmix.runtime.files import check_files
 from cdrmix.runtime.session import read_manifest
+from cdrmix.verification import checked_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ def find_source(given: Path, spec: Path | None, overrides: Mapping[str, str], na
             raise UserError(f"{given} holds its own spec", "leave --spec, --set and --model out")
         manifest = read_manifest(given)
         check_files(given, manifest)
-        model, overrides = load_sources(manifest["spec"], manifest["set"], model=manifest["model"]), manifest["set"]
+        model, overrides = checked_model(manifest), manifest["set"]
         weights = given / WEIGHTS
         if not weights.is_file():
             raise UserError(f"{given} has no weights", "give the checkpoint that it was compiled for")
