@@ -15,7 +15,8 @@
 
 enum { CDR_LANES = 8 };
 
-#if defined(__GNUC__) && !defined(CDR_PLAIN)
+/* CDR_NO_VECTORS stands for a compiler that has none; plain C does without them too. */
+#if defined(__GNUC__) && !defined(CDR_PLAIN) && !defined(CDR_NO_VECTORS)
 typedef float cdr_lanes __attribute__((vector_size(32)));
 #define CDR_LOAD(v, p) memcpy(&(v), (p), sizeof(cdr_lanes))
 #define CDR_ADD(s, a, b) ((s) += (a) * (b))
