@@ -117,6 +117,7 @@ def generated(program: Program) -> dict[str, str]:
         "vocab": model.vocab,
         "outputs": last.size,
     }
+    encodings = dict.fromkeys(p.encoding for p in packed)
     encoded = any(p.stored != "f32" for cell in model.cells.values() for p in cell.params)
     headers = [
         "errors",
@@ -136,6 +137,7 @@ def generated(program: Program) -> dict[str, str]:
         "pointer_count": len(pointers),
         "packing_count": len(packings),
         "packings": packings,
+        "packed_as": " | ".join(f"1 << {structs.as_packed(e)}" for e in encodings) or "0",
         "block": BLOCK,
         "kept": ", ".join(map(str, stack.kept(of_state))),
         "final": last.made,

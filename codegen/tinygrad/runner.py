@@ -35,7 +35,7 @@ def missing() -> list[Need]:
 @cache
 def files() -> dict[str, bytes]:
     """Every file of the runner by name."""
-    found = _sources() | {"Makefile": resources("cdrmix.runtime.gpu").joinpath("artefact.mk").read_bytes()}
+    found = sources() | {"Makefile": resources("cdrmix.runtime.gpu").joinpath("artefact.mk").read_bytes()}
     with tempfile.TemporaryDirectory(prefix="cdrmix-runner-") as name:
         folder = Path(name)
         for path, content in found.items():
@@ -47,7 +47,7 @@ def files() -> dict[str, bytes]:
         return found | {built: (folder / built).read_bytes() for built in BUILT}
 
 
-def _sources() -> dict[str, bytes]:
+def sources() -> dict[str, bytes]:
     """The sources, and the headers that they include; a header of the GPU's comes before one of the same name."""
     own, shared = resources("cdrmix.runtime.gpu"), resources("cdrmix.runtime.c")
     waiting = [f.name for f in own.iterdir() if f.name.endswith(".c")] + [f"{name}.c" for name in SHARED]

@@ -19,9 +19,10 @@ GIVEN := $(if $(filter command,$(firstword $(origin CC))),$(CC))
 CC := $(or $(GIVEN),$(FOUND),$(if $(CLANG),$(CLANG) --target=$(CROSS) --sysroot=$(WASI_ROOT)),$(ZIG))
 endif
 
-# without contraction every machine prints the same digits
 CFLAGS ?= -O3 $(ARCH)
-CHECKED = -std=c99 -ffp-contract=off -Wall -Wextra -pedantic
+# without contraction every machine prints the same digits; nobody asks for traps or errno, and a choice between two
+# numbers is made without a branch then, many at once
+CHECKED = -std=c99 -ffp-contract=off -fno-trapping-math -fno-math-errno -Wall -Wextra -pedantic
 ENDING := $(if $(findstring -windows,$(CROSS)),.exe,$(if $(findstring -wasi,$(CROSS)),.wasm))
 LIBRARY := $(or $(patsubst .%,model.%,$(ENDING:.exe=.dll)),libmodel.so)
 SHARED := -fPIC -shared

@@ -89,6 +89,7 @@ static void pack_block(cdr_encoding e, unsigned char *to, const unsigned char *f
                        ptrdiff_t rows, ptrdiff_t cols)
 {
   const ptrdiff_t groups = groups_of(cols);
+  if (!CDR_IS_PACKED(e)) return;
   const size_t one = CDR_ROWS * sizeof(float), numbers = CDR_ROWS * CDR_GROUP;
   memset(to, e == CDR_AS_I4 ? 0x88 : e == CDR_AS_I8 || e == CDR_AS_I8G32 ? 128 : 0, block_size(e, cols));
   switch (e) {

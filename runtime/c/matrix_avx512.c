@@ -10,20 +10,18 @@
 
 enum { CDR_TILE_512 = 6, CDR_AHEAD_512 = 3072 };
 
-/* Calls `tile` for the vectors from 0 to n, as many at once as registers hold; the count is a constant in each call. */
-#define CDR_TILES(tile, ...)                                             \
-  for (ptrdiff_t b = from; b < to; b++) {                                \
-    ptrdiff_t t = 0;                                                     \
-    for (; t + 6 <= j->n; t += 6) tile(j, b, t, 6, __VA_ARGS__);         \
-    switch (j->n - t) {                                                  \
-    case 1: tile(j, b, t, 1, __VA_ARGS__); break;                        \
-    case 2: tile(j, b, t, 2, __VA_ARGS__); break;                        \
-    case 3: tile(j, b, t, 3, __VA_ARGS__); break;                        \
-    case 4: tile(j, b, t, 4, __VA_ARGS__); break;                        \
-    case 5: tile(j, b, t, 5, __VA_ARGS__); break;                        \
-    default: break;                                                      \
-    }                                                                    \
-  }
+/* Calls `tile` for `high` blocks of rows and all vectors, which it takes in parts of equal size, at most as many as
+   registers hold; both counts are constants in each call. */
+#define CDR_ACROSS(tile, high, how)                                                    \
+  for (ptrdiff_t t = 0, parts = (j->n + 5) / 6, n; t < j->n; t += n, parts--)          \
+    switch (n = (j->n - t) / parts) {                                                  \
+    case 1: tile(j, from, t, high, 1, how); break;                                     \
+    case 2: tile(j, from, t, high, 2, how); break;                                     \
+    case 3: tile(j, from, t, high, 3, how); break;                                     \
+    case 4: tile(j, from, t, high, 4, how); break;                                     \
+    case 5: tile(j, from, t, high, 5, how); break;                                     \
+    default: tile(j, from, t, high, 6, how);                                           \
+    }
 
 CDR_TILE CDR_AVX512 void store_512(const cdr_job *j, ptrdiff_t b, ptrdiff_t t, __m512 y)
 {
@@ -33,59 +31,70 @@ CDR_TILE CDR_AVX512 void store_512(const cdr_job *j, ptrdiff_t b, ptrdiff_t t, _
   else _mm512_mask_storeu_ps(at, (__mmask16)((1u << left) - 1), y);
 }
 
-CDR_TILE CDR_AVX512 __m512 fold_512(const __m512 s[4])
+/* A vector of a weight is read for all n, a number of a vector for all `high` blocks.  Of each sum there are two, of the
+   even columns and of the odd ones. */
+CDR_TILE CDR_AVX512 void tile_floats_512(const cdr_job *j, ptrdiff_t b, ptrdiff_t t, const int high, const int n,
+                                         const cdr_encoding e)
 {
-  return _mm512_add_ps(_mm512_add_ps(s[0], s[1]), _mm512_add_ps(s[2], s[3]));
-}
-
-CDR_TILE CDR_AVX512 void tile_floats_512(const cdr_job *j, ptrdiff_t b, ptrdiff_t t, const int n, const cdr_encoding e)
-{
-  const ptrdiff_t column = e == CDR_AS_F32 ? 64 : 32, step = j->x.cols;
+  const ptrdiff_t column = e == CDR_AS_F32 ? 64 : 32, step = j->x.cols, next = j->cols * column;
   const float *x = (const float *)j->x.values + t * step;
-  const unsigned char *w = j->blocks + b * j->cols * column;
-  const __m512i high = _mm512_set1_epi32((int)0xffff0000);
-  __m512 s[CDR_TILE_512][4];
+  const unsigned char *w = j->blocks + b * next;
+  const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
+  __m512 s[CDR_TILE_512][2][2];
   for (int i = 0; i < n; i++)
-    for (int a = 0; a < 4; a++) s[i][a] = _mm512_setzero_ps();
-  for (ptrdiff_t k = 0; k < j->cols; k += 4, w += 4 * column) {
-    __m512 v[4];
-    for (int line = 0; line < 4 * (int)column; line += 64) _mm_prefetch((const char *)w + CDR_AHEAD_512 + line, _MM_HINT_T0);
-    for (int a = 0; a < 4; a++) {
-      if (e == CDR_AS_F32) v[a] = _mm512_loadu_ps(w + 64 * a);
-      else if (e == CDR_AS_F16) v[a] = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(w + 32 * a)));
-      else {
-        const __m512i pair = _mm512_loadu_si512(w + 64 * (a / 2));
-        v[a] = _mm512_castsi512_ps(a % 2 ? _mm512_and_si512(pair, high) : _mm512_slli_epi32(pair, 16));
+    for (int h = 0; h < high; h++) s[i][h][0] = s[i][h][1] = _mm512_setzero_ps();
+  for (ptrdiff_t k = 0; k < j->cols; k += 2, w += 2 * column)
+    for (int a = 0; a < 2; a++) {
+      __m512 v[2];
+      for (int h = 0; h < high; h++) {
+        const unsigned char *at = w + h * next;
+        if (e == CDR_AS_F32 || a == 0) _mm_prefetch((const char *)at + CDR_AHEAD_512 + 64 * a, _MM_HINT_T0);
+        if (e == CDR_AS_F32) v[h] = _mm512_loadu_ps(at + 64 * a);
+        else if (e == CDR_AS_F16) v[h] = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(at + 32 * a)));
+        else {
+          const __m512i pair = _mm512_loadu_si512(at);
+          v[h] = _mm512_castsi512_ps(a ? _mm512_and_si512(pair, upper) : _mm512_slli_epi32(pair, 16));
+        }
+      }
+      for (int i = 0; i < n; i++) {
+        const __m512 z = _mm512_set1_ps(x[i * step + k + a]);
+        for (int h = 0; h < high; h++) s[i][h][a] = _mm512_fmadd_ps(v[h], z, s[i][h][a]);
       }
     }
-    for (int i = 0; i < n; i++)
-      for (int a = 0; a < 4; a++) s[i][a] = _mm512_fmadd_ps(v[a], _mm512_set1_ps(x[i * step + k + a]), s[i][a]);
-  }
-  for (int i = 0; i < n; i++) store_512(j, b, t + i, fold_512(s[i]));
+  for (int i = 0; i < n; i++)
+    for (int h = 0; h < high; h++) store_512(j, b + h, t + i, _mm512_add_ps(s[i][h][0], s[i][h][1]));
 }
 
-CDR_TILE CDR_AVX512_BF16 void tile_pairs_512(const cdr_job *j, ptrdiff_t b, ptrdiff_t t, const int n, const int none)
+CDR_TILE CDR_AVX512_BF16 void tile_pairs_512(const cdr_job *j, ptrdiff_t b, ptrdiff_t t, const int high, const int n,
+                                             const cdr_encoding e)
 {
-  (void)none;
-  const ptrdiff_t step = j->x.cols / 2; /* in pairs */
+  (void)e;
+  const ptrdiff_t step = j->x.cols / 2, next = j->cols * 32; /* step: in pairs */
   const cdr_four *x = (const cdr_four *)j->x.values + t * step;
-  const unsigned char *w = j->blocks + b * j->cols * 32;
-  __m512 s[CDR_TILE_512][2];
-  for (int i = 0; i < n; i++) s[i][0] = s[i][1] = _mm512_setzero_ps();
-  for (ptrdiff_t k = 0; k < step; k += 2, w += 128) {
-    const __m512i v = _mm512_loadu_si512(w), u = _mm512_loadu_si512(w + 64);
-    _mm_prefetch((const char *)w + CDR_AHEAD_512, _MM_HINT_T0);
-    _mm_prefetch((const char *)w + CDR_AHEAD_512 + 64, _MM_HINT_T0);
-    for (int i = 0; i < n; i++) {
-      s[i][0] = _mm512_dpbf16_ps(s[i][0], (__m512bh)v, (__m512bh)_mm512_set1_epi32(x[i * step + k]));
-      s[i][1] = _mm512_dpbf16_ps(s[i][1], (__m512bh)u, (__m512bh)_mm512_set1_epi32(x[i * step + k + 1]));
+  const unsigned char *w = j->blocks + b * next;
+  __m512 s[CDR_TILE_512][2][2];
+  for (int i = 0; i < n; i++)
+    for (int h = 0; h < high; h++) s[i][h][0] = s[i][h][1] = _mm512_setzero_ps();
+  for (ptrdiff_t k = 0; k < step; k += 2, w += 128)
+    for (int a = 0; a < 2; a++) {
+      __m512i v[2];
+      for (int h = 0; h < high; h++) {
+        v[h] = _mm512_loadu_si512(w + h * next + 64 * a);
+        _mm_prefetch((const char *)w + h * next + CDR_AHEAD_512 + 64 * a, _MM_HINT_T0);
+      }
+      for (int i = 0; i < n; i++) {
+        const __m512i z = _mm512_set1_epi32(x[i * step + k + a]);
+        for (int h = 0; h < high; h++) s[i][h][a] = _mm512_dpbf16_ps(s[i][h][a], (__m512bh)v[h], (__m512bh)z);
+      }
     }
-  }
-  for (int i = 0; i < n; i++) store_512(j, b, t + i, _mm512_add_ps(s[i][0], s[i][1]));
+  for (int i = 0; i < n; i++)
+    for (int h = 0; h < high; h++) store_512(j, b + h, t + i, _mm512_add_ps(s[i][h][0], s[i][h][1]));
 }
 
-CDR_TILE CDR_AVX512 void tile_whole_512(const cdr_job *j, ptrdiff_t b, ptrdiff_t t, const int n, const cdr_encoding e)
+CDR_TILE CDR_AVX512 void tile_whole_512(const cdr_job *j, ptrdiff_t b, ptrdiff_t t, const int high, const int n,
+                                        const cdr_encoding e)
 {
+  (void)high;
   const int by_row = e == CDR_AS_I8, nibbles = e == CDR_AS_I4;
   const ptrdiff_t scales = nibbles ? 32 : 64, numbers = CDR_GROUP * CDR_ROWS / (nibbles ? 2 : 1);
   const ptrdiff_t group = numbers + (by_row ? 0 : scales), step = j->x.cols / 4; /* in fours */
@@ -125,15 +134,22 @@ CDR_TILE CDR_AVX512 void tile_whole_512(const cdr_job *j, ptrdiff_t b, ptrdiff_t
   for (int i = 0; i < n; i++) store_512(j, b, t + i, by_row ? _mm512_mul_ps(y[i], scale) : y[i]);
 }
 
-#define CDR_RUN_512(name, target, tile, ...) \
-  static target void name(const cdr_job *j, ptrdiff_t from, ptrdiff_t to) { CDR_TILES(tile, __VA_ARGS__) }
-CDR_RUN_512(f32_512, CDR_AVX512, tile_floats_512, CDR_AS_F32)
-CDR_RUN_512(f16_512, CDR_AVX512, tile_floats_512, CDR_AS_F16)
-CDR_RUN_512(bf16_512, CDR_AVX512, tile_floats_512, CDR_AS_BF16)
-CDR_RUN_512(pairs_512, CDR_AVX512_BF16, tile_pairs_512, 0)
-CDR_RUN_512(i8_512, CDR_AVX512, tile_whole_512, CDR_AS_I8)
-CDR_RUN_512(i8g32_512, CDR_AVX512, tile_whole_512, CDR_AS_I8G32)
-CDR_RUN_512(i4_512, CDR_AVX512, tile_whole_512, CDR_AS_I4)
+/* Blocks of rows go by twos where there are several vectors, and one after the other where memory is the limit. */
+#define CDR_RUN_512(name, target, tile, most, how)                        \
+  static target void name(const cdr_job *j, ptrdiff_t from, ptrdiff_t to) \
+  {                                                                       \
+    if (!CDR_IS_PACKED(how)) return;                                      \
+    if ((most) > 1 && j->n > 1)                                           \
+      for (; from + 2 <= to; from += 2) CDR_ACROSS(tile, 2, how)          \
+    for (; from < to; from++) CDR_ACROSS(tile, 1, how)                    \
+  }
+CDR_RUN_512(f32_512, CDR_AVX512, tile_floats_512, 2, CDR_AS_F32)
+CDR_RUN_512(f16_512, CDR_AVX512, tile_floats_512, 2, CDR_AS_F16)
+CDR_RUN_512(bf16_512, CDR_AVX512, tile_floats_512, 2, CDR_AS_BF16)
+CDR_RUN_512(pairs_512, CDR_AVX512_BF16, tile_pairs_512, 2, CDR_AS_BF16)
+CDR_RUN_512(i8_512, CDR_AVX512, tile_whole_512, 1, CDR_AS_I8)
+CDR_RUN_512(i8g32_512, CDR_AVX512, tile_whole_512, 1, CDR_AS_I8G32)
+CDR_RUN_512(i4_512, CDR_AVX512, tile_whole_512, 1, CDR_AS_I4)
 
 static int there_512(void)
 {

@@ -26,11 +26,18 @@ typedef enum { CDR_FLOATS, CDR_PAIRS, CDR_WHOLE } cdr_operand;
 /* Computes the blocks [from, to) of rows for every vector. */
 typedef void cdr_kernel(const cdr_job *job, ptrdiff_t from, ptrdiff_t to);
 
+/* The encodings that the model's matrices have, a bit each: kernels of others are left empty. */
+#ifndef CDR_PACKED_AS
+#define CDR_PACKED_AS ((1 << CDR_ENCODINGS) - 1)
+#endif
+#define CDR_IS_PACKED(e) (CDR_PACKED_AS >> (e) & 1)
+
 /* A kernel of tiles: `tile` for every `height` rows and all vectors, at most `most` of these at once (3 or 4); their
    number is a constant in each call. */
 #define CDR_RUN(name, target, tile, how, height, most)                                           \
   static target void name(const cdr_job *j, ptrdiff_t from, ptrdiff_t to)                        \
   {                                                                                              \
+    if (!CDR_IS_PACKED(how)) return;                                                             \
     for (ptrdiff_t row = from * CDR_ROWS; row < to * CDR_ROWS && row < j->rows; row += (height)) { \
       ptrdiff_t t = 0;                                                                           \
       for (; t + (most) <= j->n; t += (most)) tile(j, row, t, most, how);                        \

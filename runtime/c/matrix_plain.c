@@ -67,12 +67,17 @@ CDR_INLINE void plain_whole(const cdr_job *j, ptrdiff_t from, ptrdiff_t to, cons
     }
 }
 
-static void plain_f32(const cdr_job *j, ptrdiff_t from, ptrdiff_t to) { plain_floats(j, from, to, CDR_AS_F32); }
-static void plain_f16(const cdr_job *j, ptrdiff_t from, ptrdiff_t to) { plain_floats(j, from, to, CDR_AS_F16); }
-static void plain_bf16(const cdr_job *j, ptrdiff_t from, ptrdiff_t to) { plain_floats(j, from, to, CDR_AS_BF16); }
-static void plain_i8(const cdr_job *j, ptrdiff_t from, ptrdiff_t to) { plain_whole(j, from, to, CDR_AS_I8); }
-static void plain_i8g32(const cdr_job *j, ptrdiff_t from, ptrdiff_t to) { plain_whole(j, from, to, CDR_AS_I8G32); }
-static void plain_i4(const cdr_job *j, ptrdiff_t from, ptrdiff_t to) { plain_whole(j, from, to, CDR_AS_I4); }
+#define CDR_RUN_PLAIN(name, run, e)                                \
+  static void name(const cdr_job *j, ptrdiff_t from, ptrdiff_t to) \
+  {                                                                \
+    if (CDR_IS_PACKED(e)) run(j, from, to, e);                     \
+  }
+CDR_RUN_PLAIN(plain_f32, plain_floats, CDR_AS_F32)
+CDR_RUN_PLAIN(plain_f16, plain_floats, CDR_AS_F16)
+CDR_RUN_PLAIN(plain_bf16, plain_floats, CDR_AS_BF16)
+CDR_RUN_PLAIN(plain_i8, plain_whole, CDR_AS_I8)
+CDR_RUN_PLAIN(plain_i8g32, plain_whole, CDR_AS_I8G32)
+CDR_RUN_PLAIN(plain_i4, plain_whole, CDR_AS_I4)
 
 const cdr_kernels cdr_kernels_plain = {
   "plain", always,

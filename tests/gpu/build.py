@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
+from cdrmix.codegen.tinygrad.runner import sources
 
 HERE = Path(__file__).parent
 RUNTIME = HERE.parents[1] / "runtime"
@@ -61,9 +62,8 @@ def kernels(source: str, folder: Path, *flags: str) -> Path:
 def runner_sources(folder: Path) -> Path:
     """The runner's files in an artefact's folder."""
     (folder / "runner").mkdir(parents=True, exist_ok=True)
-    for package in ("c", "gpu"):  # a header of the GPU's is taken before one of the same name
-        for f in sorted((RUNTIME / package).glob("*.[ch]")):
-            (folder / "runner" / f.name).write_bytes(f.read_bytes())
+    for path, content in sources().items():
+        (folder / path).write_bytes(content)
     (folder / "Makefile").write_bytes((RUNTIME / "gpu" / "artefact.mk").read_bytes())
     return folder
 

@@ -48,6 +48,7 @@ def mock(built: Built, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mock]:
     before = found.live
     yield found
     found.fail(0)
-    gc.collect()
+    if found.live != before:  # rarely, and it takes seconds beside a compiler's many objects
+        gc.collect()
     assert found.faults() == ""
     assert found.live == before, "something was not given back"
