@@ -3,7 +3,6 @@
 #include "encodings.h"
 #include "errors.h"
 #include "matrix_kernels.h"
-#include "weights.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +10,11 @@
 /* --- which kernels --------------------------------------------------------------------------------------------- */
 static const cdr_kernels *const known[] = {
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(CDR_PLAIN)
-  &cdr_kernels_avx512_bf16, &cdr_kernels_avx512, &cdr_kernels_avx2,
+  &cdr_kernels_avx512_bf16, &cdr_kernels_avx512,
+#if defined(CDR_AVX2_VNNI)
+  &cdr_kernels_avx2_vnni,
+#endif
+  &cdr_kernels_avx2,
 #endif
 #if defined(CDR_NEON_DOT)
   &cdr_kernels_neon_dot,
@@ -137,10 +140,13 @@ void cdr_pack(cdr_encoding e, unsigned char *to, const void *numbers, const void
   }
 }
 
+enum { AT_ONCE = 1 << 24 }; /* bytes that are read before they are let go of */
+
 int cdr_pack_all(cdr_packs *packs, const cdr_packing *packings, int count, const void *const *tensors,
-                 const unsigned char **packed)
+                 const cdr_file *file, const unsigned char **packed)
 {
   uint64_t size = 0;
+  size_t read = AT_ONCE;
   kernels(); /* chosen now, before threads may ask for them */
   for (int i = 0; i < count; i++)
     size += (uint64_t)packings[i].count * cdr_packed_size(packings[i].encoding, packings[i].rows, packings[i].cols);
@@ -154,11 +160,14 @@ int cdr_pack_all(cdr_packs *packs, const cdr_packing *packings, int count, const
     const size_t scales = (size_t)p->rows * scales_of(p->encoding, p->cols);
     packed[i] = to;
     for (size_t e = 0; e < (size_t)p->count; e++, to += each) {
+      if (read >= AT_ONCE) cdr_weights_unread(file), read = 0;
+      read += each;
       const unsigned char *from = (const unsigned char *)tensors[p->numbers] + e * numbers;
       const unsigned char *scale = p->scales < 0 ? NULL : (const unsigned char *)tensors[p->scales] + e * scales;
       cdr_pack(p->encoding, to, from, scale, p->rows, p->cols);
     }
   }
+  cdr_weights_unread(file);
   return CDR_OK;
 }
 

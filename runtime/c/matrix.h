@@ -18,6 +18,7 @@
 #ifndef CDR_MATRIX_H
 #define CDR_MATRIX_H
 
+#include "weights.h"
 #include "workers.h"
 
 #include <stddef.h>
@@ -53,9 +54,10 @@ typedef struct {
   size_t size;
 } cdr_packs;
 
-/* Packs `count` tensors out of `tensors`; packed[i] is where the i-th lies. */
+/* Packs `count` tensors out of `tensors`; packed[i] is where the i-th lies.  What was read of `file`, in which they lie, is
+   let go of on the way, so that it is never in memory twice. */
 int cdr_pack_all(cdr_packs *packs, const cdr_packing *packings, int count, const void *const *tensors,
-                 const unsigned char **packed);
+                 const cdr_file *file, const unsigned char **packed);
 void cdr_pack_free(cdr_packs *packs);
 
 /* The bytes of scratch that a product with at most n vectors needs. */

@@ -1,4 +1,5 @@
-/* Products with AVX2, FMA and F16C: two registers are a block of rows. */
+/* Products with AVX2, FMA and F16C, and whole ones with AVX-VNNI where the processor has it: two registers are a block of
+   rows. */
 #include "matrix_kernels.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(CDR_PLAIN)
@@ -6,6 +7,7 @@
 #include <immintrin.h>
 
 #define CDR_AVX2 __attribute__((target("avx2,fma,f16c")))
+#define CDR_AVX_VNNI __attribute__((target("avx2,fma,f16c,avxvnni")))
 #define CDR_TILE_2 static inline __attribute__((always_inline))
 /* The compiler adds to a sum here, and not later: else it holds more products than there are registers. */
 #define CDR_ADDED(sum) __asm__("" : "+x"(sum))
@@ -101,38 +103,42 @@ CDR_TILE_2 CDR_AVX2 void add_nibbles_256(__m256i s[][2], const unsigned char *v,
     for (int h = 0; h < 2; h++) s[i][h] = _mm256_madd_epi16(s[i][h], one);
 }
 
-CDR_TILE_2 CDR_AVX2 void tile_whole_256(const cdr_job *j, ptrdiff_t row, ptrdiff_t t, const int n, const cdr_encoding e)
-{
-  const int by_row = e == CDR_AS_I8, nibbles = e == CDR_AS_I4;
-  const ptrdiff_t scales = nibbles ? 32 : 64, numbers = CDR_GROUP * CDR_ROWS / (nibbles ? 2 : 1);
-  const ptrdiff_t group = numbers + (by_row ? 0 : scales), step = j->x.cols;
-  const unsigned char *w = j->blocks + row / CDR_ROWS * (group * j->x.groups + (by_row ? scales : 0));
-  const int8_t *x = (const int8_t *)j->x.values + t * step;
-  __m256 y[CDR_TILE_256][2], scale[2];
-  for (int h = 0; h < 2; h++) scale[h] = by_row ? _mm256_loadu_ps((const float *)(const void *)w + 8 * h) : _mm256_setzero_ps();
-  if (by_row) w += scales;
-  for (int i = 0; i < n; i++) y[i][0] = y[i][1] = _mm256_setzero_ps();
-  for (ptrdiff_t g = 0; g < j->x.groups; g++, w += group, x += CDR_GROUP) {
-    __m256i s[CDR_TILE_256][2];
-    for (int line = 0; line < (int)group; line += 64) _mm_prefetch((const char *)w + CDR_AHEAD_256 + line, _MM_HINT_T0);
-    if (nibbles) add_nibbles_256(s, w + scales, x, step, n);
-    else add_bytes_256(s, by_row ? w : w + scales, x, step, n);
-    for (int h = 0; h < 2; h++) {
-      if (nibbles) scale[h] = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(w + 16 * h)));
-      else if (!by_row) scale[h] = _mm256_loadu_ps((const float *)(const void *)w + 8 * h);
-      for (int i = 0; i < n; i++) {
-        const ptrdiff_t at = (t + i) * j->x.groups + g;
-        const __m256 each = _mm256_set1_ps(j->x.scale[at]);
-        if (nibbles) s[i][h] = _mm256_add_epi32(s[i][h], _mm256_set1_epi32(j->x.begin[at])); /* the others are not shifted */
-        y[i][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s[i][h]), by_row ? each : _mm256_mul_ps(each, scale[h]), y[i][h]);
-      }
-    }
+/* A tile of whole numbers: `add_bytes` and `add_nibbles` make the sums of a group.  What stands for a number, 128 or 8 more
+   than it, is made signed first, or put right by what the vector's sums begin with. */
+#define CDR_WHOLE_256(name, target, add_bytes, bytes_signed, add_nibbles)                                                          \
+  CDR_TILE_2 target void name(const cdr_job *j, ptrdiff_t row, ptrdiff_t t, const int n, const cdr_encoding e)                     \
+  {                                                                                                                                \
+    const int by_row = e == CDR_AS_I8, nibbles = e == CDR_AS_I4;                                                                   \
+    const ptrdiff_t scales = nibbles ? 32 : 64, numbers = CDR_GROUP * CDR_ROWS / (nibbles ? 2 : 1);                                \
+    const ptrdiff_t group = numbers + (by_row ? 0 : scales), step = j->x.cols;                                                     \
+    const unsigned char *w = j->blocks + row / CDR_ROWS * (group * j->x.groups + (by_row ? scales : 0));                           \
+    const int8_t *x = (const int8_t *)j->x.values + t * step;                                                                      \
+    __m256 y[CDR_TILE_256][2], scale[2];                                                                                           \
+    for (int h = 0; h < 2; h++) scale[h] = by_row ? _mm256_loadu_ps((const float *)(const void *)w + 8 * h) : _mm256_setzero_ps(); \
+    if (by_row) w += scales;                                                                                                       \
+    for (int i = 0; i < n; i++) y[i][0] = y[i][1] = _mm256_setzero_ps();                                                           \
+    for (ptrdiff_t g = 0; g < j->x.groups; g++, w += group, x += CDR_GROUP) {                                                      \
+      __m256i s[CDR_TILE_256][2];                                                                                                  \
+      for (int line = 0; line < (int)group; line += 64) _mm_prefetch((const char *)w + CDR_AHEAD_256 + line, _MM_HINT_T0);         \
+      if (nibbles) add_nibbles(s, w + scales, x, step, n);                                                                         \
+      else add_bytes(s, by_row ? w : w + scales, x, step, n);                                                                      \
+      for (int h = 0; h < 2; h++) {                                                                                                \
+        if (nibbles) scale[h] = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(w + 16 * h)));                                      \
+        else if (!by_row) scale[h] = _mm256_loadu_ps((const float *)(const void *)w + 8 * h);                                      \
+        for (int i = 0; i < n; i++) {                                                                                              \
+          const ptrdiff_t at = (t + i) * j->x.groups + g;                                                                          \
+          const __m256 each = _mm256_set1_ps(j->x.scale[at]);                                                                      \
+          if (nibbles || !bytes_signed) s[i][h] = _mm256_add_epi32(s[i][h], _mm256_set1_epi32(j->x.begin[at]));                    \
+          y[i][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s[i][h]), by_row ? each : _mm256_mul_ps(each, scale[h]), y[i][h]);          \
+        }                                                                                                                          \
+      }                                                                                                                            \
+    }                                                                                                                              \
+    for (int i = 0; i < n; i++)                                                                                                    \
+      for (int h = 0; h < 2 && row + h * CDR_HALF < j->rows; h++)                                                                  \
+        store_256(j, row + h * CDR_HALF, t + i, by_row ? _mm256_mul_ps(y[i][h], scale[h]) : y[i][h]);                              \
   }
-  for (int i = 0; i < n; i++)
-    for (int h = 0; h < 2 && row + h * CDR_HALF < j->rows; h++)
-      store_256(j, row + h * CDR_HALF, t + i, by_row ? _mm256_mul_ps(y[i][h], scale[h]) : y[i][h]);
-}
 
+CDR_WHOLE_256(tile_whole_256, CDR_AVX2, add_bytes_256, 1, add_nibbles_256)
 CDR_RUN(f32_256, CDR_AVX2, tile_floats_256, CDR_AS_F32, CDR_ROWS, CDR_TILE_256)
 CDR_RUN(f16_256, CDR_AVX2, tile_floats_256, CDR_AS_F16, CDR_ROWS, CDR_TILE_256)
 CDR_RUN(bf16_256, CDR_AVX2, tile_floats_256, CDR_AS_BF16, CDR_ROWS, CDR_TILE_256)
@@ -152,4 +158,53 @@ const cdr_kernels cdr_kernels_avx2 = {
   {{CDR_FLOATS, f32_256}, {CDR_FLOATS, f16_256}, {CDR_FLOATS, bf16_256}, {CDR_WHOLE, i8_256}, {CDR_WHOLE, i8g32_256},
    {CDR_WHOLE, i4_256}},
 };
+
+#if defined(CDR_AVX2_VNNI)
+CDR_TILE_2 CDR_AVX_VNNI void add_bytes_vnni(__m256i s[][2], const unsigned char *v, const int8_t *x, ptrdiff_t step, const int n)
+{
+  for (int i = 0; i < n; i++) s[i][0] = s[i][1] = _mm256_setzero_si256();
+  for (int q = 0; q < CDR_GROUP / 4; q++, v += 4 * CDR_ROWS) {
+    const __m256i upper = _mm256_loadu_si256((const void *)v), lower = _mm256_loadu_si256((const void *)(v + 32));
+    for (int i = 0; i < n; i++) {
+      const __m256i four = _mm256_set1_epi32(*(const cdr_four *)(const void *)(x + i * step + 4 * q));
+      s[i][0] = _mm256_dpbusd_avx_epi32(s[i][0], upper, four);
+      s[i][1] = _mm256_dpbusd_avx_epi32(s[i][1], lower, four);
+    }
+  }
+}
+
+CDR_TILE_2 CDR_AVX_VNNI void add_nibbles_vnni(__m256i s[][2], const unsigned char *v, const int8_t *x, ptrdiff_t step, const int n)
+{
+  const __m256i low = _mm256_set1_epi8(15);
+  for (int i = 0; i < n; i++) s[i][0] = s[i][1] = _mm256_setzero_si256();
+  for (int q = 0; q < CDR_GROUP / 4; q++) {
+    __m256i upper = _mm256_loadu_si256((const void *)(v + q / 2 * 4 * CDR_ROWS));
+    __m256i lower = _mm256_loadu_si256((const void *)(v + q / 2 * 4 * CDR_ROWS + 32));
+    if (q % 2) upper = _mm256_srli_epi16(upper, 4), lower = _mm256_srli_epi16(lower, 4);
+    upper = _mm256_and_si256(upper, low), lower = _mm256_and_si256(lower, low);
+    for (int i = 0; i < n; i++) {
+      const __m256i four = _mm256_set1_epi32(*(const cdr_four *)(const void *)(x + i * step + 4 * q));
+      s[i][0] = _mm256_dpbusd_avx_epi32(s[i][0], upper, four);
+      s[i][1] = _mm256_dpbusd_avx_epi32(s[i][1], lower, four);
+    }
+  }
+}
+
+CDR_WHOLE_256(tile_whole_vnni, CDR_AVX_VNNI, add_bytes_vnni, 0, add_nibbles_vnni)
+CDR_RUN(i8_vnni, CDR_AVX_VNNI, tile_whole_vnni, CDR_AS_I8, CDR_ROWS, CDR_TILE_256)
+CDR_RUN(i8g32_vnni, CDR_AVX_VNNI, tile_whole_vnni, CDR_AS_I8G32, CDR_ROWS, CDR_TILE_256)
+CDR_RUN(i4_vnni, CDR_AVX_VNNI, tile_whole_vnni, CDR_AS_I4, CDR_ROWS, CDR_TILE_256)
+
+static int there_vnni(void)
+{
+  unsigned int a, b, c, d;
+  return there_256() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> 4 & 1;
+}
+
+const cdr_kernels cdr_kernels_avx2_vnni = {
+  "avx2_vnni", there_vnni,
+  {{CDR_FLOATS, f32_256}, {CDR_FLOATS, f16_256}, {CDR_FLOATS, bf16_256}, {CDR_WHOLE, i8_vnni}, {CDR_WHOLE, i8g32_vnni},
+   {CDR_WHOLE, i4_vnni}},
+};
+#endif
 #endif

@@ -61,6 +61,11 @@ extern const cdr_kernels cdr_kernels_plain;
 /* Four bytes of what other types were written to. */
 typedef int32_t cdr_four __attribute__((may_alias));
 extern const cdr_kernels cdr_kernels_avx2, cdr_kernels_avx512, cdr_kernels_avx512_bf16;
+/* Older compilers do not know AVX-VNNI. */
+#if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
+#define CDR_AVX2_VNNI
+extern const cdr_kernels cdr_kernels_avx2_vnni;
+#endif
 #endif
 #if defined(__aarch64__) && defined(__GNUC__) && !defined(CDR_PLAIN)
 extern const cdr_kernels cdr_kernels_neon;

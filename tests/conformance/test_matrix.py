@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = [ROOT / "runtime" / "c" / name for name in (*KERNEL_FILES, "weights.c", "json.c", "errors.c")]
 NAMES = ("f32", "f16", "bf16", "i8", "i8g32", "i4")
 """The encodings in the order of matrix.h."""
-KERNELS = ("plain", "avx2", "avx512", "avx512_bf16")
+KERNELS = ("plain", "avx2", "avx2_vnni", "avx512", "avx512_bf16")
 SHAPES = [(8, 1), (16, 32), (37, 53), (5, 3), (130, 300), (64, 768)]
 ROUNDED = {"i8": 8e-3, "i8g32": 8e-3, "i4": 8e-3}
 """Relative RMS errors where the vectors are rounded; bf16 where pairs are multiplied."""

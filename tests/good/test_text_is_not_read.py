@@ -44,7 +44,7 @@ INPUT = {
         "codegen/c/program.py": "_sources join.text",
         "codegen/metalium/artefact.py": "runtime_files",
         "codegen/tinygrad/program.py": "emit_program",
-        "codegen/tinygrad/runner.py": "_sources",
+        "codegen/tinygrad/runner.py": "sources",
         "codegen/torch/module.py": "runtime_files",
     },
     "what a compiler or a library wrote": {

@@ -31,7 +31,7 @@ from tests.fuzz import SPEC as FUZZED
 
 HERE = Path(__file__).parent
 UNSEEN = HERE.parent / "conformance" / "unseen"
-KERNELS = ("avx512_bf16", "avx512", "avx2", "plain")
+KERNELS = ("avx512_bf16", "avx512", "avx2_vnni", "avx2", "plain")
 QUIET = ("-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 FLAGS = {
     "address": ("-fsanitize=address,undefined,float-cast-overflow", *QUIET),
