@@ -21,6 +21,11 @@ typedef float cdr_lanes __attribute__((vector_size(32)));
 #define CDR_LOAD(v, p) memcpy(&(v), (p), sizeof(cdr_lanes))
 #define CDR_ADD(s, a, b) ((s) += (a) * (b))
 #define CDR_JOIN(s, a) ((s) += (a))
+#if defined(__clang__) || __GNUC__ >= 12
+#define CDR_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define CDR_PICK(a, b, ...) __builtin_shuffle(a, b, (int __attribute__((vector_size(32)))){__VA_ARGS__})
+#endif
 /* Asks for what lies a page ahead, which the processor's own prefetching does not cross to; it need not exist. */
 #define CDR_AHEAD(p) __builtin_prefetch((const void *)((uintptr_t)(p) + 4096))
 #else
@@ -81,11 +86,38 @@ CDR_INLINE float cdr_dot(const float *restrict a, const float *restrict b, ptrdi
   return sum;
 }
 
-/* y[i] = sum[k](W[i,k] * x[k]), a row at a time: memory is fastest read in order. */
+/* y[r] is cdr_fold of v[r], for eight. */
+CDR_INLINE void cdr_fold_eight(float *y, const cdr_lanes *v)
+{
+#if defined(CDR_PICK)
+  cdr_lanes half[4], quarter[2], sums;
+  for (int r = 0; r < 4; r++)
+    half[r] = CDR_PICK(v[r], v[r + 4], 0, 1, 2, 3, 8, 9, 10, 11) + CDR_PICK(v[r], v[r + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  for (int r = 0; r < 2; r++)
+    quarter[r] = CDR_PICK(half[2 * r], half[2 * r + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
+                 CDR_PICK(half[2 * r], half[2 * r + 1], 2, 3, 10, 11, 6, 7, 14, 15);
+  sums = CDR_PICK(quarter[0], quarter[1], 0, 2, 8, 10, 4, 6, 12, 14) +
+         CDR_PICK(quarter[0], quarter[1], 1, 3, 9, 11, 5, 7, 13, 15);
+  memcpy(y, &sums, sizeof sums);
+#else
+  for (int r = 0; r < CDR_LANES; r++) y[r] = cdr_fold_lanes(v + r);
+#endif
+}
+
+/* y[i] = sum[k](W[i,k] * x[k]).  Long rows one at a time, for memory is fastest read in order; of short ones, which caches
+   hold, eight, for their sums would take longer to add up than to make. */
 CDR_INLINE void cdr_matvec(float *restrict y, const float *restrict W, const float *restrict x, ptrdiff_t rows,
                            ptrdiff_t cols)
 {
-  for (ptrdiff_t i = 0; i < rows; i++) y[i] = cdr_dot(W + i * cols, x, cols);
+  static const cdr_lanes zero;
+  const ptrdiff_t eights = cols <= 32 * CDR_LANES && cols % CDR_LANES == 0 ? rows - rows % 8 : 0;
+  for (ptrdiff_t i = 0; i < eights; i += 8) {
+    cdr_lanes s[8] = {zero, zero, zero, zero, zero, zero, zero, zero};
+    for (ptrdiff_t k = 0; k < cols; k += CDR_LANES)
+      for (int r = 0; r < 8; r++) CDR_MULTIPLY(s[r], W + (i + r) * cols + k, x + k);
+    cdr_fold_eight(y + i, s);
+  }
+  for (ptrdiff_t i = eights; i < rows; i++) y[i] = cdr_dot(W + i * cols, x, cols);
 }
 
 /* The k largest of n, largest first, ties by the lowest place. */

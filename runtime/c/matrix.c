@@ -246,7 +246,7 @@ static cdr_prepared prepare(cdr_operand operand, cdr_encoding e, const float *x,
 /* --- products --------------------------------------------------------------------------------------------------- */
 enum { WORTH_SHARING = 1 << 16, ITEM = 1 << 14, MOST_ITEMS = 1 << 10 }; /* bytes of weights for one vector */
 
-/* A job in items of some blocks of rows. */
+/* A job in items of some blocks of rows, an even number of them, for kernels that take two at once. */
 typedef struct {
   cdr_job job;
   cdr_kernel *run;
@@ -265,9 +265,9 @@ void cdr_product(cdr_workers *workers, cdr_encoding e, float *restrict y, cdr_pa
 {
   const cdr_kernels *k = kernels();
   const ptrdiff_t blocks = up(rows, CDR_ROWS) / CDR_ROWS, work = (ptrdiff_t)block_size(e, cols) * (4 + n) / 5;
-  cdr_shared s = {.run = k->of[e].run, .blocks = blocks, .each = up(ITEM, work) / work};
+  cdr_shared s = {.run = k->of[e].run, .blocks = blocks, .each = up(up(ITEM, work) / work, 2)};
   s.job = (cdr_job){y, W.blocks, prepare(k->of[e].operand, e, x, cols, n, scratch), rows, up(cols, multiple[e]), n};
-  if (s.each < up(blocks, MOST_ITEMS) / MOST_ITEMS) s.each = up(blocks, MOST_ITEMS) / MOST_ITEMS;
+  if (s.each < up(blocks, MOST_ITEMS) / MOST_ITEMS) s.each = up(up(blocks, MOST_ITEMS) / MOST_ITEMS, 2);
   if (blocks * work < WORTH_SHARING) workers = NULL;
   cdr_share(workers, make_blocks, &s, up(blocks, s.each) / s.each);
 }

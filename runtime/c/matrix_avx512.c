@@ -10,19 +10,6 @@
 
 enum { CDR_TILE_512 = 6, CDR_AHEAD_512 = 3072 };
 
-/* Calls `tile` for `high` blocks of rows and all vectors, which it takes in parts of equal size, at most as many as
-   registers hold; both counts are constants in each call. */
-#define CDR_ACROSS(tile, high, how)                                                    \
-  for (ptrdiff_t t = 0, parts = (j->n + 5) / 6, n; t < j->n; t += n, parts--)          \
-    switch (n = (j->n - t) / parts) {                                                  \
-    case 1: tile(j, from, t, high, 1, how); break;                                     \
-    case 2: tile(j, from, t, high, 2, how); break;                                     \
-    case 3: tile(j, from, t, high, 3, how); break;                                     \
-    case 4: tile(j, from, t, high, 4, how); break;                                     \
-    case 5: tile(j, from, t, high, 5, how); break;                                     \
-    default: tile(j, from, t, high, 6, how);                                           \
-    }
-
 CDR_TILE CDR_AVX512 void store_512(const cdr_job *j, ptrdiff_t b, ptrdiff_t t, __m512 y)
 {
   const ptrdiff_t left = j->rows - b * CDR_ROWS;
@@ -91,65 +78,87 @@ CDR_TILE CDR_AVX512_BF16 void tile_pairs_512(const cdr_job *j, ptrdiff_t b, ptrd
     for (int h = 0; h < high; h++) store_512(j, b + h, t + i, _mm512_add_ps(s[i][h][0], s[i][h][1]));
 }
 
+/* Of one block there are two sums, of the even and of the odd fours of columns; they are whole numbers, and exact. */
 CDR_TILE CDR_AVX512 void tile_whole_512(const cdr_job *j, ptrdiff_t b, ptrdiff_t t, const int high, const int n,
                                         const cdr_encoding e)
 {
-  (void)high;
-  const int by_row = e == CDR_AS_I8, nibbles = e == CDR_AS_I4;
+  const int by_row = e == CDR_AS_I8, nibbles = e == CDR_AS_I4, odd = high == 1;
   const ptrdiff_t scales = nibbles ? 32 : 64, numbers = CDR_GROUP * CDR_ROWS / (nibbles ? 2 : 1);
   const ptrdiff_t group = numbers + (by_row ? 0 : scales), step = j->x.cols / 4; /* in fours */
+  const ptrdiff_t next = group * j->x.groups + (by_row ? scales : 0);
   const cdr_four *x = (const cdr_four *)j->x.values + t * step;
   const float *by = j->x.scale + t * j->x.groups;
   const int32_t *begin = j->x.begin + t * j->x.groups;
-  const unsigned char *w = j->blocks + b * (group * j->x.groups + (by_row ? scales : 0));
+  const unsigned char *w = j->blocks + b * next + (by_row ? scales : 0);
   const __m512i low = _mm512_set1_epi8(15);
-  __m512 y[CDR_TILE_512], scale = _mm512_setzero_ps();
-  if (by_row) scale = _mm512_loadu_ps(w), w += scales;
-  for (int i = 0; i < n; i++) y[i] = _mm512_setzero_ps();
+  __m512 y[CDR_TILE_512][2];
+  for (int i = 0; i < n; i++)
+    for (int h = 0; h < high; h++) y[i][h] = _mm512_setzero_ps();
   for (ptrdiff_t g = 0; g < j->x.groups; g++, x += CDR_GROUP / 4, w += group) {
-    __m512i s[CDR_TILE_512], other[CDR_TILE_512];
+    __m512i s[CDR_TILE_512][2];
     const unsigned char *v = by_row ? w : w + scales;
-    if (nibbles) scale = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)w));
-    else if (!by_row) scale = _mm512_loadu_ps(w);
-    for (int line = 0; line < (int)group; line += 64) _mm_prefetch((const char *)w + CDR_AHEAD_512 + line, _MM_HINT_T0);
+    for (int line = 0; line < high * (int)group; line += 64)
+      _mm_prefetch((const char *)w + (line < (int)group ? 0 : next - group) + CDR_AHEAD_512 + line, _MM_HINT_T0);
     for (int i = 0; i < n; i++) {
-      s[i] = _mm512_set1_epi32(begin[i * j->x.groups + g]);
-      other[i] = _mm512_setzero_si512();
+      s[i][0] = _mm512_set1_epi32(begin[i * j->x.groups + g]);
+      s[i][1] = odd ? _mm512_setzero_si512() : s[i][0];
     }
     for (int q = 0; q < CDR_GROUP / 4; q += 2) {
-      __m512i a = _mm512_loadu_si512(v + (nibbles ? 32 : 64) * q), c;
-      if (nibbles) c = _mm512_and_si512(_mm512_srli_epi16(a, 4), low), a = _mm512_and_si512(a, low);
-      else c = _mm512_loadu_si512(v + 64 * q + 64);
+      __m512i a[2], c[2];
+      for (int h = 0; h < high; h++) {
+        a[h] = _mm512_loadu_si512(v + h * next + (nibbles ? 32 : 64) * q);
+        if (nibbles) c[h] = _mm512_and_si512(_mm512_srli_epi16(a[h], 4), low), a[h] = _mm512_and_si512(a[h], low);
+        else c[h] = _mm512_loadu_si512(v + h * next + 64 * q + 64);
+      }
       for (int i = 0; i < n; i++) {
-        s[i] = _mm512_dpbusd_epi32(s[i], a, _mm512_set1_epi32(x[i * step + q]));
-        other[i] = _mm512_dpbusd_epi32(other[i], c, _mm512_set1_epi32(x[i * step + q + 1]));
+        const __m512i even = _mm512_set1_epi32(x[i * step + q]), other = _mm512_set1_epi32(x[i * step + q + 1]);
+        for (int h = 0; h < high; h++) s[i][h] = _mm512_dpbusd_epi32(s[i][h], a[h], even);
+        for (int h = 0; h < high; h++) s[i][h + odd] = _mm512_dpbusd_epi32(s[i][h + odd], c[h], other);
       }
     }
-    for (int i = 0; i < n; i++) {
-      const __m512 each = _mm512_set1_ps(by[i * j->x.groups + g]);
-      y[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(s[i], other[i])),
-                             by_row ? each : _mm512_mul_ps(each, scale), y[i]);
+    for (int h = 0; h < high; h++) {
+      __m512 scale = _mm512_setzero_ps();
+      if (nibbles) scale = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(w + h * next)));
+      else if (!by_row) scale = _mm512_loadu_ps(w + h * next);
+      for (int i = 0; i < n; i++) {
+        const __m512 each = _mm512_set1_ps(by[i * j->x.groups + g]);
+        const __m512i sum = odd ? _mm512_add_epi32(s[i][0], s[i][1]) : s[i][h];
+        y[i][h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), by_row ? each : _mm512_mul_ps(each, scale), y[i][h]);
+      }
     }
   }
-  for (int i = 0; i < n; i++) store_512(j, b, t + i, by_row ? _mm512_mul_ps(y[i], scale) : y[i]);
+  for (int h = 0; h < high; h++) {
+    const __m512 scale = by_row ? _mm512_loadu_ps(j->blocks + (b + h) * next) : _mm512_setzero_ps();
+    for (int i = 0; i < n; i++) store_512(j, b + h, t + i, by_row ? _mm512_mul_ps(y[i][h], scale) : y[i][h]);
+  }
 }
 
-/* Blocks of rows go by twos where there are several vectors, and one after the other where memory is the limit. */
-#define CDR_RUN_512(name, target, tile, most, how)                        \
-  static target void name(const cdr_job *j, ptrdiff_t from, ptrdiff_t to) \
-  {                                                                       \
-    if (!CDR_IS_PACKED(how)) return;                                      \
-    if ((most) > 1 && j->n > 1)                                           \
-      for (; from + 2 <= to; from += 2) CDR_ACROSS(tile, 2, how)          \
-    for (; from < to; from++) CDR_ACROSS(tile, 1, how)                    \
+/* Two blocks of rows at once, for all vectors in parts of equal size, at most as many as registers hold; one where memory
+   is the limit, with a vector at a time.  The numbers of both are constants in each call of a tile. */
+#define CDR_RUN_512(name, target, tile, how)                                           \
+  static target void name(const cdr_job *j, ptrdiff_t from, ptrdiff_t to)              \
+  {                                                                                    \
+    if (!CDR_IS_PACKED(how)) return;                                                   \
+    for (; j->n > 1 && from + 2 <= to; from += 2)                                      \
+      for (ptrdiff_t t = 0, parts = (j->n + 5) / 6, n; t < j->n; t += n, parts--)      \
+        switch (n = (j->n - t) / parts) {                                              \
+        case 1: tile(j, from, t, 2, 1, how); break;                                    \
+        case 2: tile(j, from, t, 2, 2, how); break;                                    \
+        case 3: tile(j, from, t, 2, 3, how); break;                                    \
+        case 4: tile(j, from, t, 2, 4, how); break;                                    \
+        case 5: tile(j, from, t, 2, 5, how); break;                                    \
+        default: tile(j, from, t, 2, 6, how);                                          \
+        }                                                                              \
+    for (; from < to; from++)                                                          \
+      for (ptrdiff_t t = 0; t < j->n; t++) tile(j, from, t, 1, 1, how);                \
   }
-CDR_RUN_512(f32_512, CDR_AVX512, tile_floats_512, 2, CDR_AS_F32)
-CDR_RUN_512(f16_512, CDR_AVX512, tile_floats_512, 2, CDR_AS_F16)
-CDR_RUN_512(bf16_512, CDR_AVX512, tile_floats_512, 2, CDR_AS_BF16)
-CDR_RUN_512(pairs_512, CDR_AVX512_BF16, tile_pairs_512, 2, CDR_AS_BF16)
-CDR_RUN_512(i8_512, CDR_AVX512, tile_whole_512, 1, CDR_AS_I8)
-CDR_RUN_512(i8g32_512, CDR_AVX512, tile_whole_512, 1, CDR_AS_I8G32)
-CDR_RUN_512(i4_512, CDR_AVX512, tile_whole_512, 1, CDR_AS_I4)
+CDR_RUN_512(f32_512, CDR_AVX512, tile_floats_512, CDR_AS_F32)
+CDR_RUN_512(f16_512, CDR_AVX512, tile_floats_512, CDR_AS_F16)
+CDR_RUN_512(bf16_512, CDR_AVX512, tile_floats_512, CDR_AS_BF16)
+CDR_RUN_512(pairs_512, CDR_AVX512_BF16, tile_pairs_512, CDR_AS_BF16)
+CDR_RUN_512(i8_512, CDR_AVX512, tile_whole_512, CDR_AS_I8)
+CDR_RUN_512(i8g32_512, CDR_AVX512, tile_whole_512, CDR_AS_I8G32)
+CDR_RUN_512(i4_512, CDR_AVX512, tile_whole_512, CDR_AS_I4)
 
 static int there_512(void)
 {
