@@ -165,7 +165,7 @@ def generated(program: Program) -> dict[str, str]:
     return {name: fill("cdrmix.codegen.c", f"{name}.j2", keys) for name, keys in files.items()}
 
 
-BLOCK = 24
+BLOCK = 48
 """Tokens of a prompt that are read at once: a few tiles of the kernels, whose values stay in the caches."""
 
 _NOTHING = "float nothing[16];"

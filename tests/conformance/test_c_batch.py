@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cdrmix.codegen.c.program import BLOCK
 
 from cdrmix.check import load_text
 from cdrmix.ir.initial import random_weights
@@ -108,10 +109,10 @@ class Batch:
 
 @pytest.mark.parametrize("name", OPS)
 def test_a_row_of_a_batch_is_a_stream(name: str, tmp_path: Path) -> None:
-    """Rows come from prompts of all lengths, leave, and join again; 30 of them are more than a block."""
+    """Rows come from prompts of all lengths, leave, and join again; they are more than a block."""
     carried = "carry" in OPS[name]
     model = load_text(AROUND.format(op=OPS[name] + WRITES * carried, first="first: writes" if carried else ""))
-    program, rows, random = stream(model, random_weights(model, 1), tmp_path), 30, np.random.default_rng(5)
+    program, rows, random = stream(model, random_weights(model, 1), tmp_path), BLOCK + 6, np.random.default_rng(5)
     batch, texts = Batch(program, rows), [list[int]() for _ in range(rows)]
     seen: list[tuple[list[int], bytes]] = []
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cdrmix.codegen.c.program import BLOCK
 
 from cdrmix.check import load_text
 from cdrmix.ir.initial import random_weights
@@ -168,13 +169,13 @@ op writes(x: [D]) -> [D] {
 def test_a_prompt_is_its_tokens(name: str, tmp_path: Path) -> None:
     carried = "carry" in OPS[name]
     model = load_text(AROUND.format(op=OPS[name] + WRITES * carried, first="first: writes" if carried else ""))
-    weights, ids = random_weights(model, 1), np.random.default_rng(0).integers(0, 32, 60).tolist()
+    weights, ids = random_weights(model, 1), np.random.default_rng(0).integers(0, 32, 2 * BLOCK + 12).tolist()
     wanted, program = Interpreter(model, weights).run(ids), stream(model, weights, tmp_path)
     stepped = np.stack([program.step(token) for token in ids])
     assert rms(stepped, wanted.logits) <= TOLERANCE
     after = program.state()
     assert worst(after, wanted.state) <= TOLERANCE
-    for cut in (0, 1, 24, 29):
+    for cut in (0, 1, BLOCK, BLOCK + 5):
         program.reset()
         if cut:
             assert program.prefill(ids[:cut]).tobytes() == stepped[cut - 1].tobytes()
@@ -189,6 +190,6 @@ def test_a_state_has_no_room_for_the_logits_of_a_block(tmp_path: Path) -> None:
     model = load_text(text)
     program = stream(model, random_weights(model, 1), tmp_path)
     assert program.size < 200_000
-    stepped = [program.step(token) for token in range(30)]
+    stepped = [program.step(token) for token in range(BLOCK + 6)]
     program.reset()
-    assert program.prefill(list(range(30))).tobytes() == stepped[-1].tobytes()
+    assert program.prefill(list(range(BLOCK + 6))).tobytes() == stepped[-1].tobytes()
