@@ -7,8 +7,8 @@ USER := $(VENV)/.ready
 ALL := $(VENV)/.ready-all
 
 # where packages are Debian's and we may install them; `make test-cross` skips what is not there
-TOOLCHAIN := gcc-aarch64-linux-gnu gcc-riscv64-linux-gnu qemu-user clang lld wasi-libc libclang-rt-dev-wasm32 nodejs \
-  chromium chromium-driver
+TOOLCHAIN := gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross qemu-user \
+  clang lld wasi-libc libclang-rt-dev-wasm32 nodejs chromium chromium-driver
 
 .PHONY: demo test test-tenstorrent test-cross toolchain lint setup clean
 

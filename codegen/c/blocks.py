@@ -33,10 +33,15 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Statements for each token, and then statements for all of them."""
+    """Statements for each token, and then statements for all of them.
+
+    Where `by_lead`, each statement stands at one value of its first index: a loop over that index goes around the one
+    over the tokens, so that a matrix of a state stays in the caches for all of them, and threads share its values.
+    """
 
     each: tuple[Stmt, ...]
     whole: tuple[Stmt, ...]
+    by_lead: bool = False
 
 
 # --- products --------------------------------------------------------------------------------------------------------
@@ -207,6 +212,29 @@ def _in_circles(needs: Sequence[set[int]]) -> set[int]:
             if reach[u] >> middle & 1:
                 reach[u] |= reach[middle]
     return {u for u in range(len(reach)) if reach[u] >> u & 1}
+
+
+def by_lead(
+    segment: Segment, cell: Cell, known: Collection[Ref], in_place: Collection[str], alone: Collection[Ref]
+) -> tuple[Segment, ...]:
+    """The segment, or three: what comes before a loop over the first index of a matrix state, that loop, and what comes
+    after it.  It stays as it is where states are written to another place first, and where the loop reads or makes what
+    is `alone`, known in the cell's own function only."""
+    groups = list(sharing(segment.each, cell, known))
+    loops = [n for n, group in enumerate(groups) if len(group) > 1]
+    if len(loops) != 1:
+        return (segment,)
+    at, windows = loops[0], walk.windows(cell)
+    before, loop, after = (tuple(s for g in part for s in g) for part in (groups[:at], [groups[at]], groups[at + 1 :]))
+    kept = [{key for s in part for key in _kept(s, cell, windows, ())} for part in (before, loop, after)]
+    made, read = ({ref for s in loop for ref in of(s)} for of in (walk.defines, walk.uses))
+    plain = all(r.kind in ("def", "output") or r.kind == "next" and r.name in in_place for r in made)
+    if not plain or not any(r.kind == "def" for r in made - set(alone)) or (made | read) & set(alone):
+        return (segment,)
+    if kept[0] & kept[1] or kept[1] & kept[2] or kept[0] & kept[2]:
+        return (segment,)
+    parts = (Segment(before, ()), Segment(loop, (), by_lead=True), Segment(after, segment.whole))
+    return tuple(part for part in parts if part.each or part.whole)
 
 
 # --- loops that several statements share -----------------------------------------------------------------------------

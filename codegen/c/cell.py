@@ -10,11 +10,11 @@ from dataclasses import replace
 from math import prod
 from pathlib import PurePath
 
-from cdrmix.codegen.c import blocks, groups, patterns, structs
+from cdrmix.codegen.c import blocks, groups, leads, patterns, structs
 from cdrmix.codegen.c.access import ZERO, Ring, Storage, flat
 from cdrmix.codegen.c.blocks import Product, Segment
 from cdrmix.codegen.c.names import Scope, comment
-from cdrmix.codegen.c.nest import Nest, braced
+from cdrmix.codegen.c.nest import EACH_TOKEN, Nest, braced, indented, signature
 from cdrmix.codegen.c.rules import TOTAL, Text
 from cdrmix.codegen.c.structs import Shape, as_packed, weights_of
 
@@ -26,10 +26,9 @@ from cdrmix.ir.nodes import Apply, Def, DType, Given, Index, Input, Node, Ref, S
 from cdrmix.ir.text import headings, statement
 
 WHOLE: dict[DType, str] = {"int": "int64_t", "bool": "int32_t", "pick": "int32_t"}
-_OWN = ("block", "wt", "at", "tmp", "out_block", "t", "one", "st", "pos", "lane")
+_OWN = ("block", "wt", "at", "tmp", "out_block", "t", "one", "st", "pos", "lane", "job", "given", "begin", "end")
 """The generator's own names in a function: the tokens, weights, where the state lies in a stream, scratch, …; and in a
 loop over the tokens, the one of them and what it has of its own."""
-EACH_TOKEN = "for (ptrdiff_t t = 0; t < block->n; t++)"
 
 
 def c_type(dtype: DType) -> str:
@@ -53,11 +52,16 @@ class CellWriter:
         inner = {p.name: shapes[p.cell] for p in self.cell.parts}
         carrying, grouping = [n for n, p in inner.items() if p.carry], [n for n, p in inner.items() if p.grouping]
         self.products = blocks.products(self.cell)
-        self.segments = blocks.segments(self.cell, self.products, carrying, grouping)
         self.in_place = form.in_place
+        self.tables = {s.ref: t for s in body if isinstance(s, Def) and (t := patterns.constant_table(s))}
+        self.segments = [
+            part
+            for whole in blocks.segments(self.cell, self.products, carrying, grouping)
+            for part in blocks.by_lead(whole, self.cell, self.products, self.in_place, self.tables)
+        ]
         self.known = headings(self.cell)
         self.windows = walk.windows(self.cell)
-        self.scope = names.child(_OWN)
+        self.names, self.scope = names, names.child(_OWN)
         self.members = Scope({"part", "prepared"})
         self.arrays: dict[str, tuple[str, int, bool]] = {}
         self.storages: dict[Ref, Storage] = {}
@@ -68,13 +72,13 @@ class CellWriter:
         self.inside, self.lead = self.scope, ""
         self.head: list[str] = []
         self.lines: list[str] = []
+        self.shared: list[str] = []
         self.loop: list[str] = []
         self.tail: list[str] = []
         self.end: list[str] = []
         self.formals = {i.name: self.scope.name(f"{i.name}_block") for i in self.cell.inputs}
         self.made = {r: made for s in self.cell.body for r, made in _made(s)}
         self.made |= {Ref("input", i.name): (prod(a.size for a in i.axes), i.dtype) for i in self.cell.inputs}
-        self.tables = {s.ref: t for s in self.cell.body if isinstance(s, Def) and (t := patterns.constant_table(s))}
         self.block = self.of_blocks()
         self.own = {r: self.scope.name(r.name) for r in self.named_in_function()}
         shape.packed = {p.weight: p for p in self.products.values()}
@@ -105,13 +109,12 @@ class CellWriter:
         for segment in self.segments:
             self.segment(segment)
         types = [*structs.weights_struct(shape, self.shapes), *structs.state_struct(shape, self.shapes)]
-        return [*types, *structs.scratch_struct(shape, self.arrays, self.prepared(), self.shapes)], self.function()
+        types += structs.scratch_struct(shape, self.arrays, self.prepared(), self.shapes)
+        return types, [*self.shared, *self.function()]
 
     def segment(self, segment: Segment) -> None:
         """A loop over the tokens, and what is made for all of them after it."""
-        outside, self.lines, self.loop, self.tail = self.lines, [], [], []
-        self.of_token, self.presents, self.looping = {}, {}, True
-        self.making = {r for s in segment.each for r in walk.defines(s)}
+        outside = self.begin(segment)
         touched = {r.name for s in segment.each for r in (*walk.defines(s), *walk.uses(s)) if r.kind == "history"}
         for h in self.cell.histories:
             if h.name in touched:  # make room for the token's entry
@@ -119,12 +122,23 @@ class CellWriter:
                 self.loop += [f"cdr_ring_advance(&{ring}, {h.window.size});", f"const ptrdiff_t {head} = {ring}.head;"]
                 entry = Ring(head, h.window.size, prod(a.size for a in h.axes))
                 self.storages[Ref("history", h.name)] = Storage(f"st->{self.shape.state_members[h.name]}", ring=entry)
+        if segment.by_lead:
+            called = leads.shared(self, segment)
+            self.lines, self.looping = [*outside, *called], False
+            return
         for group in blocks.sharing(segment.each, self.cell, self.products):
             self.statements(group) if len(group) == 1 else self.share(group)
         inside = [*self.of_one(segment.each), *self.loop, *self.lines, *self.tail]
-        looped = ["", f"{EACH_TOKEN} {{", *(f"  {line}" if line else "" for line in inside), "}"]
+        looped = ["", *indented(EACH_TOKEN, inside)]
         self.lines, self.looping = outside + (looped if inside else []), False
         self.statements(segment.whole)
+
+    def begin(self, segment: Segment) -> list[str]:
+        """Begin the loop of a segment; the lines before it."""
+        outside, self.lines, self.loop, self.tail = self.lines, [], [], []
+        self.of_token, self.presents, self.looping = {}, {}, True
+        self.making = {r for s in segment.each for r in walk.defines(s)}
+        return outside
 
     def each_token(self, write: Callable[[], list[str]]) -> list[str]:
         """Lines for each token, in a loop of their own."""
@@ -146,13 +160,17 @@ class CellWriter:
 
     def share(self, group: tuple[Stmt, ...]) -> None:
         """Statements in one loop over their first index."""
+        lead, name, body = self.at_lead(group)
+        self.lines += ["", *indented(f"for (ptrdiff_t {name} = 0; {name} < {lead.axis.size}; {name}++)", body)]
+
+    def at_lead(self, group: tuple[Stmt, ...]) -> tuple[Index, str, list[str]]:
+        """Statements at one value of their first index: the index, its name in C, and the lines."""
         outside, self.lines, self.inside = self.lines, [], self.scope.child()
         lead = next(s.indices[0] for s in group if isinstance(s, Def))
-        self.lead = self.inside.name(lead.name)
+        name = self.lead = self.inside.name(lead.name)
         self.statements(group)
-        body = [f"  {line}" if line else "" for line in self.lines[1:]]
-        head = f"for (ptrdiff_t {self.lead} = 0; {self.lead} < {lead.axis.size}; {self.lead}++) {{"
-        self.lines, self.lead = [*outside, "", head, *body, "}"], ""
+        body, self.lines, self.lead = self.lines[1:], outside, ""
+        return lead, name, body
 
     def statements(self, stmts: tuple[Stmt, ...]) -> None:
         for stmt in stmts:
@@ -172,20 +190,20 @@ class CellWriter:
     def function(self) -> list[str]:
         """The function, whole."""
         shape = self.shape
-        body = [*self.weights(), *self.head, *self.lines, *self.end]
-        formals = shape.arguments("block", "wt", "at", [*self.formals.values()], "out_block", "tmp")
-        unused = [f"(void){name};" for name in formals if name not in self.used()]
+        stmts = [s for part in self.segments if not part.by_lead for s in (*part.each, *part.whole)]
+        body = [*self.weights(stmts), *self.head, *self.lines, *self.end]
+        unused = [f"(void){name};" for name in self.arguments() if not self.shared and name not in self.used(stmts)]
         span = shape.cell.span
         title = f"{shape.cell.op} ({PurePath(span.file).name}:{span.line})"
         head = signature(shape.function, self.parameters())
         doc = [f"/* {comment(t)} */" for t in (title, *shape.cell.doc.splitlines()) if comment(t)]
         return [*doc, *head, "{", *(f"  {t}" if t else "" for t in [*unused, *body]), "}", ""]
 
-    def used(self) -> set[str]:
-        """The formals that the statements touch."""
-        refs = {r for s in self.cell.body for r in (*walk.uses(s), *walk.defines(s))}
+    def used(self, stmts: Sequence[Stmt]) -> set[str]:
+        """The formals that statements touch."""
+        refs = {r for s in stmts for r in (*walk.uses(s), *walk.defines(s))}
         kinds, inputs = {r.kind for r in refs}, {self.formals[r.name] for r in refs if r.kind == "input"}
-        called = {s.part for s in self.cell.body if isinstance(s, Apply)}
+        called = {s.part for s in stmts if isinstance(s, Apply)}
         inner = [self.shapes[p.cell] for p in self.cell.parts if p.name in called]
         touched = {
             "wt": any(p.weights for p in inner) or kinds & {"param", "buffer"},
@@ -194,16 +212,22 @@ class CellWriter:
         }
         return {"block", "out_block", *inputs, *(name for name, there in touched.items() if there)}
 
+    def arguments(self) -> list[str]:
+        """The names of what the function takes."""
+        return self.shape.arguments("block", "wt", "at", [*self.formals.values()], "out_block", "tmp")
+
     def parameters(self) -> list[str]:
+        """Their declarations."""
         inputs = [f"const {c_type(i.dtype)} *restrict {self.formals[i.name]}" for i in self.cell.inputs]
         weights, scratch = f"const {self.shape.weights} *wt", f"{self.shape.scratch} *restrict tmp"
         own = ("const cdr_block *block", weights, "size_t at", inputs, "float *restrict out_block", scratch)
         return self.shape.arguments(*own)
 
-    def weights(self) -> Iterator[str]:
-        """Weights as restrict pointers: nothing that is written overlaps them."""
+    def weights(self, stmts: Sequence[Stmt]) -> Iterator[str]:
+        """Weights that statements read as restrict pointers: nothing that is written overlaps them."""
+        read = {r for s in stmts for r in walk.uses(s)}
         for ref, storage in self.storages.items():
-            if ref.kind in ("param", "buffer"):
+            if ref.kind in ("param", "buffer") and ref in read:
                 c = f"cdr_{storage.held.encoding} " if storage.held else "float *restrict const "
                 yield f"const {c}{storage.base} = wt->{self.shape.weight_members[ref.name]};"
 
@@ -408,17 +432,6 @@ def _made(stmt: Stmt) -> list[tuple[Ref, tuple[int, DType]]]:
         case Top():
             names: list[tuple[str | None, DType]] = [(stmt.values, "f32"), (stmt.picks, "pick")]
             return [(Ref("def", n), (walk.size((*stmt.lead, stmt.k)), d)) for n, d in names if n is not None]
-
-
-def signature(function: str, parameters: list[str]) -> list[str]:
-    """The head of a function, in lines of 120 characters."""
-    lines = [f"static void {function}("]
-    for p, parameter in enumerate(parameters):
-        text = parameter + (")" if p == len(parameters) - 1 else ", ")
-        if len(lines[-1]) + len(text.rstrip()) > 120:
-            lines.append(" " * len(f"static void {function}("))
-        lines[-1] += text
-    return [line.rstrip() for line in lines]
 
 
 def is_number(i: Input) -> bool:

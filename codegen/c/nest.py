@@ -7,7 +7,7 @@ vary inside a loop is made before it.  Each is made once a place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -21,6 +21,8 @@ from cdrmix.ir.build import FLOATS
 from cdrmix.ir.nodes import Index, Node, Ref
 from cdrmix.ir.ops import OPS as ROWS
 
+EACH_TOKEN = "for (ptrdiff_t t = 0; t < block->n; t++)"
+"""The loop over the tokens of a block."""
 LANES = 8
 """`CDR_LANES` of runtime/c/kernels.h."""
 _EXTREMES = {
@@ -355,3 +357,19 @@ def braced(head: str, lines: list[str]) -> list[str]:
     if len(lines) == 1:
         return [head, f"  {lines[0]}"]
     return [f"{head} {{", *(f"  {line}" for line in lines), "}"]
+
+
+def indented(head: str, lines: Sequence[str]) -> list[str]:
+    """A loop in braces, around lines that may be empty."""
+    return [f"{head} {{", *(f"  {line}" if line else "" for line in lines), "}"]
+
+
+def signature(function: str, parameters: list[str]) -> list[str]:
+    """The head of a function, in lines of 120 characters."""
+    lines = [f"static void {function}("]
+    for p, parameter in enumerate(parameters):
+        text = parameter + (")" if p == len(parameters) - 1 else ", ")
+        if len(lines[-1]) + len(text.rstrip()) > 120:
+            lines.append(" " * len(f"static void {function}("))
+        lines[-1] += text
+    return [line.rstrip() for line in lines]

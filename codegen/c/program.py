@@ -31,8 +31,8 @@ ENGINE = ("model.c", "batch.c", "weights.c", "listed.c", "checksum.c", "saved.c"
 KERNELS = ("workers.c", "matrix.c", "matrix_plain.c", "matrix_avx2.c", "matrix_avx512.c", "matrix_neon.c",
            "matrix_wasm.c")  # fmt: skip
 TEXT = ("tokenizer.c", "tokenizer_file.c", "utf8.c", "sample.c", "stop.c")
-_NAMES = ("cdr_carries", "cdr_block", "cdr_one_of", "cdr_stream", "cdr_temporary", "cdr_buffer", "run", "read_block",
-          "check", "calls", "tensors", "packings", "pointers", "sizes", "slots")  # fmt: skip
+_NAMES = ("cdr_carries", "cdr_block", "cdr_one_of", "cdr_workers_for", "cdr_stream", "cdr_temporary", "cdr_buffer",
+          "run", "read_block", "check", "calls", "tensors", "packings", "pointers", "sizes", "slots")  # fmt: skip
 """What model.c.j2 names."""
 _OWN = re.compile(r'^#include "([^"]+)"[ \t]*\n', re.MULTILINE)
 

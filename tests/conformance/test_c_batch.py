@@ -47,10 +47,9 @@ op mix(x: [D]) -> [D] {
 """
 
 
-def test_threads_change_no_bit(tmp_path: Path) -> None:
-    text = (
-        AROUND.format(op=WIDE, first="").replace("d_model = 20", "d_model = 300").replace("vocab = 32", "vocab = 700")
-    )
+@pytest.mark.parametrize("op", [WIDE, OPS["a matrix state whose heads are by themselves"]], ids=["wide", "heads"])
+def test_threads_change_no_bit(op: str, tmp_path: Path) -> None:
+    text = AROUND.format(op=op, first="").replace("d_model = 20", "d_model = 300").replace("vocab = 32", "vocab = 700")
     model = load_text(text)
     program = stream(model, random_weights(model, 1), tmp_path)
     ids = np.random.default_rng(2).integers(0, 700, 40).tolist()

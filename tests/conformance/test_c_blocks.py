@@ -92,6 +92,24 @@ op mix(x: [D]) -> [D] {
   return (y as [D]) + (other as [D])
 }
 """,
+    "a matrix state whose heads are by themselves": """
+op mix(x: [D]) -> [D] {
+  dim D = H * N
+  let H = 4
+  param W: [D, D] ~ normal(0.3)
+  param scale: [H, N] ~ uniform(0.5, 1)
+  state S: [H, N, N]
+  state before: [D]
+  k = 0.1*tanh(W @ x + 0.2*before)
+  before' = x
+  old[h,i] = sum[m](S[h,i,m]*k[h,m])
+  S'[h,i,j] = 0.9*S[h,i,j] + (x[h,i] - old[h,i])*k[h,j]*scale[h,j]
+  y[h,i] = sum[j](S'[h,i,j]*x[h,j])
+  mu[h] = mean[i](y[h,i])
+  out[h,i] = y[h,i] - mu[h]
+  return out as [D]
+}
+""",
     "experts with a state, and two parts of one op": """
 op keeps(x: [D]) -> [D] {
   param W: [D, D] ~ normal(0.3)
