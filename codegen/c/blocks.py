@@ -218,8 +218,8 @@ def by_lead(
     segment: Segment, cell: Cell, known: Collection[Ref], in_place: Collection[str], alone: Collection[Ref]
 ) -> tuple[Segment, ...]:
     """The segment, or three: what comes before a loop over the first index of a matrix state, that loop, and what comes
-    after it.  It stays as it is where states are written to another place first, and where the loop reads or makes what
-    is `alone`, known in the cell's own function only."""
+    after it.  It stays as it is where states are written to another place first, where the loop reads or makes what is
+    `alone`, known in the cell's own function only, and where it makes no definition, which are what it works in."""
     groups = list(sharing(segment.each, cell, known))
     loops = [n for n, group in enumerate(groups) if len(group) > 1]
     if len(loops) != 1:
@@ -229,8 +229,9 @@ def by_lead(
     kept = [{key for s in part for key in _kept(s, cell, windows, ())} for part in (before, loop, after)]
     made, read = ({ref for s in loop for ref in of(s)} for of in (walk.defines, walk.uses))
     plain = all(r.kind in ("def", "output") or r.kind == "next" and r.name in in_place for r in made)
-    if not plain or not any(r.kind == "def" for r in made - set(alone)) or (made | read) & set(alone):
+    if not plain or not any(r.kind == "def" for r in made) or (made | read) & set(alone):
         return (segment,)
+    # what goes from token to token must not be touched on two sides: all tokens pass one before any passes the next
     if kept[0] & kept[1] or kept[1] & kept[2] or kept[0] & kept[2]:
         return (segment,)
     parts = (Segment(before, ()), Segment(loop, (), by_lead=True), Segment(after, segment.whole))

@@ -192,7 +192,8 @@ class CellWriter:
         shape = self.shape
         stmts = [s for part in self.segments if not part.by_lead for s in (*part.each, *part.whole)]
         body = [*self.weights(stmts), *self.head, *self.lines, *self.end]
-        unused = [f"(void){name};" for name in self.arguments() if not self.shared and name not in self.used(stmts)]
+        used = {"out_block", *self.used(stmts), *(self.arguments() if self.shared else ())}  # a job takes them all
+        unused = [f"(void){name};" for name in self.arguments() if name not in used]
         span = shape.cell.span
         title = f"{shape.cell.op} ({PurePath(span.file).name}:{span.line})"
         head = signature(shape.function, self.parameters())
@@ -209,8 +210,9 @@ class CellWriter:
             "wt": any(p.weights for p in inner) or kinds & {"param", "buffer"},
             "at": any(p.state for p in inner) or kinds & {"state", "next", "history"},
             "tmp": any(p.scratch for p in inner) or self.arrays or self.products,
+            "out_block": "output" in kinds,
         }
-        return {"block", "out_block", *inputs, *(name for name, there in touched.items() if there)}
+        return {"block", *inputs, *(name for name, there in touched.items() if there)}
 
     def arguments(self) -> list[str]:
         """The names of what the function takes."""

@@ -13,6 +13,7 @@ from cdrmix.codegen.c.names import comment
 from cdrmix.codegen.c.nest import EACH_TOKEN, indented
 
 from cdrmix.ir import walk
+from cdrmix.ir.nodes import Def
 
 if TYPE_CHECKING:
     from cdrmix.codegen.c.cell import CellWriter
@@ -21,12 +22,11 @@ if TYPE_CHECKING:
 def shared(cell: CellWriter, segment: Segment) -> list[str]:
     """Write the function; the lines that call it."""
     lead, index, body = cell.at_lead(segment.each)
-    cell.shape.scratch = cell.shape.scratch_name  # where its definitions lie
+    cell.shape.scratch = cell.shape.scratch_name  # its definitions lie there; the parameters below name it
     function = cell.names.name(f"{cell.shape.function}_{lead.name}")
     job, names, parameters = cell.names.name(f"{function}_job"), cell.arguments(), cell.parameters()
     token = indented(EACH_TOKEN, [*cell.of_one(segment.each), *cell.loop, *body])
-    made = {ref.kind for stmt in segment.each for ref in walk.defines(stmt)}
-    used = cell.used(segment.each) - ({"out_block"} if "output" not in made else set())
+    used = cell.used(segment.each)
     inside = [
         f"const {job} *const given = job;",
         *(f"{one} = given->{name};" for one, name in zip(parameters, names, strict=True) if name in used),
@@ -44,9 +44,10 @@ def shared(cell: CellWriter, segment: Segment) -> list[str]:
         "}",
         "",
     ]
-    given = cell.scope.child().name("shared")
+    given, states = cell.scope.name("shared"), [s for s in segment.each if isinstance(s, Def) and s.ref.kind == "next"]
+    each = sum(walk.size(s.indices) for s in states)
     return [
         "",
         f"const {job} {given} = {{{', '.join(names)}}};",
-        f"cdr_share(cdr_workers_for(block), {function}, &{given}, {lead.axis.size});",
+        f"cdr_share(cdr_workers_for(block, {each}), {function}, &{given}, {lead.axis.size});",
     ]

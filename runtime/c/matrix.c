@@ -142,17 +142,32 @@ void cdr_pack(cdr_encoding e, unsigned char *to, const void *numbers, const void
 
 enum { AT_ONCE = 1 << 24 }; /* bytes that are read before they are let go of */
 
+/* A matrix, some rows at a time. */
+static void pack_matrix(const cdr_packing *p, unsigned char *to, const unsigned char *numbers, const unsigned char *scales,
+                        const cdr_file *file)
+{
+  const size_t of_row = numbers_of(p->encoding, p->cols), block = block_size(p->encoding, p->cols);
+  const ptrdiff_t each = up((ptrdiff_t)(AT_ONCE / of_row) + 1, CDR_ROWS);
+  for (ptrdiff_t row = 0; row < p->rows; row += each) {
+    const unsigned char *by = scales ? scales + (size_t)row * scales_of(p->encoding, p->cols) : NULL;
+    const ptrdiff_t rows = p->rows - row < each ? p->rows - row : each;
+    cdr_pack(p->encoding, to + (size_t)(row / CDR_ROWS) * block, numbers + (size_t)row * of_row, by, rows, p->cols);
+    if (rows == each) cdr_weights_unread(file);
+  }
+}
+
 int cdr_pack_all(cdr_packs *packs, const cdr_packing *packings, int count, const void *const *tensors,
                  const cdr_file *file, const unsigned char **packed)
 {
   uint64_t size = 0;
-  size_t read = AT_ONCE;
+  size_t read = 0;
   kernels(); /* chosen now, before threads may ask for them */
   for (int i = 0; i < count; i++)
     size += (uint64_t)packings[i].count * cdr_packed_size(packings[i].encoding, packings[i].rows, packings[i].cols);
   if (size > SIZE_MAX - CDR_PAGE || !(packs->memory = cdr_pages((size_t)size))) return CDR_NO_MEMORY;
   packs->size = (size_t)size;
   unsigned char *to = packs->memory;
+  cdr_weights_unread(file); /* all of it was read for its checksum */
   for (int i = 0; i < count; i++) {
     const cdr_packing *p = &packings[i];
     const size_t each = cdr_packed_size(p->encoding, p->rows, p->cols);
@@ -160,11 +175,10 @@ int cdr_pack_all(cdr_packs *packs, const cdr_packing *packings, int count, const
     const size_t scales = (size_t)p->rows * scales_of(p->encoding, p->cols);
     packed[i] = to;
     for (size_t e = 0; e < (size_t)p->count; e++, to += each) {
-      if (read >= AT_ONCE) cdr_weights_unread(file), read = 0;
-      read += each;
-      const unsigned char *from = (const unsigned char *)tensors[p->numbers] + e * numbers;
       const unsigned char *scale = p->scales < 0 ? NULL : (const unsigned char *)tensors[p->scales] + e * scales;
-      cdr_pack(p->encoding, to, from, scale, p->rows, p->cols);
+      pack_matrix(p, to, (const unsigned char *)tensors[p->numbers] + e * numbers, scale, file);
+      read += numbers + scales;
+      if (read >= AT_ONCE) cdr_weights_unread(file), read = 0;
     }
   }
   cdr_weights_unread(file);

@@ -55,7 +55,7 @@ typedef struct {
 } cdr_packs;
 
 /* Packs `count` tensors out of `tensors`; packed[i] is where the i-th lies.  What was read of `file`, in which they lie, is
-   let go of on the way, so that it is never in memory twice. */
+   let go of on the way, so that little of it is in memory twice. */
 int cdr_pack_all(cdr_packs *packs, const cdr_packing *packings, int count, const void *const *tensors,
                  const cdr_file *file, const unsigned char **packed);
 void cdr_pack_free(cdr_packs *packs);

@@ -210,7 +210,7 @@ int cdr_workers_count(const cdr_workers *w) { return w ? w->count : 1; }
 
 void cdr_share(cdr_workers *w, cdr_work *work, const void *job, ptrdiff_t items)
 {
-  if (!w) {
+  if (!w || items > UINT16_MAX) {
     work(job, 0, items);
     return;
   }

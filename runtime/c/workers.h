@@ -28,7 +28,7 @@ void cdr_workers_give(cdr_workers *w);
 /* How many threads there are, the caller's among them. */
 int cdr_workers_count(const cdr_workers *w);
 
-/* Makes all items of a job, at most 65535, and returns when they are made.  `w` may be NULL. */
+/* Makes all items of a job and returns when they are made.  `w` may be NULL; nor does it help with more than 65535. */
 void cdr_share(cdr_workers *w, cdr_work *work, const void *job, ptrdiff_t items);
 
 #endif

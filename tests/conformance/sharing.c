@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { JOBS = 3000, MOST = 300 };
+enum { JOBS = 3000, MOST = 300, MANY = 70000 };
 
 typedef struct {
   int *made;
@@ -38,6 +38,10 @@ int main(int argc, char **argv)
       if (made[i] != (i < items ? n : 0)) return printf("job %d: item %d of %d is %d\n", n, (int)i, (int)items, made[i]), 1;
     if (n % 300 == 0) usleep(1000); /* the others fall asleep */
   }
+  static int many[MANY]; /* more than there are numbers for items */
+  cdr_share(w, make, &(job){many, 1}, MANY);
+  for (int i = 0; i < MANY; i++)
+    if (many[i] != 1) return printf("of many: item %d is %d\n", i, many[i]), 1;
   if (cdr_workers_take(w) != w || (w && cdr_workers_take(w))) return puts("two threads have the workers"), 1;
   cdr_workers_give(w);
   printf("%d threads\n", cdr_workers_count(w));

@@ -110,6 +110,23 @@ op mix(x: [D]) -> [D] {
   return out as [D]
 }
 """,
+    "two matrix states with a product between them": """
+op mix(x: [D]) -> [D] {
+  dim D = H * N
+  let H = 4
+  param W: [D, D] ~ normal(0.3)
+  param U: [D, D] ~ normal(0.3)
+  state S: [H, N, N]
+  state T: [H, N, N]
+  k = tanh(W @ x)
+  S'[h,i,j] = 0.9*S[h,i,j] + k[h,i]*x[h,j]
+  y[h,i] = tanh(sum[j](S'[h,i,j]*k[h,j]))
+  z = U @ (y as [D])
+  T'[h,i,j] = 0.8*T[h,i,j] + z[h,i]*k[h,j]
+  q[h,i] = tanh(sum[j](T'[h,i,j]*k[h,j]))
+  return q as [D]
+}
+""",
     "experts with a state, and two parts of one op": """
 op keeps(x: [D]) -> [D] {
   param W: [D, D] ~ normal(0.3)
