@@ -8,7 +8,7 @@ ALL := $(VENV)/.ready-all
 
 # where packages are Debian's and we may install them; `make test-cross` skips what is not there
 TOOLCHAIN := gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross qemu-user \
-  clang lld wasi-libc libclang-rt-dev-wasm32 nodejs chromium chromium-driver
+  clang libclang-rt-dev lld wasi-libc libclang-rt-dev-wasm32 nodejs chromium chromium-driver
 
 .PHONY: demo test test-tenstorrent test-cross toolchain lint setup clean
 
@@ -34,7 +34,7 @@ toolchain:
 test-sanitize: $(ALL)
 	$(BIN)/python -m tests.sanitize $(SANITIZE)
 
-# What reads an artefact's files, given bytes at random for a minute; needs clang
+# What reads an artefact's files, given bytes at random for a minute; needs clang and its runtime
 fuzz: $(ALL)
 	$(BIN)/python -m tests.fuzz $(FUZZ)
 

@@ -111,7 +111,7 @@ def main() -> int:
     parser.add_argument("--corpus", type=Path, help="keep what reaches more code, and what was found, in this folder")
     given = parser.parse_args()
     if CLANG is None:
-        print("not fuzzed: there is no clang here (apt-get install clang)", file=sys.stderr)
+        print("not fuzzed: there is no clang here (apt-get install clang libclang-rt-dev)", file=sys.stderr)
         return 0
     names = [given.only] if given.only else list(SEEDS)
     with tempfile.TemporaryDirectory() as made:
