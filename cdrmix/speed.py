@@ -26,8 +26,10 @@ from cdrmix.runtime.errors import ArtifactError
 from cdrmix.runtime.session import Batch, Session, read_manifest
 from cdrmix.verification import spec_of
 
-READ_SIZE = 1 << 30
-"""Bytes that are read to measure memory, four times the same: more than any cache holds."""
+PASSES = 4
+"""Over the memory that is read to measure it, more than any cache holds."""
+READ_SIZE = PASSES << 28
+"""Bytes that are read in all of them."""
 
 ALONE = 0.85
 """The least share of the wall's time that a process has which runs alone."""
@@ -79,11 +81,11 @@ class Memory:
 
     def __init__(self, threads: int):
         self._pool = ThreadPoolExecutor(threads)
-        self._parts = np.array_split(np.ones(READ_SIZE // 16, np.int32), threads)
+        self._parts = np.array_split(np.ones(READ_SIZE // PASSES // 4, np.int32), threads)
 
     def read(self) -> None:
         """Read READ_SIZE bytes: numpy's largest of int32 is nothing but loads, and lets go of Python's lock."""
-        for _ in self._pool.map(np.max, 4 * self._parts):
+        for _ in self._pool.map(np.max, PASSES * self._parts):
             pass
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cdrmix.codegen.c import structs
 from cdrmix.codegen.c.blocks import Segment
 from cdrmix.codegen.c.names import comment
 from cdrmix.codegen.c.nest import EACH_TOKEN, indented
@@ -34,9 +35,7 @@ def shared(cell: CellWriter, segment: Segment) -> list[str]:
         *indented(f"for (ptrdiff_t {index} = begin; {index} < end; {index}++)", token),
     ]
     cell.shared += [
-        *indented("typedef struct", [f"{one};" for one in parameters])[:-1],
-        f"}} {job};",
-        "",
+        *structs.struct(job, [f"{one};" for one in parameters]),
         f"/* {comment(cell.shape.cell.op)}: all tokens, at the values of {comment(lead.name)} from `begin` to `end` */",
         f"static void {function}(const void *job, ptrdiff_t begin, ptrdiff_t end)",
         "{",

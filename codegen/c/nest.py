@@ -356,7 +356,7 @@ def braced(head: str, lines: list[str]) -> list[str]:
     """A loop's head and its body, braced when it is more than one statement."""
     if len(lines) == 1:
         return [head, f"  {lines[0]}"]
-    return [f"{head} {{", *(f"  {line}" for line in lines), "}"]
+    return indented(head, lines)
 
 
 def indented(head: str, lines: Sequence[str]) -> list[str]:

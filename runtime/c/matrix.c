@@ -142,9 +142,9 @@ void cdr_pack(cdr_encoding e, unsigned char *to, const void *numbers, const void
 
 enum { AT_ONCE = 1 << 24 }; /* bytes that are read before they are let go of */
 
-/* A matrix, some rows at a time. */
+/* A matrix, some rows at a time; `read` are the bytes that were read and not let go of. */
 static void pack_matrix(const cdr_packing *p, unsigned char *to, const unsigned char *numbers, const unsigned char *scales,
-                        const cdr_file *file)
+                        const cdr_file *file, size_t *read)
 {
   const size_t of_row = numbers_of(p->encoding, p->cols), block = block_size(p->encoding, p->cols);
   const ptrdiff_t each = up((ptrdiff_t)(AT_ONCE / of_row) + 1, CDR_ROWS);
@@ -152,7 +152,8 @@ static void pack_matrix(const cdr_packing *p, unsigned char *to, const unsigned 
     const unsigned char *by = scales ? scales + (size_t)row * scales_of(p->encoding, p->cols) : NULL;
     const ptrdiff_t rows = p->rows - row < each ? p->rows - row : each;
     cdr_pack(p->encoding, to + (size_t)(row / CDR_ROWS) * block, numbers + (size_t)row * of_row, by, rows, p->cols);
-    if (rows == each) cdr_weights_unread(file);
+    *read += (size_t)rows * of_row;
+    if (*read >= AT_ONCE) cdr_weights_unread(file), *read = 0;
   }
 }
 
@@ -176,9 +177,7 @@ int cdr_pack_all(cdr_packs *packs, const cdr_packing *packings, int count, const
     packed[i] = to;
     for (size_t e = 0; e < (size_t)p->count; e++, to += each) {
       const unsigned char *scale = p->scales < 0 ? NULL : (const unsigned char *)tensors[p->scales] + e * scales;
-      pack_matrix(p, to, (const unsigned char *)tensors[p->numbers] + e * numbers, scale, file);
-      read += numbers + scales;
-      if (read >= AT_ONCE) cdr_weights_unread(file), read = 0;
+      pack_matrix(p, to, (const unsigned char *)tensors[p->numbers] + e * numbers, scale, file, &read);
     }
   }
   cdr_weights_unread(file);

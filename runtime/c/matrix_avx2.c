@@ -81,16 +81,20 @@ CDR_TILE_2 CDR_AVX2 void add_bytes_256(__m256i s[][2], const unsigned char *v, c
   }
 }
 
+/* Half a block's numbers of the four columns `q` of a group, a byte each. */
+CDR_TILE_2 CDR_AVX2 __m256i nibbles_256(const unsigned char *v, const int q, const int half)
+{
+  const __m256i two = _mm256_loadu_si256((const void *)(v + q / 2 * 4 * CDR_ROWS + 32 * half));
+  return _mm256_and_si256(q % 2 ? _mm256_srli_epi16(two, 4) : two, _mm256_set1_epi8(15));
+}
+
 /* Nibbles: the sums of a group, of 16 products up to 15 * 127, fit into 16 bits. */
 CDR_TILE_2 CDR_AVX2 void add_nibbles_256(__m256i s[][2], const unsigned char *v, const int8_t *x, ptrdiff_t step, const int n)
 {
-  const __m256i low = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
+  const __m256i one = _mm256_set1_epi16(1);
   for (int i = 0; i < n; i++) s[i][0] = s[i][1] = _mm256_setzero_si256();
   for (int q = 0; q < CDR_GROUP / 4; q++) {
-    __m256i upper = _mm256_loadu_si256((const void *)(v + q / 2 * 4 * CDR_ROWS));
-    __m256i lower = _mm256_loadu_si256((const void *)(v + q / 2 * 4 * CDR_ROWS + 32));
-    if (q % 2) upper = _mm256_srli_epi16(upper, 4), lower = _mm256_srli_epi16(lower, 4);
-    upper = _mm256_and_si256(upper, low), lower = _mm256_and_si256(lower, low);
+    const __m256i upper = nibbles_256(v, q, 0), lower = nibbles_256(v, q, 1);
     for (int i = 0; i < n; i++) {
       const __m256i four = _mm256_set1_epi32(*(const cdr_four *)(const void *)(x + i * step + 4 * q));
       s[i][0] = _mm256_add_epi16(s[i][0], _mm256_maddubs_epi16(upper, four));
@@ -103,9 +107,16 @@ CDR_TILE_2 CDR_AVX2 void add_nibbles_256(__m256i s[][2], const unsigned char *v,
     for (int h = 0; h < 2; h++) s[i][h] = _mm256_madd_epi16(s[i][h], one);
 }
 
-/* A tile of whole numbers: `add_bytes` and `add_nibbles` make the sums of a group.  What stands for a number, 128 or 8 more
+CDR_TILE_2 CDR_AVX2 void add_256(__m256i s[][2], const unsigned char *v, const int8_t *x, ptrdiff_t step, const int n,
+                                 const int nibbles)
+{
+  if (nibbles) add_nibbles_256(s, v, x, step, n);
+  else add_bytes_256(s, v, x, step, n);
+}
+
+/* A tile of whole numbers: `add` makes the sums of a group.  What stands for a number, 128 or 8 more
    than it, is made signed first, or put right by what the vector's sums begin with. */
-#define CDR_WHOLE_256(name, target, add_bytes, bytes_signed, add_nibbles)                                                          \
+#define CDR_WHOLE_256(name, target, add, bytes_signed)                                                                             \
   CDR_TILE_2 target void name(const cdr_job *j, ptrdiff_t row, ptrdiff_t t, const int n, const cdr_encoding e)                     \
   {                                                                                                                                \
     const int by_row = e == CDR_AS_I8, nibbles = e == CDR_AS_I4;                                                                   \
@@ -120,8 +131,7 @@ CDR_TILE_2 CDR_AVX2 void add_nibbles_256(__m256i s[][2], const unsigned char *v,
     for (ptrdiff_t g = 0; g < j->x.groups; g++, w += group, x += CDR_GROUP) {                                                      \
       __m256i s[CDR_TILE_256][2];                                                                                                  \
       for (int line = 0; line < (int)group; line += 64) _mm_prefetch((const char *)w + CDR_AHEAD_256 + line, _MM_HINT_T0);         \
-      if (nibbles) add_nibbles(s, w + scales, x, step, n);                                                                         \
-      else add_bytes(s, by_row ? w : w + scales, x, step, n);                                                                      \
+      add(s, by_row ? w : w + scales, x, step, n, nibbles);                                                                        \
       for (int h = 0; h < 2; h++) {                                                                                                \
         if (nibbles) scale[h] = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(w + 16 * h)));                                      \
         else if (!by_row) scale[h] = _mm256_loadu_ps((const float *)(const void *)w + 8 * h);                                      \
@@ -138,7 +148,7 @@ CDR_TILE_2 CDR_AVX2 void add_nibbles_256(__m256i s[][2], const unsigned char *v,
         store_256(j, row + h * CDR_HALF, t + i, by_row ? _mm256_mul_ps(y[i][h], scale[h]) : y[i][h]);                              \
   }
 
-CDR_WHOLE_256(tile_whole_256, CDR_AVX2, add_bytes_256, 1, add_nibbles_256)
+CDR_WHOLE_256(tile_whole_256, CDR_AVX2, add_256, 1)
 CDR_RUN(f32_256, CDR_AVX2, tile_floats_256, CDR_AS_F32, CDR_ROWS, CDR_TILE_256)
 CDR_RUN(f16_256, CDR_AVX2, tile_floats_256, CDR_AS_F16, CDR_ROWS, CDR_TILE_256)
 CDR_RUN(bf16_256, CDR_AVX2, tile_floats_256, CDR_AS_BF16, CDR_ROWS, CDR_TILE_256)
@@ -160,28 +170,14 @@ const cdr_kernels cdr_kernels_avx2 = {
 };
 
 #if defined(CDR_AVX2_VNNI)
-CDR_TILE_2 CDR_AVX_VNNI void add_bytes_vnni(__m256i s[][2], const unsigned char *v, const int8_t *x, ptrdiff_t step, const int n)
+CDR_TILE_2 CDR_AVX_VNNI void add_vnni(__m256i s[][2], const unsigned char *v, const int8_t *x, ptrdiff_t step, const int n,
+                                      const int nibbles)
 {
-  for (int i = 0; i < n; i++) s[i][0] = s[i][1] = _mm256_setzero_si256();
-  for (int q = 0; q < CDR_GROUP / 4; q++, v += 4 * CDR_ROWS) {
-    const __m256i upper = _mm256_loadu_si256((const void *)v), lower = _mm256_loadu_si256((const void *)(v + 32));
-    for (int i = 0; i < n; i++) {
-      const __m256i four = _mm256_set1_epi32(*(const cdr_four *)(const void *)(x + i * step + 4 * q));
-      s[i][0] = _mm256_dpbusd_avx_epi32(s[i][0], upper, four);
-      s[i][1] = _mm256_dpbusd_avx_epi32(s[i][1], lower, four);
-    }
-  }
-}
-
-CDR_TILE_2 CDR_AVX_VNNI void add_nibbles_vnni(__m256i s[][2], const unsigned char *v, const int8_t *x, ptrdiff_t step, const int n)
-{
-  const __m256i low = _mm256_set1_epi8(15);
   for (int i = 0; i < n; i++) s[i][0] = s[i][1] = _mm256_setzero_si256();
   for (int q = 0; q < CDR_GROUP / 4; q++) {
-    __m256i upper = _mm256_loadu_si256((const void *)(v + q / 2 * 4 * CDR_ROWS));
-    __m256i lower = _mm256_loadu_si256((const void *)(v + q / 2 * 4 * CDR_ROWS + 32));
-    if (q % 2) upper = _mm256_srli_epi16(upper, 4), lower = _mm256_srli_epi16(lower, 4);
-    upper = _mm256_and_si256(upper, low), lower = _mm256_and_si256(lower, low);
+    const unsigned char *at = v + 4 * CDR_ROWS * q;
+    const __m256i upper = nibbles ? nibbles_256(v, q, 0) : _mm256_loadu_si256((const void *)at);
+    const __m256i lower = nibbles ? nibbles_256(v, q, 1) : _mm256_loadu_si256((const void *)(at + 32));
     for (int i = 0; i < n; i++) {
       const __m256i four = _mm256_set1_epi32(*(const cdr_four *)(const void *)(x + i * step + 4 * q));
       s[i][0] = _mm256_dpbusd_avx_epi32(s[i][0], upper, four);
@@ -190,7 +186,7 @@ CDR_TILE_2 CDR_AVX_VNNI void add_nibbles_vnni(__m256i s[][2], const unsigned cha
   }
 }
 
-CDR_WHOLE_256(tile_whole_vnni, CDR_AVX_VNNI, add_bytes_vnni, 0, add_nibbles_vnni)
+CDR_WHOLE_256(tile_whole_vnni, CDR_AVX_VNNI, add_vnni, 0)
 CDR_RUN(i8_vnni, CDR_AVX_VNNI, tile_whole_vnni, CDR_AS_I8, CDR_ROWS, CDR_TILE_256)
 CDR_RUN(i8g32_vnni, CDR_AVX_VNNI, tile_whole_vnni, CDR_AS_I8G32, CDR_ROWS, CDR_TILE_256)
 CDR_RUN(i4_vnni, CDR_AVX_VNNI, tile_whole_vnni, CDR_AS_I4, CDR_ROWS, CDR_TILE_256)
