@@ -219,9 +219,10 @@ def store(
     own: Mapping[str, Any],
     rounded: Rounded = UNDECIDED,
 ) -> None:
-    """Write a model's tensors, which `make` gives by path, in their encodings and in the target's order."""
+    """Write a model's tensors, which `make` gives by path, in their encodings and in the target's order; `own` are the
+    target's keys of the manifest."""
     to = backend(target)
-    pack(path, model, make, to.arrange(own, model), to.starts, rounded)
+    pack(path, model, make, to.arrange(own, model), to.starts, rounded, own.get("blocks", ()))
 
 
 def listed(path: Path) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from cdrmix.diagnose import UserError
 from cdrmix.ir.layout import weights
 from cdrmix.ir.nodes import Model
 from cdrmix.runs import LAST, WEIGHTS, check_checkpoint, checkpoints, whole_weights
-from cdrmix.runtime.encodings import Entry
+from cdrmix.runtime import encodings
+from cdrmix.runtime.encodings import ORDER, Entry, in_rows
 from cdrmix.weights import SHOWN, opened, owners, refuse_misfit
 
 Read = Callable[[str], np.ndarray]
@@ -91,9 +92,16 @@ def _tensors(path: Path) -> Iterator[tuple[Mapping[str, Entry], Read]]:
 
 def _widened(path: Path, file: Any, name: str, entry: Entry) -> np.ndarray:
     if entry.dtype != "BF16":
-        return np.asarray(file.get_tensor(name), np.float32)
-    with safe_open(str(path), framework="pt") as twin:  # numpy has no such type
-        return np.asarray(twin.get_tensor(name).float().numpy())
+        value = np.asarray(file.get_tensor(name), np.float32)
+    else:
+        with safe_open(str(path), framework="pt") as twin:  # numpy has no such type
+            value = np.asarray(twin.get_tensor(name).float().numpy())
+    match (file.metadata() or {}).get(ORDER + name):
+        case None:
+            return value
+        case encodings.ROWS16:
+            return in_rows(value, entry.dtype)
+    raise UserError(f"{path}: {name} lies in an order that is not known", "give the checkpoint that it was made from")
 
 
 def _torch_file(path: Path) -> tuple[Mapping[str, Entry], Read]:

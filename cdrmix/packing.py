@@ -3,13 +3,13 @@
 Input: a model whose encodings are decided, and a function that gives a tensor in f32 by its path.  Output: what
 `weights.safetensors` holds, and the f32 values it stands for.  A tensor's planes are its encoding's; `<slot>.start` is
 what a state begins with, where that is made of parameters and the target keeps it.  A target may hold a parameter in an
-order of its own (`Arranged`), even in several.
+order of its own (`Arranged`), even in several, or planes of encodings in blocks of rows (`runtime/encodings.py`).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -20,7 +20,7 @@ from cdrmix.ir import walk
 from cdrmix.ir.interp import first_value
 from cdrmix.ir.layout import Slot, Weight, planes, slots, weights
 from cdrmix.ir.nodes import Model, Param, Ref, State, Stored
-from cdrmix.runtime.encodings import ENCODINGS, Entry, read_file
+from cdrmix.runtime.encodings import ENCODINGS, ORDER, ROWS16, Entry, in_blocks, read_file
 from cdrmix.runtime.saved import fingerprint_of, sample
 from cdrmix.weights import check_tensors, owners, write_tensors
 
@@ -99,14 +99,21 @@ def pack(
     arrangement: Arrangement = PLAIN,
     starts: bool = True,
     rounded: Rounded = UNDECIDED,
+    blocks: Collection[str] = (),
 ) -> None:
     """Write the file, with what states begin with where the target keeps it (`starts`).
 
-    `make(path)` gives an owner's tensor in f32.
+    `make(path)` gives an owner's tensor in f32; the planes of these names, in `blocks`, lie in blocks of 16 rows.
     """
     packer, held = _Packer(model, make, arrangement, rounded), entries(model, arrangement, starts)
-    plain = all(held.get(w.path) == Entry(w.shape) for w in owners(model))
-    write_tensors(path, held, packer.tensor, None if plain else packer.fingerprint)
+    plain = not blocks and all(held.get(w.path) == Entry(w.shape) for w in owners(model))
+
+    def tensor(name: str) -> np.ndarray:
+        plane = packer.tensor(name)
+        return in_blocks(plane, held[name].dtype) if name in blocks else plane
+
+    said = {f"{ORDER}{name}": ROWS16 for name in blocks}
+    write_tensors(path, held, tensor, None if plain else packer.fingerprint, said)
 
 
 class _Packer:

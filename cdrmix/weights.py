@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -64,19 +65,21 @@ def write_tensors(
     entries: Mapping[str, Entry],
     make: Callable[[str], np.ndarray],
     fingerprint: Callable[[], int] | None = None,
+    said: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Write tensors, in the order of `entries` (types with the most bytes first), one in memory at a time.
+    """Write tensors, those of whole cache lines first, in the order of `entries`, one in memory at a time.
 
-    `fingerprint`, where given, is asked for when all are made, and put into the header.
+    `fingerprint`, where given, is asked for when all are made, and put into the header beside what is `said` there.
     """
-    header: dict[str, object] = {} if fingerprint is None else {"__metadata__": {FINGERPRINT: UNKNOWN}}
-    at = 0
-    order = sorted(entries, key=lambda name: -np.dtype(HELD[entries[name].dtype]).itemsize)  # keeps all aligned
+    about = dict(said) if fingerprint is None else {FINGERPRINT: UNKNOWN} | said
+    header: dict[str, object] = {"__metadata__": about} if about else {}
+    at, sizes = 0, {name: np.dtype(HELD[entry.dtype]).itemsize * math.prod(entry.shape) for name, entry in entries.items()}
+    # then types with the most bytes first: all are aligned
+    order = sorted(entries, key=lambda name: (sizes[name] % ALIGN > 0, -np.dtype(HELD[entries[name].dtype]).itemsize))
     for name in order:
-        entry = entries[name]
-        size = np.dtype(HELD[entry.dtype]).itemsize * math.prod(entry.shape)
-        header[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [at, at + size]}
-        at += size
+        entry, end = entries[name], at + sizes[name]
+        header[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [at, end]}
+        at = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(len(text) + 8) % ALIGN)
     with atomic(path) as f:

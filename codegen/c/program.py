@@ -81,17 +81,20 @@ def _sources() -> dict[str, str]:
 
 def emit(program: Program, target: str, options: Options) -> Files:
     """All files by name."""
-    texts = _sources() | generated(program)
+    of_model, blocks = generated(program)
+    texts = _sources() | of_model
     model = {"model.c": join((*ENGINE, *KERNELS), texts, PUBLIC), "model.h": join(PUBLIC["model.h"], texts)}
     triple = options.get("triple")
-    known = {"manifest.json": json.dumps({"triple": triple})} if triple else {}
+    own = ({"triple": triple} if triple else {}) | ({"blocks": sorted(blocks)} if blocks else {})
+    known = {"manifest.json": json.dumps(own)} if own else {}
     around = runtime_files(triple)
     around["Makefile"] = f"NAME := {program.model.name}\n".encode() + around["Makefile"]
     return {**around, **triples.own_files(triple), **model, **known}
 
 
-def generated(program: Program) -> dict[str, str]:
-    """What is generated of `model.c` and `model.h`; the rest of them is the same for every model."""
+def generated(program: Program) -> tuple[dict[str, str], set[str]]:
+    """What is generated of `model.c` and `model.h`, whose rest is the same for every model; and the planes of the weights
+    that lie in blocks of rows (`runtime.encodings`)."""
     model = program.model
     shapes: dict[str, Shape] = {}
     carries = stack.carry_members(model)
@@ -99,6 +102,7 @@ def generated(program: Program) -> dict[str, str]:
     cells = _cells(program, shapes, names, {name: member for name, (member, _) in carries.items()})
     found, tensors, packed = stack.calls(model, shapes), stack.tensors(model), stack.packings(model, shapes)
     pointers, packings = stack.pointers(model, shapes, packed), stack.packing_rows(model, packed)
+    blocks = stack.blocks(model, shapes)
     order, keeping = list(dict.fromkeys(c.cell for c in found)), [c for c in found if c.state]
     of_state = found[: found.index(keeping[-1]) + 1] if keeping else []  # the others only make logits, of one token
     last = found[-1]
@@ -155,14 +159,14 @@ def generated(program: Program) -> dict[str, str]:
         "scratch": sorted({f"{s} {s};" for c in found if (s := shapes[c.cell].scratch)}) or [_NOTHING],
         "calls": stack.call_rows(found, shapes, order),
         "sizes": [f"{', '.join(map(str, shape))}," for _, shape, _ in tensors if shape],
-        "tensors": stack.tensor_rows(tensors),
+        "tensors": stack.tensor_rows(tensors, blocks),
         "pointers": [f"{', '.join(map(str, pointers[at : at + 16]))}," for at in range(0, len(pointers), 16)],
         "slots": slots,
         "cases": list(stack.cases(model, shapes, order)),
         "start_cases": list(stack.start_cases(shapes, order)),
     }
     files = {"model.c": both | source, "model.h": both | header}
-    return {name: fill("cdrmix.codegen.c", f"{name}.j2", keys) for name, keys in files.items()}
+    return {name: fill("cdrmix.codegen.c", f"{name}.j2", keys) for name, keys in files.items()}, blocks
 
 
 BLOCK = 48

@@ -7,7 +7,7 @@ The residual stream and the values inside a chain live in three lines of the buf
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -63,7 +63,7 @@ def count_weights(model: Model, cell: Cell, shapes: Mapping[str, Shape]) -> int:
     """How many pointers the weights of a cell and of those inside it are."""
     inner = sum(count_weights(model, model.cells[p.cell], shapes) for p in cell.parts)
     packed = shapes[cell.name].packed
-    return sum(1 if d.name in packed else len(layout.planes(d, (1,))) for d in structs.tensors_of(cell)) + inner
+    return sum(2 if d.name in packed else len(layout.planes(d, (1,))) for d in structs.tensors_of(cell)) + inner
 
 
 def kept(found: Sequence[Call]) -> list[int]:
@@ -120,11 +120,12 @@ def tensors(model: Model) -> list[tuple[str, tuple[int, ...], str]]:
     return sorted(found, key=lambda tensor: tensor[0].encode())
 
 
-def tensor_rows(found: Sequence[tuple[str, tuple[int, ...], str]]) -> list[str]:
-    """The table of tensors; their shapes stand one after the other in the table of sizes."""
+def tensor_rows(found: Sequence[tuple[str, tuple[int, ...], str]], blocks: Collection[str]) -> list[str]:
+    """The table of tensors, with those that may lie in blocks; their shapes stand one after the other in the table of
+    sizes."""
     rows, at = [], 0
     for name, shape, dtype in found:
-        rows.append(f"{{{string(name)}, {len(shape)}, sizes + {at}, CDR_{dtype}}},")
+        rows.append(f"{{{string(name)}, {len(shape)}, sizes + {at}, CDR_{dtype}, {int(name in blocks)}}},")
         at += len(shape)
     return rows
 
@@ -139,6 +140,15 @@ class Packing:
     rows: int
     cols: int
 
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Its planes that may lie in the file in blocks of rows already: of whole blocks without padding.  Planes of f32
+        lie as a checkpoint's."""
+        padded = {"f16": 4, "bf16": 4, "i8": 32, "i8g32": 32, "i4": 1}  # multiples of which a block has columns
+        if self.rows % 16 or self.encoding not in padded or self.cols % padded[self.encoding]:
+            return ()
+        return self.planes if self.encoding in ("i8g32", "i4") else self.planes[:1]  # else a row has a scale
+
 
 def packing_of(w: layout.Weight, shapes: Mapping[str, Shape]) -> Packing | None:
     """How a tensor is packed, if it is."""
@@ -150,6 +160,14 @@ def packing_of(w: layout.Weight, shapes: Mapping[str, Shape]) -> Packing | None:
 def packings(model: Model, shapes: Mapping[str, Shape]) -> list[Packing]:
     """The tensors that are packed, each once in each way."""
     return list(dict.fromkeys(p for w in layout.weights(model) if (p := packing_of(w, shapes)) is not None))
+
+
+def blocks(model: Model, shapes: Mapping[str, Shape]) -> set[str]:
+    """The planes that the file has in blocks of rows: of tensors that all who use them take so."""
+    found = dict[str, set[Packing | None]]()
+    for w in layout.weights(model):
+        found.setdefault(w.owner, set()).add(packing_of(w, shapes))
+    return {plane for ways in found.values() if len(ways) == 1 for way in ways if way for plane in way.blocks}
 
 
 def packing_rows(model: Model, found: Sequence[Packing]) -> list[str]:
@@ -165,13 +183,16 @@ def packing_rows(model: Model, found: Sequence[Packing]) -> list[str]:
 
 def pointers(model: Model, shapes: Mapping[str, Shape], found: Sequence[Packing]) -> list[int]:
     """For each pointer of the weights structs, in order, the number of the tensor that it points to or, of one that is
-    packed, -1 less its number among them."""
+    packed, -1 less twice its number among them, and one less for where its scales lie."""
     place = {name: n for n, (name, _, _) in enumerate(tensors(model))}
     numbers: list[int] = []
     for w in layout.weights(model):
         packing = packing_of(w, shapes)
         planes = layout.planes(w.decl, w.shape)
-        numbers += [-1 - found.index(packing)] if packing else [place[w.owner + suffix] for suffix in planes]
+        if packing:
+            numbers += [-1 - 2 * found.index(packing), -2 - 2 * found.index(packing)]
+        else:
+            numbers += [place[w.owner + suffix] for suffix in planes]
     return numbers
 
 

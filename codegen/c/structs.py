@@ -171,8 +171,9 @@ def advance(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
     for d in tensors_of(shape.cell):
         member, by, how = f"w.{shape.weight_members[d.name]}", Text(f"e * {walk.size(d.indices)}"), held(d)
         if product := shape.packed.get(d.name):
-            size = f"cdr_packed_size({as_packed(stored(d))}, {product.rows}, {product.cols})"
-            lines.append(f"  {member}.blocks += (size_t)e * {size};")
+            of = f"({as_packed(stored(d))}, {product.rows}, {product.cols})"
+            lines.append(f"  {member}.blocks += (size_t)e * cdr_packed_size{of};")
+            lines.append(f"  {member}.scales += (size_t)e * cdr_packed_scales{of};")
             continue
         lines.append(f"  {member} = {Storage(member, held=how).address(by)};" if how else f"  {member} += {by.c};")
     for p in shape.cell.parts:

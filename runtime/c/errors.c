@@ -53,6 +53,7 @@ static const char *const texts[CDR_LAST_ERROR] = {
   [CDR_NOT_FINITE] = "nothing can be chosen: the logits hold NaN or infinity, as the weights or the state do",
   [CDR_THREADS] = "the number of threads, or CDRMIX_THREADS, is none from 1 to 64",
   [CDR_ROW_EMPTY] = "the row of the batch holds no state: put one there first",
+  [CDR_TENSOR_ORDER] = "the weights hold a tensor in an order that this program does not read; compile them for it",
 };
 
 const char *cdr_error_kind(int code)

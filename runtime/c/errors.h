@@ -66,6 +66,8 @@ enum {
   /* threads and batches */
   CDR_THREADS,
   CDR_ROW_EMPTY,
+  /* weights.safetensors, again */
+  CDR_TENSOR_ORDER,
   CDR_LAST_ERROR
 };
 

@@ -57,22 +57,24 @@ static size_t numbers_of(cdr_encoding e, ptrdiff_t cols)
 }
 static size_t scales_of(cdr_encoding e, ptrdiff_t cols)
 {
+  if (e < CDR_AS_I8) return 0;
   if (e == CDR_AS_I8) return sizeof(float);
   return (size_t)groups_of(cols) * (e == CDR_AS_I4 ? sizeof(uint16_t) : sizeof(float));
 }
 
-/* The bytes of a block of rows. */
+/* The bytes of a block of rows: of its numbers, and of its scales. */
 static size_t block_size(cdr_encoding e, ptrdiff_t cols)
 {
-  if (e == CDR_AS_I4) return (size_t)groups_of(cols) * CDR_ROWS * (CDR_GROUP / 2 + sizeof(uint16_t));
-  const size_t scales = e == CDR_AS_I8 ? 1 : e == CDR_AS_I8G32 ? (size_t)groups_of(cols) : 0;
-  return CDR_ROWS * ((size_t)up(cols, multiple[e]) * bytes_of[e] + scales * sizeof(float));
+  if (e == CDR_AS_I4) return (size_t)(groups_of(cols) * CDR_NUMBERS_OF(e));
+  return CDR_ROWS * (size_t)up(cols, multiple[e]) * bytes_of[e];
 }
+static size_t block_scales(cdr_encoding e, ptrdiff_t cols) { return CDR_ROWS * scales_of(e, cols); }
 
-size_t cdr_packed_size(cdr_encoding e, ptrdiff_t rows, ptrdiff_t cols)
-{
-  return (size_t)(up(rows, CDR_ROWS) / CDR_ROWS) * block_size(e, cols);
-}
+static size_t blocks_of(ptrdiff_t rows) { return (size_t)(up(rows, CDR_ROWS) / CDR_ROWS); }
+
+size_t cdr_packed_size(cdr_encoding e, ptrdiff_t rows, ptrdiff_t cols) { return blocks_of(rows) * block_size(e, cols); }
+
+size_t cdr_packed_scales(cdr_encoding e, ptrdiff_t rows, ptrdiff_t cols) { return blocks_of(rows) * block_scales(e, cols); }
 
 /* Lays the numbers of a block in its order, `together` columns of a row side by side; whole numbers become 128 more. */
 CDR_INLINE void lay(unsigned char *to, const unsigned char *from, ptrdiff_t rows, ptrdiff_t cols, const size_t unit,
@@ -88,97 +90,127 @@ CDR_INLINE void lay(unsigned char *to, const unsigned char *from, ptrdiff_t rows
       }
 }
 
-static void pack_block(cdr_encoding e, unsigned char *to, const unsigned char *from, const unsigned char *scales,
-                       ptrdiff_t rows, ptrdiff_t cols)
+static void lay_nibbles(unsigned char *to, const unsigned char *from, ptrdiff_t rows, ptrdiff_t cols)
 {
-  const ptrdiff_t groups = groups_of(cols);
-  if (!CDR_IS_PACKED(e)) return;
-  const size_t one = CDR_ROWS * sizeof(float), numbers = CDR_ROWS * CDR_GROUP;
-  memset(to, e == CDR_AS_I4 ? 0x88 : e == CDR_AS_I8 || e == CDR_AS_I8G32 ? 128 : 0, block_size(e, cols));
-  switch (e) {
-  case CDR_AS_F32: lay(to, from, rows, cols, 4, 1); break;
-  case CDR_AS_F16: lay(to, from, rows, cols, 2, 1); break;
-  case CDR_AS_BF16: lay(to, from, rows, cols, 2, 2); break;
-  case CDR_AS_I8:
-    memset(to, 0, one);
-    memcpy(to, scales, (size_t)rows * sizeof(float));
-    lay(to + one, from, rows, cols, 1, 4);
-    break;
-  case CDR_AS_I4:
-    for (ptrdiff_t g = 0; g < groups; g++, to += one / 2 + numbers / 2) {
-      memset(to, 0, one / 2);
-      for (ptrdiff_t r = 0; r < rows; r++) {
-        const unsigned char *row = from + (size_t)(r * groups + g) * (CDR_GROUP / 2);
-        memcpy(to + 2 * r, scales + (size_t)(r * groups + g) * 2, 2);
-        for (ptrdiff_t k = 0; k < CDR_GROUP; k++) {
-          unsigned char *at = to + one / 2 + (size_t)((k / 8 * CDR_ROWS + r) * 4 + k % 4);
-          const int number = row[k / 2] >> 4 * (k % 2) & 15, high = (int)(k / 4 % 2);
-          *at = (unsigned char)((*at & (high ? 0x0f : 0xf0)) | number << 4 * high);
-        }
-      }
+  for (ptrdiff_t k = 0; k < up(cols, CDR_GROUP); k++)
+    for (ptrdiff_t r = 0; r < rows; r++) {
+      const int number = from[r * groups_of(cols) * (CDR_GROUP / 2) + k / 2] >> 4 * (k % 2) & 15, high = (int)(k / 4 % 2);
+      unsigned char *at = to + (k / 8 * CDR_ROWS + r) * 4 + k % 4;
+      *at = (unsigned char)((*at & (high ? 0x0f : 0xf0)) | number << 4 * high);
     }
-    break;
-  default:
-    for (ptrdiff_t g = 0; g < groups; g++, to += one + numbers) {
-      memset(to, 0, one);
-      for (ptrdiff_t r = 0; r < rows; r++) {
-        memcpy(to + (size_t)r * sizeof(float), scales + (size_t)(r * groups + g) * sizeof(float), sizeof(float));
-        for (ptrdiff_t i = 0; i < CDR_GROUP && g * CDR_GROUP + i < cols; i++)
-          to[one + (size_t)((i / 4 * CDR_ROWS + r) * 4 + i % 4)] = from[r * cols + g * CDR_GROUP + i] ^ 128;
-      }
-    }
-  }
 }
 
-void cdr_pack(cdr_encoding e, unsigned char *to, const void *numbers, const void *scales, ptrdiff_t rows, ptrdiff_t cols)
+/* A block of rows, padded with what stands for zeros. */
+static void pack_block(cdr_encoding e, unsigned char *to, unsigned char *to_scales, const unsigned char *from,
+                       const unsigned char *scales, ptrdiff_t rows, ptrdiff_t cols)
 {
-  const size_t block = block_size(e, cols);
-  for (ptrdiff_t row = 0; row < rows; row += CDR_ROWS, to += block) {
+  const ptrdiff_t groups = e == CDR_AS_I8 ? 1 : groups_of(cols);
+  if (!CDR_IS_PACKED(e)) return;
+  memset(to, e == CDR_AS_I4 ? 0x88 : e == CDR_AS_I8 || e == CDR_AS_I8G32 ? 128 : 0, block_size(e, cols));
+  switch (e) {
+  case CDR_AS_F32: lay(to, from, rows, cols, 4, 1); return;
+  case CDR_AS_F16: lay(to, from, rows, cols, 2, 1); return;
+  case CDR_AS_BF16: lay(to, from, rows, cols, 2, 2); return;
+  case CDR_AS_I4: lay_nibbles(to, from, rows, cols); break;
+  default: lay(to, from, rows, cols, 1, 4);
+  }
+  const size_t unit = e == CDR_AS_I4 ? sizeof(uint16_t) : sizeof(float);
+  memset(to_scales, 0, block_scales(e, cols));
+  for (ptrdiff_t g = 0; g < groups; g++)
+    for (ptrdiff_t r = 0; r < rows; r++)
+      memcpy(to_scales + (size_t)(g * CDR_ROWS + r) * unit, scales + (size_t)(r * groups + g) * unit, unit);
+}
+
+void cdr_pack(cdr_encoding e, unsigned char *blocks, unsigned char *to_scales, const void *numbers, const void *scales,
+              ptrdiff_t rows, ptrdiff_t cols)
+{
+  for (ptrdiff_t row = 0; row < rows; row += CDR_ROWS, blocks += block_size(e, cols), to_scales += block_scales(e, cols)) {
     const unsigned char *from = (const unsigned char *)numbers + (size_t)row * numbers_of(e, cols), *by = scales;
     if (by) by += (size_t)row * scales_of(e, cols);
-    pack_block(e, to, from, by, rows - row < CDR_ROWS ? rows - row : CDR_ROWS, cols);
+    pack_block(e, blocks, to_scales, from, by, rows - row < CDR_ROWS ? rows - row : CDR_ROWS, cols);
   }
 }
 
 enum { AT_ONCE = 1 << 24 }; /* bytes that are read before they are let go of */
 
 /* A matrix, some rows at a time; `read` are the bytes that were read and not let go of. */
-static void pack_matrix(const cdr_packing *p, unsigned char *to, const unsigned char *numbers, const unsigned char *scales,
-                        const cdr_file *file, size_t *read)
+static void pack_matrix(const cdr_packing *p, unsigned char *to, unsigned char *to_scales, const unsigned char *numbers,
+                        const unsigned char *scales, const cdr_file *file, size_t *read)
 {
-  const size_t of_row = numbers_of(p->encoding, p->cols), block = block_size(p->encoding, p->cols);
+  const size_t of_row = numbers_of(p->encoding, p->cols);
   const ptrdiff_t each = up((ptrdiff_t)(AT_ONCE / of_row) + 1, CDR_ROWS);
   for (ptrdiff_t row = 0; row < p->rows; row += each) {
     const unsigned char *by = scales ? scales + (size_t)row * scales_of(p->encoding, p->cols) : NULL;
     const ptrdiff_t rows = p->rows - row < each ? p->rows - row : each;
-    cdr_pack(p->encoding, to + (size_t)(row / CDR_ROWS) * block, numbers + (size_t)row * of_row, by, rows, p->cols);
+    unsigned char *blocks = to + cdr_packed_size(p->encoding, row, p->cols);
+    cdr_pack(p->encoding, blocks, to_scales + cdr_packed_scales(p->encoding, row, p->cols), numbers + (size_t)row * of_row, by,
+             rows, p->cols);
     *read += (size_t)rows * of_row;
     if (*read >= AT_ONCE) cdr_weights_unread(file), *read = 0;
   }
 }
 
+/* The bytes of a bank's numbers, and of its scales. */
+static size_t numbers_of_all(const cdr_packing *p)
+{
+  return (size_t)p->count * cdr_packed_size(p->encoding, p->rows, p->cols);
+}
+static size_t scales_of_all(const cdr_packing *p)
+{
+  return (size_t)p->count * cdr_packed_scales(p->encoding, p->rows, p->cols);
+}
+
+static void pack_bank(const cdr_packing *p, unsigned char *to, const void *const *tensors, const cdr_file *file, size_t *read)
+{
+  unsigned char *to_scales = to + numbers_of_all(p);
+  const unsigned char *numbers = tensors[p->numbers], *scales = p->scales < 0 ? NULL : tensors[p->scales];
+  for (int e = 0; e < p->count; e++) {
+    pack_matrix(p, to, to_scales, numbers, scales, file, read);
+    to += cdr_packed_size(p->encoding, p->rows, p->cols);
+    to_scales += cdr_packed_scales(p->encoding, p->rows, p->cols);
+    numbers += (size_t)p->rows * numbers_of(p->encoding, p->cols);
+    if (scales) scales += (size_t)p->rows * scales_of(p->encoding, p->cols);
+  }
+}
+
+/* A tensor that lies in blocks already. */
+static void copy_bank(const cdr_packing *p, unsigned char *to, const void *const *tensors, const cdr_file *file, size_t *read)
+{
+  for (size_t at = 0, all = numbers_of_all(p), some; at < all; at += some) {
+    some = all - at < AT_ONCE ? all - at : AT_ONCE;
+    memcpy(to + at, (const unsigned char *)tensors[p->numbers] + at, some);
+    if ((*read += some) >= AT_ONCE) cdr_weights_unread(file), *read = 0;
+  }
+  if (p->scales >= 0) memcpy(to + numbers_of_all(p), tensors[p->scales], scales_of_all(p));
+}
+
 int cdr_pack_all(cdr_packs *packs, const cdr_packing *packings, int count, const void *const *tensors,
-                 const cdr_file *file, const unsigned char **packed)
+                 const unsigned char *blocks, const cdr_file *file, cdr_packed *packed)
 {
   uint64_t size = 0;
   size_t read = 0;
+  const char *how = getenv("CDRMIX_WEIGHTS");
+  const int copied = how && strcmp(how, "copied") == 0;
   kernels(); /* chosen now, before threads may ask for them */
-  for (int i = 0; i < count; i++)
-    size += (uint64_t)packings[i].count * cdr_packed_size(packings[i].encoding, packings[i].rows, packings[i].cols);
-  if (size > SIZE_MAX - CDR_PAGE || !(packs->memory = cdr_pages((size_t)size))) return CDR_NO_MEMORY;
+  for (int i = 0; i < count; i++) {
+    const cdr_packing *p = &packings[i];
+    const int in_groups = p->scales >= 0 && p->encoding != CDR_AS_I8; /* the scales of rows have one order alone */
+    if (in_groups && blocks[p->numbers] != blocks[p->scales]) return cdr_error_of(CDR_TENSOR_ORDER, p->scales);
+    if (blocks[p->numbers] && (p->count > 1 || !copied))
+      packed[i] = (cdr_packed){tensors[p->numbers], p->scales < 0 ? NULL : tensors[p->scales]};
+    else size += numbers_of_all(p) + scales_of_all(p);
+  }
+  if (size > SIZE_MAX - CDR_PAGE || (size && !(packs->memory = cdr_pages((size_t)size)))) return CDR_NO_MEMORY;
   packs->size = (size_t)size;
   unsigned char *to = packs->memory;
   cdr_weights_unread(file); /* all of it was read for its checksum */
   for (int i = 0; i < count; i++) {
     const cdr_packing *p = &packings[i];
-    const size_t each = cdr_packed_size(p->encoding, p->rows, p->cols);
-    const size_t numbers = (size_t)p->rows * numbers_of(p->encoding, p->cols);
-    const size_t scales = (size_t)p->rows * scales_of(p->encoding, p->cols);
-    packed[i] = to;
-    for (size_t e = 0; e < (size_t)p->count; e++, to += each) {
-      const unsigned char *scale = p->scales < 0 ? NULL : (const unsigned char *)tensors[p->scales] + e * scales;
-      pack_matrix(p, to, (const unsigned char *)tensors[p->numbers] + e * numbers, scale, file, &read);
-    }
+    if (packed[i].blocks) continue;
+    if (blocks[p->numbers]) copy_bank(p, to, tensors, file, &read);
+    else pack_bank(p, to, tensors, file, &read);
+    packed[i] = (cdr_packed){to, to + numbers_of_all(p)};
+    to += numbers_of_all(p) + scales_of_all(p);
   }
   cdr_weights_unread(file);
   return CDR_OK;
@@ -277,9 +309,9 @@ void cdr_product(cdr_workers *workers, cdr_encoding e, float *restrict y, cdr_pa
                  ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n, void *restrict scratch)
 {
   const cdr_kernels *k = kernels();
-  const ptrdiff_t blocks = up(rows, CDR_ROWS) / CDR_ROWS, work = (ptrdiff_t)block_size(e, cols) * (4 + n) / 5;
+  const ptrdiff_t blocks = (ptrdiff_t)blocks_of(rows), work = (ptrdiff_t)block_size(e, cols) * (4 + n) / 5;
   cdr_shared s = {.run = k->of[e].run, .blocks = blocks, .each = up(up(ITEM, work) / work, 2)};
-  s.job = (cdr_job){y, W.blocks, prepare(k->of[e].operand, e, x, cols, n, scratch), rows, up(cols, multiple[e]), n};
+  s.job = (cdr_job){y, W.blocks, W.scales, prepare(k->of[e].operand, e, x, cols, n, scratch), rows, up(cols, multiple[e]), n};
   if (s.each < up(blocks, MOST_ITEMS) / MOST_ITEMS) s.each = up(up(blocks, MOST_ITEMS) / MOST_ITEMS, 2);
   if (blocks * work < WORTH_SHARING) workers = NULL;
   cdr_share(workers, make_blocks, &s, up(blocks, s.each) / s.each);

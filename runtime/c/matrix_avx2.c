@@ -116,36 +116,36 @@ CDR_TILE_2 CDR_AVX2 void add_256(__m256i s[][2], const unsigned char *v, const i
 
 /* A tile of whole numbers: `add` makes the sums of a group.  What stands for a number, 128 or 8 more
    than it, is made signed first, or put right by what the vector's sums begin with. */
-#define CDR_WHOLE_256(name, target, add, bytes_signed)                                                                             \
-  CDR_TILE_2 target void name(const cdr_job *j, ptrdiff_t row, ptrdiff_t t, const int n, const cdr_encoding e)                     \
-  {                                                                                                                                \
-    const int by_row = e == CDR_AS_I8, nibbles = e == CDR_AS_I4;                                                                   \
-    const ptrdiff_t scales = nibbles ? 32 : 64, numbers = CDR_GROUP * CDR_ROWS / (nibbles ? 2 : 1);                                \
-    const ptrdiff_t group = numbers + (by_row ? 0 : scales), step = j->x.cols;                                                     \
-    const unsigned char *w = j->blocks + row / CDR_ROWS * (group * j->x.groups + (by_row ? scales : 0));                           \
-    const int8_t *x = (const int8_t *)j->x.values + t * step;                                                                      \
-    __m256 y[CDR_TILE_256][2], scale[2];                                                                                           \
-    for (int h = 0; h < 2; h++) scale[h] = by_row ? _mm256_loadu_ps((const float *)(const void *)w + 8 * h) : _mm256_setzero_ps(); \
-    if (by_row) w += scales;                                                                                                       \
-    for (int i = 0; i < n; i++) y[i][0] = y[i][1] = _mm256_setzero_ps();                                                           \
-    for (ptrdiff_t g = 0; g < j->x.groups; g++, w += group, x += CDR_GROUP) {                                                      \
-      __m256i s[CDR_TILE_256][2];                                                                                                  \
-      for (int line = 0; line < (int)group; line += 64) _mm_prefetch((const char *)w + CDR_AHEAD_256 + line, _MM_HINT_T0);         \
-      add(s, by_row ? w : w + scales, x, step, n, nibbles);                                                                        \
-      for (int h = 0; h < 2; h++) {                                                                                                \
-        if (nibbles) scale[h] = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(w + 16 * h)));                                      \
-        else if (!by_row) scale[h] = _mm256_loadu_ps((const float *)(const void *)w + 8 * h);                                      \
-        for (int i = 0; i < n; i++) {                                                                                              \
-          const ptrdiff_t at = (t + i) * j->x.groups + g;                                                                          \
-          const __m256 each = _mm256_set1_ps(j->x.scale[at]);                                                                      \
-          if (nibbles || !bytes_signed) s[i][h] = _mm256_add_epi32(s[i][h], _mm256_set1_epi32(j->x.begin[at]));                    \
-          y[i][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s[i][h]), by_row ? each : _mm256_mul_ps(each, scale[h]), y[i][h]);          \
-        }                                                                                                                          \
-      }                                                                                                                            \
-    }                                                                                                                              \
-    for (int i = 0; i < n; i++)                                                                                                    \
-      for (int h = 0; h < 2 && row + h * CDR_HALF < j->rows; h++)                                                                  \
-        store_256(j, row + h * CDR_HALF, t + i, by_row ? _mm256_mul_ps(y[i][h], scale[h]) : y[i][h]);                              \
+#define CDR_WHOLE_256(name, target, add, bytes_signed)                                                                       \
+  CDR_TILE_2 target void name(const cdr_job *j, ptrdiff_t row, ptrdiff_t t, const int n, const cdr_encoding e)               \
+  {                                                                                                                          \
+    const int by_row = e == CDR_AS_I8, nibbles = e == CDR_AS_I4;                                                             \
+    const ptrdiff_t scales = CDR_SCALES_OF(e), numbers = CDR_NUMBERS_OF(e), step = j->x.cols, block = row / CDR_ROWS;        \
+    const unsigned char *w = j->blocks + block * numbers * j->x.groups;                                                      \
+    const unsigned char *of_rows = j->scales + block * scales * (by_row ? 1 : j->x.groups);                                  \
+    const int8_t *x = (const int8_t *)j->x.values + t * step;                                                                \
+    __m256 y[CDR_TILE_256][2], scale[2];                                                                                     \
+    for (int h = 0; h < 2 && by_row; h++) scale[h] = _mm256_loadu_ps((const float *)(const void *)of_rows + 8 * h);          \
+    for (int i = 0; i < n; i++) y[i][0] = y[i][1] = _mm256_setzero_ps();                                                     \
+    for (ptrdiff_t g = 0; g < j->x.groups; g++, w += numbers, of_rows += by_row ? 0 : scales, x += CDR_GROUP) {              \
+      __m256i s[CDR_TILE_256][2];                                                                                            \
+      for (int line = 0; line < (int)numbers; line += 64) _mm_prefetch((const char *)w + CDR_AHEAD_256 + line, _MM_HINT_T0); \
+      if (!by_row) _mm_prefetch((const char *)of_rows + CDR_SCALES_AHEAD, _MM_HINT_T0);                                      \
+      add(s, w, x, step, n, nibbles);                                                                                        \
+      for (int h = 0; h < 2; h++) {                                                                                          \
+        if (nibbles) scale[h] = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(of_rows + 16 * h)));                          \
+        else if (!by_row) scale[h] = _mm256_loadu_ps((const float *)(const void *)of_rows + 8 * h);                          \
+        for (int i = 0; i < n; i++) {                                                                                        \
+          const ptrdiff_t at = (t + i) * j->x.groups + g;                                                                    \
+          const __m256 each = _mm256_set1_ps(j->x.scale[at]);                                                                \
+          if (nibbles || !bytes_signed) s[i][h] = _mm256_add_epi32(s[i][h], _mm256_set1_epi32(j->x.begin[at]));              \
+          y[i][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s[i][h]), by_row ? each : _mm256_mul_ps(each, scale[h]), y[i][h]);    \
+        }                                                                                                                    \
+      }                                                                                                                      \
+    }                                                                                                                        \
+    for (int i = 0; i < n; i++)                                                                                              \
+      for (int h = 0; h < 2 && row + h * CDR_HALF < j->rows; h++)                                                            \
+        store_256(j, row + h * CDR_HALF, t + i, by_row ? _mm256_mul_ps(y[i][h], scale[h]) : y[i][h]);                        \
   }
 
 CDR_WHOLE_256(tile_whole_256, CDR_AVX2, add_256, 1)

@@ -83,22 +83,22 @@ CDR_TILE CDR_AVX512 void tile_whole_512(const cdr_job *j, ptrdiff_t b, ptrdiff_t
                                         const cdr_encoding e)
 {
   const int by_row = e == CDR_AS_I8, nibbles = e == CDR_AS_I4, odd = high == 1;
-  const ptrdiff_t scales = nibbles ? 32 : 64, numbers = CDR_GROUP * CDR_ROWS / (nibbles ? 2 : 1);
-  const ptrdiff_t group = numbers + (by_row ? 0 : scales), step = j->x.cols / 4; /* in fours */
-  const ptrdiff_t next = group * j->x.groups + (by_row ? scales : 0);
+  const ptrdiff_t scales = CDR_SCALES_OF(e), numbers = CDR_NUMBERS_OF(e), step = j->x.cols / 4; /* step: in fours */
+  const ptrdiff_t next = numbers * j->x.groups, next_scales = scales * (by_row ? 1 : j->x.groups);
   const cdr_four *x = (const cdr_four *)j->x.values + t * step;
   const float *by = j->x.scale + t * j->x.groups;
   const int32_t *begin = j->x.begin + t * j->x.groups;
-  const unsigned char *w = j->blocks + b * next + (by_row ? scales : 0);
+  const unsigned char *w = j->blocks + b * next, *of_rows = j->scales + b * next_scales;
   const __m512i low = _mm512_set1_epi8(15);
   __m512 y[CDR_TILE_512][2];
   for (int i = 0; i < n; i++)
     for (int h = 0; h < high; h++) y[i][h] = _mm512_setzero_ps();
-  for (ptrdiff_t g = 0; g < j->x.groups; g++, x += CDR_GROUP / 4, w += group) {
+  for (ptrdiff_t g = 0; g < j->x.groups; g++, x += CDR_GROUP / 4, w += numbers, of_rows += by_row ? 0 : scales) {
     __m512i s[CDR_TILE_512][2];
-    const unsigned char *v = by_row ? w : w + scales;
-    for (int line = 0; line < high * (int)group; line += 64)
-      _mm_prefetch((const char *)w + (line < (int)group ? 0 : next - group) + CDR_AHEAD_512 + line, _MM_HINT_T0);
+    for (int line = 0; line < high * (int)numbers; line += 64)
+      _mm_prefetch((const char *)w + (line < (int)numbers ? 0 : next - numbers) + CDR_AHEAD_512 + line, _MM_HINT_T0);
+    for (int h = 0; h < high && !by_row; h++)
+      _mm_prefetch((const char *)of_rows + h * next_scales + CDR_SCALES_AHEAD, _MM_HINT_T0);
     for (int i = 0; i < n; i++) {
       s[i][0] = _mm512_set1_epi32(begin[i * j->x.groups + g]);
       s[i][1] = odd ? _mm512_setzero_si512() : s[i][0];
@@ -106,9 +106,9 @@ CDR_TILE CDR_AVX512 void tile_whole_512(const cdr_job *j, ptrdiff_t b, ptrdiff_t
     for (int q = 0; q < CDR_GROUP / 4; q += 2) {
       __m512i a[2], c[2];
       for (int h = 0; h < high; h++) {
-        a[h] = _mm512_loadu_si512(v + h * next + (nibbles ? 32 : 64) * q);
+        a[h] = _mm512_loadu_si512(w + h * next + (nibbles ? 32 : 64) * q);
         if (nibbles) c[h] = _mm512_and_si512(_mm512_srli_epi16(a[h], 4), low), a[h] = _mm512_and_si512(a[h], low);
-        else c[h] = _mm512_loadu_si512(v + h * next + 64 * q + 64);
+        else c[h] = _mm512_loadu_si512(w + h * next + 64 * q + 64);
       }
       for (int i = 0; i < n; i++) {
         const __m512i even = _mm512_set1_epi32(x[i * step + q]), other = _mm512_set1_epi32(x[i * step + q + 1]);
@@ -118,8 +118,8 @@ CDR_TILE CDR_AVX512 void tile_whole_512(const cdr_job *j, ptrdiff_t b, ptrdiff_t
     }
     for (int h = 0; h < high; h++) {
       __m512 scale = _mm512_setzero_ps();
-      if (nibbles) scale = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(w + h * next)));
-      else if (!by_row) scale = _mm512_loadu_ps(w + h * next);
+      if (nibbles) scale = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(of_rows + h * next_scales)));
+      else if (!by_row) scale = _mm512_loadu_ps(of_rows + h * next_scales);
       for (int i = 0; i < n; i++) {
         const __m512 each = _mm512_set1_ps(by[i * j->x.groups + g]);
         const __m512i sum = odd ? _mm512_add_epi32(s[i][0], s[i][1]) : s[i][h];
@@ -128,7 +128,7 @@ CDR_TILE CDR_AVX512 void tile_whole_512(const cdr_job *j, ptrdiff_t b, ptrdiff_t
     }
   }
   for (int h = 0; h < high; h++) {
-    const __m512 scale = by_row ? _mm512_loadu_ps(j->blocks + (b + h) * next) : _mm512_setzero_ps();
+    const __m512 scale = by_row ? _mm512_loadu_ps(of_rows + h * next_scales) : _mm512_setzero_ps();
     for (int i = 0; i < n; i++) store_512(j, b + h, t + i, by_row ? _mm512_mul_ps(y[i][h], scale) : y[i][h]);
   }
 }

@@ -16,7 +16,7 @@ typedef struct {
 
 typedef struct {
   float *y;
-  const unsigned char *blocks;
+  const unsigned char *blocks, *scales;
   cdr_prepared x;
   ptrdiff_t rows, cols, n; /* cols: of the matrix, as packed */
 } cdr_job;
@@ -31,6 +31,11 @@ typedef void cdr_kernel(const cdr_job *job, ptrdiff_t from, ptrdiff_t to);
 #define CDR_PACKED_AS ((1 << CDR_ENCODINGS) - 1)
 #endif
 #define CDR_IS_PACKED(e) (CDR_PACKED_AS >> (e) & 1)
+
+/* The bytes of a group of a block of rows: of its numbers, and of its scales; those of i8 are for all groups. */
+#define CDR_NUMBERS_OF(e) (CDR_GROUP * CDR_ROWS / ((e) == CDR_AS_I4 ? 2 : 1))
+#define CDR_SCALES_OF(e) ((e) == CDR_AS_I4 ? 2 * CDR_ROWS : 4 * CDR_ROWS)
+enum { CDR_SCALES_AHEAD = 384 }; /* bytes in front of which scales are asked for */
 
 /* A kernel of tiles: `tile` for every `height` rows and all vectors, at most `most` of these at once (3 or 4); their
    number is a constant in each call. */

@@ -105,39 +105,37 @@ CDR_TILE_N CDR_NEON float32x4_t scales_neon(const unsigned char *w, int r, const
   return halves ? floats_neon(w + 8 * r, CDR_AS_F16, 0) : floats_neon(w + 16 * r, CDR_AS_F32, 0);
 }
 
-#define CDR_TILE_WHOLE(name, target, add)                                                                           \
-  CDR_TILE_N target void name(const cdr_job *j, ptrdiff_t row, ptrdiff_t t, const int n, const cdr_encoding e)      \
-  {                                                                                                                 \
-    const int by_row = e == CDR_AS_I8, nibbles = e == CDR_AS_I4;                                                    \
-    const ptrdiff_t scales = nibbles ? 32 : 64, numbers = CDR_GROUP * CDR_ROWS / (nibbles ? 2 : 1);                 \
-    const ptrdiff_t group = numbers + (by_row ? 0 : scales), step = j->x.cols;                                      \
-    const int8_t *x = (const int8_t *)j->x.values + t * step;                                                       \
-    const unsigned char *w = j->blocks + row / CDR_ROWS * (group * j->x.groups + (by_row ? scales : 0));             \
-    const unsigned char *const of_rows = w;                                                                          \
-    float32x4_t y[CDR_TILE_NEON][CDR_QUADS];                                                                        \
-    if (by_row) w += scales;                                                                                        \
-    for (int i = 0; i < n; i++)                                                                                     \
-      for (int r = 0; r < CDR_QUADS; r++) y[i][r] = vdupq_n_f32(0.0f);                                              \
-    for (ptrdiff_t g = 0; g < j->x.groups; g++, x += CDR_GROUP, w += group) {                                       \
-      const unsigned char *v = by_row ? w : w + scales;                                                             \
-      for (int line = 0; line < (int)group; line += 64) __builtin_prefetch(w + 1024 + line);                        \
-      for (int r = 0; r < CDR_QUADS; r++) {                                                                         \
-        const float32x4_t scale = by_row ? vdupq_n_f32(1.0f) : scales_neon(w, r, nibbles);                          \
-        int8x16_t first[4], second[4];                                                                              \
-        sixteen_neon(first, v + 16 * r, nibbles);                                                                   \
-        sixteen_neon(second, v + 16 * r + numbers / 2, nibbles);                                                    \
-        for (int i = 0; i < n; i++) {                                                                               \
-          const ptrdiff_t at = (t + i) * j->x.groups + g;                                                           \
-          int32x4_t s = vdupq_n_s32(nibbles ? j->x.begin[at] : 0);                                                 \
-          s = add(add(s, first, vld1q_s8(x + i * step)), second, vld1q_s8(x + i * step + CDR_GROUP / 2));           \
-          const float32x4_t by = by_row ? vdupq_n_f32(j->x.scale[at]) : vmulq_n_f32(scale, j->x.scale[at]);         \
-          y[i][r] = vaddq_f32(y[i][r], vmulq_f32(vcvtq_f32_s32(s), by));                                            \
-        }                                                                                                           \
-      }                                                                                                             \
-    }                                                                                                               \
-    for (int i = 0; i < n; i++)                                                                                     \
-      for (int r = 0; r < CDR_QUADS; r++)                                                                           \
-        store_neon(j, row + 4 * r, t + i, by_row ? vmulq_f32(y[i][r], scales_neon(of_rows, r, 0)) : y[i][r]); \
+#define CDR_TILE_WHOLE(name, target, add)                                                                             \
+  CDR_TILE_N target void name(const cdr_job *j, ptrdiff_t row, ptrdiff_t t, const int n, const cdr_encoding e)        \
+  {                                                                                                                   \
+    const int by_row = e == CDR_AS_I8, nibbles = e == CDR_AS_I4;                                                      \
+    const ptrdiff_t scales = CDR_SCALES_OF(e), numbers = CDR_NUMBERS_OF(e), step = j->x.cols, block = row / CDR_ROWS; \
+    const int8_t *x = (const int8_t *)j->x.values + t * step;                                                         \
+    const unsigned char *w = j->blocks + block * numbers * j->x.groups;                                               \
+    const unsigned char *of_rows = j->scales + block * scales * (by_row ? 1 : j->x.groups);                           \
+    float32x4_t y[CDR_TILE_NEON][CDR_QUADS];                                                                          \
+    for (int i = 0; i < n; i++)                                                                                       \
+      for (int r = 0; r < CDR_QUADS; r++) y[i][r] = vdupq_n_f32(0.0f);                                                \
+    for (ptrdiff_t g = 0; g < j->x.groups; g++, x += CDR_GROUP, w += numbers, of_rows += by_row ? 0 : scales) {       \
+      for (int line = 0; line < (int)numbers; line += 64) __builtin_prefetch(w + 1024 + line);                        \
+      if (!by_row) __builtin_prefetch(of_rows + CDR_SCALES_AHEAD);                                                    \
+      for (int r = 0; r < CDR_QUADS; r++) {                                                                           \
+        const float32x4_t scale = by_row ? vdupq_n_f32(1.0f) : scales_neon(of_rows, r, nibbles);                      \
+        int8x16_t first[4], second[4];                                                                                \
+        sixteen_neon(first, w + 16 * r, nibbles);                                                                     \
+        sixteen_neon(second, w + 16 * r + numbers / 2, nibbles);                                                      \
+        for (int i = 0; i < n; i++) {                                                                                 \
+          const ptrdiff_t at = (t + i) * j->x.groups + g;                                                             \
+          int32x4_t s = vdupq_n_s32(nibbles ? j->x.begin[at] : 0);                                                    \
+          s = add(add(s, first, vld1q_s8(x + i * step)), second, vld1q_s8(x + i * step + CDR_GROUP / 2));             \
+          const float32x4_t by = by_row ? vdupq_n_f32(j->x.scale[at]) : vmulq_n_f32(scale, j->x.scale[at]);           \
+          y[i][r] = vaddq_f32(y[i][r], vmulq_f32(vcvtq_f32_s32(s), by));                                              \
+        }                                                                                                             \
+      }                                                                                                               \
+    }                                                                                                                 \
+    for (int i = 0; i < n; i++)                                                                                       \
+      for (int r = 0; r < CDR_QUADS; r++)                                                                             \
+        store_neon(j, row + 4 * r, t + i, by_row ? vmulq_f32(y[i][r], scales_neon(of_rows, r, 0)) : y[i][r]);         \
   }
 
 CDR_RUN(f32_neon, CDR_NEON, tile_floats_neon, CDR_AS_F32, CDR_ROWS, CDR_TILE_FLOATS)

@@ -42,19 +42,17 @@ CDR_INLINE int32_t whole_at(const cdr_encoding e, const unsigned char *group, pt
 CDR_INLINE void plain_whole(const cdr_job *j, ptrdiff_t from, ptrdiff_t to, const cdr_encoding e)
 {
   const int by_row = e == CDR_AS_I8;
-  const ptrdiff_t scales = e == CDR_AS_I4 ? 2 * CDR_ROWS : 4 * CDR_ROWS, numbers = CDR_GROUP * CDR_ROWS / (e == CDR_AS_I4 ? 2 : 1);
-  const ptrdiff_t block = (numbers + (by_row ? 0 : scales)) * j->x.groups + (by_row ? scales : 0);
+  const ptrdiff_t scales = CDR_SCALES_OF(e), numbers = CDR_NUMBERS_OF(e);
   for (ptrdiff_t b = from; b < to; b++)
     for (ptrdiff_t t = 0; t < j->n; t++) {
       const int8_t *x = (const int8_t *)j->x.values + t * j->x.cols;
-      const unsigned char *w = j->blocks + b * block;
+      const unsigned char *w = j->blocks + b * numbers * j->x.groups;
+      const unsigned char *of_rows = j->scales + b * scales * (by_row ? 1 : j->x.groups);
       float y[CDR_ROWS] = {0}, scale[CDR_ROWS] = {0};
       for (ptrdiff_t g = 0; g < j->x.groups; g++, x += CDR_GROUP, w += numbers) {
         int32_t s[CDR_ROWS];
-        if (g == 0 || !by_row) {
-          for (ptrdiff_t r = 0; r < CDR_ROWS; r++) scale[r] = number_at(e == CDR_AS_I4 ? CDR_AS_F16 : CDR_AS_F32, w, r);
-          w += scales;
-        }
+        for (ptrdiff_t r = 0; r < CDR_ROWS; r++)
+          scale[r] = number_at(e == CDR_AS_I4 ? CDR_AS_F16 : CDR_AS_F32, of_rows + (by_row ? 0 : g * scales), r);
         for (ptrdiff_t r = 0; r < CDR_ROWS; r++) {
           s[r] = j->x.begin[t * j->x.groups + g];
           for (ptrdiff_t k = 0; k < CDR_GROUP; k++) s[r] += whole_at(e, w, r, k) * x[k];

@@ -66,20 +66,20 @@ CDR_TILE_W v128_t sixteen_wasm(const unsigned char *v, const int nibbles, const 
 CDR_TILE_W void tile_whole_wasm(const cdr_job *j, ptrdiff_t row, ptrdiff_t t, const int n, const cdr_encoding e)
 {
   const int by_row = e == CDR_AS_I8, nibbles = e == CDR_AS_I4;
-  const ptrdiff_t scales = nibbles ? 32 : 64, numbers = CDR_GROUP * CDR_ROWS / (nibbles ? 2 : 1);
-  const ptrdiff_t group = numbers + (by_row ? 0 : scales), step = j->x.cols, within = row % CDR_ROWS;
+  const ptrdiff_t scales = CDR_SCALES_OF(e), numbers = CDR_NUMBERS_OF(e), step = j->x.cols;
+  const ptrdiff_t block = row / CDR_ROWS, within = row % CDR_ROWS;
   const int8_t *x = (const int8_t *)j->x.values + t * step;
-  const unsigned char *w = j->blocks + row / CDR_ROWS * (group * j->x.groups + (by_row ? scales : 0));
+  const unsigned char *w = j->blocks + block * numbers * j->x.groups + 4 * within;
+  const unsigned char *of_rows = j->scales + block * scales * (by_row ? 1 : j->x.groups) + scales / CDR_ROWS * within;
   v128_t y[CDR_TILE_WASM], scale = wasm_f32x4_splat(1.0f);
-  if (by_row) scale = wasm_v128_load(w + 4 * within), w += scales;
+  if (by_row) scale = wasm_v128_load(of_rows);
   for (int i = 0; i < n; i++) y[i] = wasm_f32x4_splat(0.0f);
-  for (ptrdiff_t g = 0; g < j->x.groups; g++, x += CDR_GROUP, w += group) {
-    const unsigned char *v = (by_row ? w : w + scales) + 4 * within;
+  for (ptrdiff_t g = 0; g < j->x.groups; g++, x += CDR_GROUP, w += numbers, of_rows += scales) {
     v128_t low[CDR_TILE_WASM], high[CDR_TILE_WASM]; /* two sums a row, of two rows each */
-    if (!by_row) scale = floats_wasm(w + (nibbles ? 2 : 4) * within, nibbles ? CDR_AS_F16 : CDR_AS_F32, 0);
+    if (!by_row) scale = floats_wasm(of_rows, nibbles ? CDR_AS_F16 : CDR_AS_F32, 0);
     for (int i = 0; i < n; i++) low[i] = high[i] = wasm_i32x4_splat(0);
     for (int q = 0; q < CDR_GROUP / 4; q += 2) {
-      const v128_t a = sixteen_wasm(v, nibbles, q), b = sixteen_wasm(v, nibbles, q + 1);
+      const v128_t a = sixteen_wasm(w, nibbles, q), b = sixteen_wasm(w, nibbles, q + 1);
       for (int i = 0; i < n; i++) {
         const v128_t xa = wasm_v128_load32_splat(x + i * step + 4 * q), xb = wasm_v128_load32_splat(x + i * step + 4 * q + 4);
         /* two products, and no more, are within 16 bits: 2 * 128 * 127 */

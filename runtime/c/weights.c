@@ -201,30 +201,59 @@ static int check_entry(const cdr_tensor *want, const entry *e, uint64_t room)
   return e->end > room ? CDR_TENSOR_TRUNCATED : CDR_OK;
 }
 
-static int read_header(cdr_json *j, const unsigned char *data, uint64_t room, const cdr_tensor *want, int count,
-                       const void **found, int *recorded, uint64_t *fingerprint)
+/* The tensor of that name among those wanted, or -1. */
+static int named(const cdr_tensor *want, int count, cdr_span key)
 {
   char name[LONGEST_NAME];
+  size_t size = 0;
+  if (!cdr_json_decode(key, name, sizeof name - 1, &size) || memchr(name, 0, size)) return -1;
+  name[size] = 0;
+  return position(want, count, name);
+}
+
+/* What the header says besides: the fingerprint, and which tensors lie in blocks of rows. */
+static int read_about(cdr_json *j, const cdr_tensor *want, int count, unsigned char *blocks, int *recorded,
+                      uint64_t *fingerprint)
+{
+  static const char order[] = "order:", rows[] = "rows16";
+  const size_t prefix = sizeof order - 1;
+  int first = 1, more;
+  if (!cdr_json_enter(j, '{')) return CDR_WEIGHTS_HEADER;
+  while ((more = cdr_json_more(j, '}', &first)) > 0) {
+    cdr_span key, value;
+    if (!cdr_json_key(j, &key)) return CDR_WEIGHTS_HEADER;
+    if (cdr_json_is(key, "fingerprint")) {
+      if (!cdr_json_hexadecimal(j, fingerprint)) return CDR_WEIGHTS_HEADER;
+      *recorded = 1;
+    } else if (key.size > prefix && memcmp(key.text, order, prefix) == 0) {
+      const int which = named(want, count, (cdr_span){key.text + prefix, key.size - prefix});
+      if (!cdr_json_string(j, &value)) return CDR_WEIGHTS_HEADER;
+      if (which < 0) continue;
+      if (!blocks || !want[which].blocks || !cdr_json_is(value, rows)) return cdr_error_of(CDR_TENSOR_ORDER, which);
+      blocks[which] = 1;
+    } else if (!cdr_json_skip(j)) {
+      return CDR_WEIGHTS_HEADER;
+    }
+  }
+  return more == 0 ? CDR_OK : CDR_WEIGHTS_HEADER;
+}
+
+static int read_header(cdr_json *j, const unsigned char *data, uint64_t room, const cdr_tensor *want, int count,
+                       const void **found, unsigned char *blocks, int *recorded, uint64_t *fingerprint)
+{
   int first = 1, more;
   uint64_t last = 0;
   if (!cdr_json_enter(j, '{')) return CDR_WEIGHTS_HEADER;
   while ((more = cdr_json_more(j, '}', &first)) > 0) {
     cdr_span key;
     entry e;
-    size_t size = 0;
-    int which = -1, code;
+    int which, code;
     if (!cdr_json_key(j, &key)) return CDR_WEIGHTS_HEADER;
     if (cdr_json_is(key, "__metadata__")) {
-      cdr_json value;
-      *recorded = cdr_json_find(*j, "fingerprint", &value) == 1;
-      if (*recorded && !cdr_json_hexadecimal(&value, fingerprint)) return CDR_WEIGHTS_HEADER;
-      if (!cdr_json_skip(j)) return CDR_WEIGHTS_HEADER;
+      if ((code = read_about(j, want, count, blocks, recorded, fingerprint)) != CDR_OK) return code;
       continue;
     }
-    if (cdr_json_decode(key, name, sizeof name - 1, &size) && !memchr(name, 0, size)) {
-      name[size] = 0;
-      which = position(want, count, name);
-    }
+    which = named(want, count, key);
     if (!read_entry(j, which < 0 ? NULL : &want[which], &e))
       return which < 0 ? CDR_WEIGHTS_HEADER : cdr_error_of(CDR_TENSOR_ENTRY, which);
     if (e.end > last) last = e.end;
@@ -260,12 +289,14 @@ static uint64_t fingerprint_of(const cdr_tensor *want, int count, const void **f
   return hash;
 }
 
-int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, int count, const void **found)
+int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, int count, const void **found,
+                     unsigned char *blocks)
 {
   uint64_t header = 0;
   int recorded = 0, code = cdr_file_open(file, path);
   if (code != CDR_OK) return code;
   for (int i = 0; i < count; i++) found[i] = NULL;
+  if (blocks) memset(blocks, 0, (size_t)count);
   if (file->size < 8) return cdr_weights_close(file), CDR_WEIGHTS_SHORT;
   for (int i = 7; i >= 0; i--) header = header << 8 | file->bytes[i];
   if (header > LARGEST_HEADER || header > file->size - 8) code = CDR_WEIGHTS_SHORT;
@@ -273,7 +304,8 @@ int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, i
   if (code == CDR_OK) {
     const unsigned char *data = file->bytes + 8 + header;
     cdr_json j = {file->bytes + 8, data};
-    code = read_header(&j, data, file->size - 8 - header, want, count, found, &recorded, &file->fingerprint);
+    code = read_header(&j, data, file->size - 8 - header, want, count, found, blocks, &recorded,
+                       &file->fingerprint);
   }
   if (code != CDR_OK) cdr_weights_close(file);
   else if (!recorded) file->fingerprint = fingerprint_of(want, count, found);

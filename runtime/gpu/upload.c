@@ -150,7 +150,7 @@ int cdr_upload(cdr_model *m, const char *weights_path)
   cdr_weights_close(&file);
   const void **found = calloc((size_t)m->manifest.tensor_count + 1, sizeof *found);
   if (!found) return CDR_NO_MEMORY;
-  code = cdr_weights_open(&file, path, m->manifest.tensors, m->manifest.tensor_count, found);
+  code = cdr_weights_open(&file, path, m->manifest.tensors, m->manifest.tensor_count, found, NULL);
   if (code != CDR_OK) {
     free(found);
     return refused(m, path, code);

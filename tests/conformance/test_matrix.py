@@ -51,27 +51,38 @@ class Products(Protocol):
         """x @ Wᵀ of a matrix that is held as these planes; x: float32 [n, cols]."""
 
 
+class Packed(ctypes.Structure):
+    """`cdr_packed`."""
+
+    _fields_ = (("blocks", c_void_p), ("scales", c_void_p))
+
+
 class Library:
     """As a library of this machine."""
 
     def __init__(self, path: Path):
         lib = self.lib = ctypes.CDLL(str(path))
-        lib.cdr_packed_size.restype, lib.cdr_packed_size.argtypes = c_size_t, [c_int, c_size_t, c_size_t]
-        lib.cdr_pack.argtypes = [c_int, c_void_p, c_void_p, c_void_p, c_size_t, c_size_t]
-        lib.cdr_product.argtypes = [c_void_p, c_int, *[c_void_p] * 3, *[c_size_t] * 3, c_void_p]
+        for size in (lib.cdr_packed_size, lib.cdr_packed_scales):
+            size.restype, size.argtypes = c_size_t, [c_int, c_size_t, c_size_t]
+        lib.cdr_pack.argtypes = [c_int, *[c_void_p] * 4, c_size_t, c_size_t]
+        lib.cdr_product.argtypes = [c_void_p, c_int, c_void_p, Packed, c_void_p, *[c_size_t] * 3, c_void_p]
         lib.cdr_kernels_name.restype = ctypes.c_char_p
         self.name = lib.cdr_kernels_name().decode()
 
     def product(self, encoding: str, planes: Mapping[str, Array], rows: int, x: Array) -> Array:
         """See `Products`."""
         (n, cols), e = x.shape, NAMES.index(encoding)
-        packed = np.zeros(self.lib.cdr_packed_size(e, rows, cols), np.uint8)
+        packed, of_rows = (
+            np.zeros(size(e, rows, cols) + 1, np.uint8)
+            for size in (self.lib.cdr_packed_size, self.lib.cdr_packed_scales)
+        )
         numbers, scales = planes[""], planes.get(".scale")
         by = None if scales is None else scales.ctypes.data
-        self.lib.cdr_pack(e, packed.ctypes.data, numbers.ctypes.data, by, rows, cols)
+        both = packed.ctypes.data, of_rows.ctypes.data
+        self.lib.cdr_pack(e, *both, numbers.ctypes.data, by, rows, cols)
         y, scratch = np.full((n, rows), np.nan, np.float32), np.zeros(n * (cols + 64) * 5, np.uint8)
-        at = [a.ctypes.data for a in (y, packed, x, scratch)]
-        self.lib.cdr_product(None, e, *at[:3], rows, cols, n, at[3])
+        given = y.ctypes.data, Packed(*both), x.ctypes.data
+        self.lib.cdr_product(None, e, *given, rows, cols, n, scratch.ctypes.data)
         return y
 
 

@@ -24,13 +24,14 @@ int main(void)
     void *numbers = take((size_t)head[4]), *scales = take((size_t)head[5]);
     float *x = take((size_t)(n * cols) * sizeof *x), *y = calloc((size_t)(n * rows), sizeof *y);
     unsigned char *blocks = aligned_alloc(64, (cdr_packed_size(e, rows, cols) + 63) / 64 * 64);
+    unsigned char *to_scales = aligned_alloc(64, (cdr_packed_scales(e, rows, cols) + 64) / 64 * 64);
     void *scratch = aligned_alloc(64, (CDR_PREPARED(cols, n) + 63) / 64 * 64);
-    if (!y || !blocks || !scratch) return 1;
-    cdr_pack(e, blocks, numbers, scales, rows, cols);
-    cdr_product(NULL, e, y, (cdr_packed){blocks}, x, rows, cols, n, scratch);
+    if (!y || !blocks || !to_scales || !scratch) return 1;
+    cdr_pack(e, blocks, to_scales, numbers, scales, rows, cols);
+    cdr_product(NULL, e, y, (cdr_packed){blocks, to_scales}, x, rows, cols, n, scratch);
     fwrite(y, sizeof *y, (size_t)(n * rows), stdout);
     fflush(stdout);
-    free(numbers), free(scales), free(x), free(y), free(blocks), free(scratch);
+    free(numbers), free(scales), free(x), free(y), free(blocks), free(to_scales), free(scratch);
   }
   return 0;
 }

@@ -33,7 +33,7 @@ def generated(program: Program, target: str) -> str:
         case "cuda":
             return emit_program(program)["program.py"]
         case "cpu":
-            return c_files(program)["model.c"]
+            return c_files(program)[0]["model.c"]
     files = backend(target).emit(program, target, {"device": "n150", "cores": 4})
     lines = ("att_2_", "ffn_2_") if any("att_2_" in name for name in files) else ("att_", "ffn_")
     kernels = {name: text for name, text in files.items() if name.startswith(tuple(f"kernels/{n}" for n in lines))}
