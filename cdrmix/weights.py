@@ -71,11 +71,11 @@ def write_tensors(
 
     `fingerprint`, where given, is asked for when all are made, and put into the header beside what is `said` there.
     """
-    about = dict(said) if fingerprint is None else {FINGERPRINT: UNKNOWN} | said
+    about = dict(said) if fingerprint is None else {FINGERPRINT: UNKNOWN, **said}
     header: dict[str, object] = {"__metadata__": about} if about else {}
-    at, sizes = 0, {name: np.dtype(HELD[entry.dtype]).itemsize * math.prod(entry.shape) for name, entry in entries.items()}
-    # then types with the most bytes first: all are aligned
-    order = sorted(entries, key=lambda name: (sizes[name] % ALIGN > 0, -np.dtype(HELD[entries[name].dtype]).itemsize))
+    units = {name: np.dtype(HELD[entry.dtype]).itemsize for name, entry in entries.items()}
+    at, sizes = 0, {name: units[name] * math.prod(entry.shape) for name, entry in entries.items()}
+    order = sorted(entries, key=lambda name: (sizes[name] % ALIGN > 0, -units[name]))  # keeps all aligned
     for name in order:
         entry, end = entries[name], at + sizes[name]
         header[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [at, end]}

@@ -321,7 +321,8 @@ def read_file(path: Path) -> tuple[Mapping[str, Array], dict[str, str]]:
     """The tensors of a safetensors file row by row, mapped: nothing is read before it is used; and what its header says
     besides.
 
-    Raises `ValueError` for what is no such file or in an order that is not known, `OSError` for one that cannot be read.
+    Raises `ValueError` for what is no such file or in an order that is not known, `OSError` for one that cannot be
+    read.
     """
     data = np.memmap(path, np.uint8, "r")
     size = int.from_bytes(data[:8].tobytes(), "little")
@@ -330,7 +331,7 @@ def read_file(path: Path) -> tuple[Mapping[str, Array], dict[str, str]]:
         said = dict(header.pop("__metadata__", {}))
         held = {name: _tensor(data[8 + size :], entry) for name, entry in header.items()}
         orders = {key.removeprefix(ORDER): said[key] for key in said if key.startswith(ORDER)}
-        if unknown := {order for order in orders.values()} - {ROWS16}:
+        if unknown := set(orders.values()) - {ROWS16}:
             raise ValueError(f"{path} holds planes in an order that is not known: {', '.join(sorted(unknown))}")
         return _Restored(held, {name: header[name]["dtype"] for name in orders}), said
     except (KeyError, TypeError, AttributeError, RecursionError) as e:

@@ -79,7 +79,8 @@ class Backend:
     """What a folder of `codegen/` does for its targets.
 
     `ops` gives the primitives that it has rules for.  `emit(program, target, options)` gives the artefact's files; a
-    `manifest.json` among them holds the backend's own keys of the manifest.  `engine` is the module whose
+    `manifest.json` among them holds the backend's own keys of the manifest, and under `blocks` the names of planes that
+    are to lie in blocks of rows (`runtime/encodings.py`).  `engine` is the module whose
     `open_engine(folder, manifest)` runs the artefact (`runtime/session.py`).
     """
 

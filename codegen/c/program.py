@@ -93,8 +93,8 @@ def emit(program: Program, target: str, options: Options) -> Files:
 
 
 def generated(program: Program) -> tuple[dict[str, str], set[str]]:
-    """What is generated of `model.c` and `model.h`, whose rest is the same for every model; and the planes of the weights
-    that lie in blocks of rows (`runtime.encodings`)."""
+    """What is generated of `model.c` and `model.h`, whose rest is the same for every model; and the planes of the
+    weights that lie in blocks of rows (`runtime.encodings`)."""
     model = program.model
     shapes: dict[str, Shape] = {}
     carries = stack.carry_members(model)

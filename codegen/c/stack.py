@@ -142,8 +142,8 @@ class Packing:
 
     @property
     def blocks(self) -> tuple[str, ...]:
-        """Its planes that may lie in the file in blocks of rows already: of whole blocks without padding.  Planes of f32
-        lie as a checkpoint's."""
+        """Its planes that may lie in the file in blocks of rows already: of whole blocks without padding.  Planes of
+        f32 lie as a checkpoint's."""
         padded = {"f16": 4, "bf16": 4, "i8": 32, "i8g32": 32, "i4": 1}  # multiples of which a block has columns
         if self.rows % 16 or self.encoding not in padded or self.cols % padded[self.encoding]:
             return ()

@@ -131,14 +131,12 @@ void cdr_pack(cdr_encoding e, unsigned char *blocks, unsigned char *to_scales, c
   }
 }
 
-enum { AT_ONCE = 1 << 24 }; /* bytes that are read before they are let go of */
-
 /* A matrix, some rows at a time; `read` are the bytes that were read and not let go of. */
 static void pack_matrix(const cdr_packing *p, unsigned char *to, unsigned char *to_scales, const unsigned char *numbers,
                         const unsigned char *scales, const cdr_file *file, size_t *read)
 {
   const size_t of_row = numbers_of(p->encoding, p->cols);
-  const ptrdiff_t each = up((ptrdiff_t)(AT_ONCE / of_row) + 1, CDR_ROWS);
+  const ptrdiff_t each = up((ptrdiff_t)(CDR_AT_ONCE / of_row) + 1, CDR_ROWS);
   for (ptrdiff_t row = 0; row < p->rows; row += each) {
     const unsigned char *by = scales ? scales + (size_t)row * scales_of(p->encoding, p->cols) : NULL;
     const ptrdiff_t rows = p->rows - row < each ? p->rows - row : each;
@@ -146,7 +144,7 @@ static void pack_matrix(const cdr_packing *p, unsigned char *to, unsigned char *
     cdr_pack(p->encoding, blocks, to_scales + cdr_packed_scales(p->encoding, row, p->cols), numbers + (size_t)row * of_row, by,
              rows, p->cols);
     *read += (size_t)rows * of_row;
-    if (*read >= AT_ONCE) cdr_weights_unread(file), *read = 0;
+    if (*read >= CDR_AT_ONCE) cdr_weights_unread(file), *read = 0;
   }
 }
 
@@ -177,9 +175,9 @@ static void pack_bank(const cdr_packing *p, unsigned char *to, const void *const
 static void copy_bank(const cdr_packing *p, unsigned char *to, const void *const *tensors, const cdr_file *file, size_t *read)
 {
   for (size_t at = 0, all = numbers_of_all(p), some; at < all; at += some) {
-    some = all - at < AT_ONCE ? all - at : AT_ONCE;
+    some = all - at < CDR_AT_ONCE ? all - at : CDR_AT_ONCE;
     memcpy(to + at, (const unsigned char *)tensors[p->numbers] + at, some);
-    if ((*read += some) >= AT_ONCE) cdr_weights_unread(file), *read = 0;
+    if ((*read += some) >= CDR_AT_ONCE) cdr_weights_unread(file), *read = 0;
   }
   if (p->scales >= 0) memcpy(to + numbers_of_all(p), tensors[p->scales], scales_of_all(p));
 }
@@ -203,7 +201,6 @@ int cdr_pack_all(cdr_packs *packs, const cdr_packing *packings, int count, const
   if (size > SIZE_MAX - CDR_PAGE || (size && !(packs->memory = cdr_pages((size_t)size)))) return CDR_NO_MEMORY;
   packs->size = (size_t)size;
   unsigned char *to = packs->memory;
-  cdr_weights_unread(file); /* all of it was read for its checksum */
   for (int i = 0; i < count; i++) {
     const cdr_packing *p = &packings[i];
     if (packed[i].blocks) continue;

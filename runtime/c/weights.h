@@ -32,7 +32,9 @@ int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, i
                      unsigned char *blocks);
 void cdr_weights_close(cdr_file *file);
 
-/* Lets go of the pages that were read so far; they are read again when they are used again. */
+/* Lets go of the pages that were read so far; they are read again when they are used again.  Who reads all of a file does
+   so after every CDR_AT_ONCE bytes. */
+#define CDR_AT_ONCE ((size_t)1 << 24)
 void cdr_weights_unread(const cdr_file *file);
 
 /* Memory for what is read all the time, in large pages where the system has some; or NULL. */

@@ -1,0 +1,165 @@
+"""Weights that are packed in the file: read where they lie, the same bits as those packed at open, nothing touched that
+is not used; and files in another order than a program's."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cdrmix.runtime.encodings import ENCODINGS, ORDER, ROWS16, in_blocks, in_rows, read_file, read_values
+
+from cdrmix.artifact import write_artifact
+from cdrmix.check import load_text
+from cdrmix.checkpoints import read_weights
+from cdrmix.compiler import lower, options_of
+from cdrmix.diagnose import UserError
+from cdrmix.ir.initial import random_weights
+from cdrmix.ir.nodes import Model
+from cdrmix.weights import opened, write_tensors, write_weights
+from tests.small import SPEC
+
+from .c_program import Refused, Stream, library, load, needs_compiler
+from .test_matrix import NAMES, Library, program
+
+__all__ = ["program"]
+pytestmark = needs_compiler
+IDS = [3, 200, 7, 7, 9, 41]
+NARROW = [name for name in NAMES if name != "f32"]
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load_text(SPEC)
+
+
+def artefact(model: Model, folder: Path, encoding: str) -> Path:
+    """Of random weights."""
+    weights, given = random_weights(model, 1), folder.with_suffix(".safetensors")
+    write_weights(given, {n: x.shape for n, x in weights.items()}, weights.__getitem__)
+    lowered = lower(model, weights=encoding)
+    write_artifact(lowered, "cpu", folder, given, options=options_of("cpu", {}, encoding))
+    return folder
+
+
+def laid(path: Path) -> set[str]:
+    """The planes that a file has in blocks."""
+    return {key.removeprefix(ORDER) for key in read_file(path)[1] if key.startswith(ORDER)}
+
+
+def rewritten(source: Path, to: Path, said: dict[str, str]) -> Path:
+    """A file with the planes of another row by row, whose header says what is given."""
+    planes, about = read_file(source)
+    with opened(source) as (_, entries):
+        write_tensors(to, entries, planes.__getitem__, lambda: int(about["fingerprint"], 16), said)
+    return to
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_blocks_are_those_of_the_kernels(name: str, program: Path) -> None:
+    lib, e = Library(program).lib, NAMES.index(name)
+    for rows, cols in ((16, 32), (48, 96), (32, 768)):
+        W = np.random.default_rng(rows).standard_normal((rows, cols)).astype(np.float32)
+        planes = {k: np.ascontiguousarray(v) for k, v in ENCODINGS[name].narrow(W).items()}
+        dtypes = {k: entry.dtype for k, entry in ENCODINGS[name].planes(W.shape).items()}
+        numbers, scales = planes[""], planes.get(".scale")
+        packed = np.zeros(lib.cdr_packed_size(e, rows, cols), np.uint8)
+        of_rows = np.zeros(lib.cdr_packed_scales(e, rows, cols) + 1, np.uint8)
+        by = None if scales is None else scales.ctypes.data
+        lib.cdr_pack(e, packed.ctypes.data, of_rows.ctypes.data, numbers.ctypes.data, by, rows, cols)
+        assert in_blocks(numbers, dtypes[""]).tobytes() == packed.tobytes()
+        if scales is not None:
+            held = in_blocks(scales, dtypes[".scale"]) if scales.ndim > 1 else scales
+            assert held.tobytes() == of_rows[:-1].tobytes()
+        for suffix, plane in planes.items():
+            if plane.ndim > 1:
+                np.testing.assert_array_equal(in_rows(in_blocks(plane, dtypes[suffix]), dtypes[suffix]), plane)
+
+
+@pytest.mark.parametrize("encoding", NARROW)
+def test_where_they_lie_is_no_matter(
+    encoding: str, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = artefact(model, tmp_path / "a", encoding)
+    path = folder / "weights.safetensors"
+    assert {"layer.0.att.Wr", "head.W"} <= laid(path)
+    plain = rewritten(path, tmp_path / "plain.safetensors", {})
+    assert not laid(plain) and plain.read_bytes() != path.read_bytes()
+    lib = load(library(folder))
+    first = Stream(model, lib, path)
+    want = first.prefill(IDS)
+    for how, where in (("", plain), ("copied", path), ("copied", plain)):
+        monkeypatch.setenv("CDRMIX_WEIGHTS", how)
+        other = Stream(model, lib, where)
+        np.testing.assert_array_equal(other.prefill(IDS), want)
+        first.save(tmp_path / "a.state")
+        other.load(tmp_path / "a.state")  # the same weights
+
+
+def test_python_reads_them_row_by_row(model: Model, tmp_path: Path) -> None:
+    given = random_weights(model, 1)
+    for encoding in ("f16", "bf16", "i4"):
+        folder = artefact(model, tmp_path / encoding, encoding)
+        assert laid(folder / "weights.safetensors")
+        for path, x in read_values(folder).items():
+            held = ENCODINGS[encoding]
+            want = held.widen(held.narrow(given[path]), x.shape)
+            assert np.array_equal(x, given[path]) or np.array_equal(x, want), path
+        if encoding != "i4":  # a checkpoint like any other
+            for path, x in read_weights(model, folder / "weights.safetensors").items():
+                np.testing.assert_array_equal(x, read_values(folder)[path])
+
+
+def test_another_order_is_refused_by_its_tensor(model: Model, tmp_path: Path) -> None:
+    folder = artefact(model, tmp_path / "a", "f16")
+    path, lib = folder / "weights.safetensors", load(library(folder))
+    (folder / "manifest.json").unlink()
+    for name, order in (("head.W", "rows32"), ("emb.E", ROWS16)):
+        wrong = rewritten(path, tmp_path / f"{name}.safetensors", {f"{ORDER}{name}": order})
+        with pytest.raises(Refused, match=f"tensor {name}: the weights hold a tensor in an order"):
+            Stream(model, lib, wrong)
+    with pytest.raises(ValueError, match="an order that is not known: rows32"):
+        read_file(tmp_path / "head.W.safetensors")
+    with pytest.raises(UserError, match="head.W lies in an order that is not known"):
+        read_weights(model, tmp_path / "head.W.safetensors")
+    unknown = rewritten(path, tmp_path / "other.safetensors", {f"{ORDER}elsewhere": ROWS16})
+    assert np.isfinite(Stream(model, lib, unknown).prefill(IDS)).all()  # of a tensor of something else
+
+
+MANY = """
+use "lib/embed.cdr" { embed, head }
+use "lib/channel_mix.cdr" { relu2 }
+use "lib/moe.cdr" { moe }
+model many {
+  vocab = 256
+  d_model = 64
+  stack {
+    emb: embed(vocab, d_model)
+    ffn: residual moe(relu2(hidden=4096), experts=64, top_k=1)
+    head(vocab)
+  }
+}
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_experts_that_no_token_takes_are_not_in_memory(tmp_path: Path) -> None:
+    many = load_text(MANY)
+    folder = artefact(many, tmp_path / "a", "i8")
+    path = folder / "weights.safetensors"
+    stream = Stream(many, load(library(folder)), path)
+    stream.prefill([5] * 20)
+    resident, size = mapped(path), path.stat().st_size
+    assert size > 32 << 20 and resident < size / 4, (resident, size)  # an expert, and what the system reads ahead
+    for token in range(256):
+        stream.step(token)
+    assert mapped(path) > 2 * resident
+
+
+def mapped(path: Path) -> int:
+    """The bytes of a file that this process has in memory."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    at = next(n for n, line in enumerate(lines) if line.endswith(os.fspath(path)))
+    return int(next(line for line in lines[at:] if line.startswith("Rss:")).split()[1]) << 10
