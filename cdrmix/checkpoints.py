@@ -24,8 +24,7 @@ from cdrmix.diagnose import UserError
 from cdrmix.ir.layout import weights
 from cdrmix.ir.nodes import Model
 from cdrmix.runs import LAST, WEIGHTS, check_checkpoint, checkpoints, whole_weights
-from cdrmix.runtime import encodings
-from cdrmix.runtime.encodings import ORDER, Entry, in_rows
+from cdrmix.runtime.encodings import Entry, by_rows
 from cdrmix.weights import SHOWN, opened, owners, refuse_misfit
 
 Read = Callable[[str], np.ndarray]
@@ -70,7 +69,8 @@ def read_weights(model: Model, path: Path) -> dict[str, np.ndarray]:
 @contextmanager
 def reading(model: Model, path: Path) -> Iterator[Read]:
     """What gives a tensor in float32 by its owner's path.  Raises `UserError` for a file that does not fit."""
-    with _tensors(path) as (entries, read):
+    with _tensors(path) as found:
+        entries, read = _by_rows(model, *found)
         names = _match(model, path, entries, read)
         yield lambda owner: read(names[owner])
 
@@ -92,16 +92,9 @@ def _tensors(path: Path) -> Iterator[tuple[Mapping[str, Entry], Read]]:
 
 def _widened(path: Path, file: Any, name: str, entry: Entry) -> np.ndarray:
     if entry.dtype != "BF16":
-        value = np.asarray(file.get_tensor(name), np.float32)
-    else:
-        with safe_open(str(path), framework="pt") as twin:  # numpy has no such type
-            value = np.asarray(twin.get_tensor(name).float().numpy())
-    match (file.metadata() or {}).get(ORDER + name):
-        case None:
-            return value
-        case encodings.ROWS16:
-            return in_rows(value, entry.dtype)
-    raise UserError(f"{path}: {name} lies in an order that is not known", "give the checkpoint that it was made from")
+        return np.asarray(file.get_tensor(name), np.float32)
+    with safe_open(str(path), framework="pt") as twin:  # numpy has no such type
+        return np.asarray(twin.get_tensor(name).float().numpy())
 
 
 def _torch_file(path: Path) -> tuple[Mapping[str, Entry], Read]:
@@ -130,6 +123,13 @@ def _torch_file(path: Path) -> tuple[Mapping[str, Entry], Read]:
         n: Entry(tuple(x.shape), types.get(x.dtype, str(x.dtype).removeprefix("torch."))) for n, x in tensors.items()
     }
     return entries, lambda name: np.asarray(tensors[name].detach().to(torch.float32).numpy())
+
+
+def _by_rows(model: Model, entries: Mapping[str, Entry], read: Read) -> tuple[Mapping[str, Entry], Read]:
+    """The same of a file that has planes in blocks, as an artefact in 16 bits may."""
+    rows = {w.path: Entry(w.shape, entries[w.path].dtype) for w in weights(model) if w.path in entries}
+    laid = {n: entry for n, entry in rows.items() if entry.dtype in EXACT and entry.in_blocks == entries[n]}
+    return {**entries, **laid}, lambda name: by_rows(read(name), laid[name]) if name in laid else read(name)
 
 
 def _match(model: Model, path: Path, have: Mapping[str, Entry], read: Read) -> dict[str, str]:

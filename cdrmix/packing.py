@@ -20,7 +20,7 @@ from cdrmix.ir import walk
 from cdrmix.ir.interp import first_value
 from cdrmix.ir.layout import Slot, Weight, planes, slots, weights
 from cdrmix.ir.nodes import Model, Param, Ref, State, Stored
-from cdrmix.runtime.encodings import ENCODINGS, ORDER, ROWS16, Entry, in_blocks, read_file
+from cdrmix.runtime.encodings import ENCODINGS, Entry, by_rows, read_file, to_blocks
 from cdrmix.runtime.saved import fingerprint_of, sample
 from cdrmix.weights import check_tensors, owners, write_tensors
 
@@ -108,12 +108,13 @@ def pack(
     packer, held = _Packer(model, make, arrangement, rounded), entries(model, arrangement, starts)
     plain = not blocks and all(held.get(w.path) == Entry(w.shape) for w in owners(model))
 
+    laid = {name: entry for name in blocks if (entry := held[name].in_blocks)}
+
     def tensor(name: str) -> np.ndarray:
         plane = packer.tensor(name)
-        return in_blocks(plane, held[name].dtype) if name in blocks else plane
+        return to_blocks(plane, held[name]) if name in laid else plane
 
-    said = {f"{ORDER}{name}": ROWS16 for name in blocks}
-    write_tensors(path, held, tensor, None if plain else packer.fingerprint, said)
+    write_tensors(path, held | laid, tensor, None if plain else packer.fingerprint)
 
 
 class _Packer:
@@ -168,11 +169,11 @@ class _Packer:
 def read_stored(
     model: Model, path: Path, arrangement: Arrangement = PLAIN, starts: bool = True
 ) -> dict[str, np.ndarray]:
-    """Every tensor of an artefact's file as it is held; bf16 as its bits in uint16."""
+    """Every tensor of an artefact's file as it is held, row by row; bf16 as its bits in uint16."""
     want = entries(model, arrangement, starts)
     check_tensors(path, want, model.name)
     found, _ = read_file(path)
-    return {name: found[name] for name in want}
+    return {name: by_rows(found[name], entry) for name, entry in want.items()}
 
 
 def read_values(

@@ -13,7 +13,6 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -65,14 +64,12 @@ def write_tensors(
     entries: Mapping[str, Entry],
     make: Callable[[str], np.ndarray],
     fingerprint: Callable[[], int] | None = None,
-    said: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Write tensors, those of whole cache lines first, in the order of `entries`, one in memory at a time.
+    """Write tensors, those of whole cache lines first and of the types with the most bytes, one in memory at a time.
 
-    `fingerprint`, where given, is asked for when all are made, and put into the header beside what is `said` there.
+    `fingerprint`, where given, is asked for when all are made, and put into the header.
     """
-    about = dict(said) if fingerprint is None else {FINGERPRINT: UNKNOWN, **said}
-    header: dict[str, object] = {"__metadata__": about} if about else {}
+    header: dict[str, object] = {} if fingerprint is None else {"__metadata__": {FINGERPRINT: UNKNOWN}}
     units = {name: np.dtype(HELD[entry.dtype]).itemsize for name, entry in entries.items()}
     at, sizes = 0, {name: units[name] * math.prod(entry.shape) for name, entry in entries.items()}
     order = sorted(entries, key=lambda name: (sizes[name] % ALIGN > 0, -units[name]))  # keeps all aligned
@@ -115,9 +112,9 @@ def opened(path: Path) -> Iterator[tuple[Any, dict[str, Entry]]]:
 
 
 def check_tensors(path: Path, want: Mapping[str, Entry], name: str) -> None:
-    """Refuse a file whose tensors are not these, and say which."""
-    with opened(path) as (_, have):
-        pass
+    """Refuse a file whose tensors are not these, row by row or in blocks, and say which."""
+    with opened(path) as (_, held):
+        have = {n: want[n] if n in want and entry == want[n].in_blocks else entry for n, entry in held.items()}
     shared = [(n, have[n], entry) for n, entry in want.items() if n in have]
     wrong = [f"{n}: {h.shape} in the file, {w.shape} in the spec" for n, h, w in shared if h.shape != w.shape]
     wrong += [f"{n}: {h.dtype} in the file, not {w.dtype}" for n, h, w in shared if h.dtype != w.dtype]

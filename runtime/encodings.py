@@ -42,6 +42,18 @@ class Entry:
     shape: Shape
     dtype: str = "F32"
 
+    @property
+    def in_blocks(self) -> Entry | None:
+        """The same plane as the `cpu` target's products read it (`runtime/c/matrix.h`), where whole blocks make it up.
+
+        [rows / 16, columns / n, 16, n]: 16 rows side by side, n elements of each (`TOGETHER`).  Whole numbers of 8 bits
+        become 128 more, as unsigned ones; of eight nibbles those 4 columns apart share a byte.
+        """
+        rows, each = math.prod(self.shape[:-1]), TOGETHER.get(self.dtype)
+        if each is None or not self.shape or rows % BLOCK or self.shape[-1] % each:
+            return None
+        return Entry((rows // BLOCK, self.shape[-1] // each, BLOCK, each), "U8" if self.dtype == "I8" else self.dtype)
+
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
@@ -264,33 +276,32 @@ HELD: Mapping[str, str] = MappingProxyType({e.dtype: e.held for e in ENCODINGS.v
 """The numpy type of each type of safetensors; what numpy has no type for is held by its bits."""
 
 
-# --- the order of a plane --------------------------------------------------------------------------------------------
-ORDER, ROWS16 = "order:", "rows16"
-"""What a file's header says, by this and the name, of a plane that does not lie row by row: that it is in blocks of 16
-rows, as the products of the `cpu` target read it (`runtime/c/matrix.h`)."""
+# --- planes in blocks of rows ----------------------------------------------------------------------------------------
+BLOCK = 16
+"""Rows of a block."""
 
 TOGETHER: Mapping[str, int] = MappingProxyType({"F32": 1, "F16": 1, "BF16": 2, "I8": 4, "U8": 4})
-"""Numbers of a row that stand side by side in a block; of a nibble's plane bytes."""
+"""Elements of a row that stand side by side in a block; those of nibbles are bytes."""
 
 
-def in_blocks(plane: Array, dtype: str) -> Array:
-    """A plane [..., K], of which each matrix has a multiple of 16 rows, in that order; its shape stays."""
-    each = TOGETHER[dtype]
-    x = _by_fours(plane) if dtype == "U8" else plane.view(np.uint8) ^ 128 if dtype == "I8" else plane
-    x = x.reshape(-1, 16, plane.shape[-1] // each, each).swapaxes(1, 2)
-    return np.ascontiguousarray(x).view(plane.dtype).reshape(plane.shape)
+def to_blocks(plane: Array, entry: Entry) -> Array:
+    """A plane row by row, as the `Entry` says, in blocks (`Entry.in_blocks`)."""
+    x = _by_fours(plane) if entry.dtype == "U8" else plane.view(np.uint8) ^ 128 if entry.dtype == "I8" else plane
+    each = TOGETHER[entry.dtype]
+    return np.ascontiguousarray(x.reshape(-1, BLOCK, entry.shape[-1] // each, each).swapaxes(1, 2))
 
 
-def in_rows(plane: Array, dtype: str) -> Array:
-    """The way back from `in_blocks`."""
-    each = TOGETHER[dtype]
-    x = np.ascontiguousarray(plane.reshape(-1, plane.shape[-1] // each, 16, each).swapaxes(1, 2))
-    if dtype == "U8":
+def by_rows(plane: Array, entry: Entry) -> Array:
+    """A plane row by row, as the `Entry` says, of one that lies so or in blocks."""
+    if plane.shape == entry.shape:
+        return plane
+    x = np.ascontiguousarray(plane.swapaxes(1, 2))
+    if entry.dtype == "U8":
         low, high = x & 15, x >> 4  # columns 0 to 3 of eight, and the other four
         x = np.concatenate([low[..., 0::2] | low[..., 1::2] << 4, high[..., 0::2] | high[..., 1::2] << 4], -1)
-    elif dtype == "I8":
-        x = x.view(np.uint8) ^ 128
-    return x.view(plane.dtype).reshape(plane.shape)
+    elif entry.dtype == "I8":
+        x = (x ^ 128).view(np.int8)
+    return x.reshape(entry.shape)
 
 
 def _by_fours(pairs: Array) -> Array:
@@ -299,41 +310,18 @@ def _by_fours(pairs: Array) -> Array:
     return np.asarray(n[:, 0] | n[:, 1] << 4)
 
 
-class _Restored(Mapping[str, Array]):
-    """A file's planes row by row; one is brought back when it is asked for."""
-
-    def __init__(self, held: Mapping[str, Array], dtypes: Mapping[str, str]):
-        self.held, self.dtypes = held, dtypes
-
-    def __getitem__(self, name: str) -> Array:
-        held = self.held[name]
-        return in_rows(held, self.dtypes[name]) if name in self.dtypes else held
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.held)
-
-    def __len__(self) -> int:
-        return len(self.held)
-
-
 # --- files -----------------------------------------------------------------------------------------------------------
-def read_file(path: Path) -> tuple[Mapping[str, Array], dict[str, str]]:
-    """The tensors of a safetensors file row by row, mapped: nothing is read before it is used; and what its header says
-    besides.
+def read_file(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """The tensors of a safetensors file, mapped: nothing is read before it is used; and what its header says besides.
 
-    Raises `ValueError` for what is no such file or in an order that is not known, `OSError` for one that cannot be
-    read.
+    Raises `ValueError` for what is no such file, `OSError` for one that cannot be read.
     """
     data = np.memmap(path, np.uint8, "r")
     size = int.from_bytes(data[:8].tobytes(), "little")
     try:
         header: dict[str, Any] = json.loads(data[8 : 8 + size].tobytes())
         said = dict(header.pop("__metadata__", {}))
-        held = {name: _tensor(data[8 + size :], entry) for name, entry in header.items()}
-        orders = {key.removeprefix(ORDER): said[key] for key in said if key.startswith(ORDER)}
-        if unknown := set(orders.values()) - {ROWS16}:
-            raise ValueError(f"{path} holds planes in an order that is not known: {', '.join(sorted(unknown))}")
-        return _Restored(held, {name: header[name]["dtype"] for name in orders}), said
+        return {name: _tensor(data[8 + size :], entry) for name, entry in header.items()}, said
     except (KeyError, TypeError, AttributeError, RecursionError) as e:
         raise ValueError(f"{path} is damaged: {e!r}") from e
 
@@ -348,7 +336,8 @@ def widen_all(planes: Mapping[str, Array], tensors: Iterable[Mapping[str, Any]])
     found = {}
     for tensor in tensors:
         path, encoding = tensor["path"], ENCODINGS[tensor["stored"]]
-        held = {suffix: planes[path + suffix] for suffix in encoding.planes((1,))}
+        entries = encoding.planes(tuple(tensor["shape"]))
+        held = {suffix: by_rows(planes[path + suffix], entry) for suffix, entry in entries.items()}
         found[path] = encoding.widen(held, tensor["shape"])
     return found
 

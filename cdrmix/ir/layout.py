@@ -13,7 +13,8 @@ from typing import Literal
 from cdrmix.diagnose import CompileError, Diagnostic
 from cdrmix.ir import walk
 from cdrmix.ir.nodes import Buffer, Cell, History, Instance, Line, Model, Param, State
-from cdrmix.runtime.encodings import ENCODINGS, Entry
+from cdrmix.runtime.encodings import ENCODINGS
+from cdrmix.runtime.encodings import Entry as Entry  # who reads the IR takes it from here
 
 ENCODING_NAMES = frozenset(ENCODINGS)
 """Of every encoding that there is."""

@@ -103,6 +103,7 @@ def generated(program: Program) -> tuple[dict[str, str], set[str]]:
     found, tensors, packed = stack.calls(model, shapes), stack.tensors(model), stack.packings(model, shapes)
     pointers, packings = stack.pointers(model, shapes, packed), stack.packing_rows(model, packed)
     blocks = stack.blocks(model, shapes)
+    tensor_rows, sizes = stack.tensor_rows(tensors, blocks)
     order, keeping = list(dict.fromkeys(c.cell for c in found)), [c for c in found if c.state]
     of_state = found[: found.index(keeping[-1]) + 1] if keeping else []  # the others only make logits, of one token
     last = found[-1]
@@ -158,8 +159,8 @@ def generated(program: Program) -> tuple[dict[str, str], set[str]]:
         "line_size": structs.padded(max([1, inputs, *(BLOCK * c.size for c in (found if in_line else found[:-1]))])),
         "scratch": sorted({f"{s} {s};" for c in found if (s := shapes[c.cell].scratch)}) or [_NOTHING],
         "calls": stack.call_rows(found, shapes, order),
-        "sizes": [f"{', '.join(map(str, shape))}," for _, shape, _ in tensors if shape],
-        "tensors": stack.tensor_rows(tensors, blocks),
+        "sizes": sizes,
+        "tensors": tensor_rows,
         "pointers": [f"{', '.join(map(str, pointers[at : at + 16]))}," for at in range(0, len(pointers), 16)],
         "slots": slots,
         "cases": list(stack.cases(model, shapes, order)),

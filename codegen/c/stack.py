@@ -17,6 +17,7 @@ from cdrmix.codegen.c.names import Scope, comment, string
 from cdrmix.codegen.c.structs import Shape
 
 from cdrmix.ir import layout
+from cdrmix.ir.layout import Entry
 from cdrmix.ir.nodes import Cell, Model, Stored
 
 
@@ -113,21 +114,24 @@ def start_cases(shapes: Mapping[str, Shape], order: list[str]) -> Iterator[str]:
 
 
 # --- the weights file ----------------------------------------------------------------------------------------------
-def tensors(model: Model) -> list[tuple[str, tuple[int, ...], str]]:
-    """The tensors of the file, sorted by name as the loader wants them: name, shape and the numbers' type."""
+def tensors(model: Model) -> list[tuple[str, Entry]]:
+    """The tensors of the file, row by row, sorted by name as the loader wants them."""
     owners = [w for w in layout.weights(model) if w.owner == w.path]
-    found = [(w.path + s, p.shape, p.dtype) for w in owners for s, p in layout.planes(w.decl, w.shape).items()]
+    found = [(w.path + suffix, plane) for w in owners for suffix, plane in layout.planes(w.decl, w.shape).items()]
     return sorted(found, key=lambda tensor: tensor[0].encode())
 
 
-def tensor_rows(found: Sequence[tuple[str, tuple[int, ...], str]], blocks: Collection[str]) -> list[str]:
-    """The table of tensors, with those that may lie in blocks; their shapes stand one after the other in the table of
-    sizes."""
-    rows, at = [], 0
-    for name, shape, dtype in found:
-        rows.append(f"{{{string(name)}, {len(shape)}, sizes + {at}, CDR_{dtype}, {int(name in blocks)}}},")
-        at += len(shape)
-    return rows
+def tensor_rows(found: Sequence[tuple[str, Entry]], blocks: Collection[str]) -> tuple[list[str], list[str]]:
+    """The table of tensors, and that of their sizes, to which it points; `blocks` may lie in blocks of rows too."""
+    rows, sizes, at = [], list[str](), 0
+    for name, entry in found:
+        in_blocks = entry.in_blocks if name in blocks else None
+        shapes = [entry.shape, *([in_blocks.shape] if in_blocks else [])]
+        there = f"sizes + {at + len(entry.shape)}" if in_blocks else "NULL"
+        rows.append(f"{{{string(name)}, {len(entry.shape)}, sizes + {at}, CDR_{entry.dtype}, {there}}},")
+        sizes += [f"{', '.join(map(str, shape))}," for shape in shapes if shape]
+        at += sum(map(len, shapes))
+    return rows, sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,7 @@ class Packing:
     def blocks(self) -> tuple[str, ...]:
         """Its planes that may lie in the file in blocks of rows already: of whole blocks without padding.  Planes of
         f32 lie as a checkpoint's."""
-        padded = {"f16": 4, "bf16": 4, "i8": 32, "i8g32": 32, "i4": 1}  # multiples of which a block has columns
+        padded = {"f16": 4, "bf16": 4, "i8": 32, "i8g32": 32, "i4": 1}  # i4's are padded in the file too
         if self.rows % 16 or self.encoding not in padded or self.cols % padded[self.encoding]:
             return ()
         return self.planes if self.encoding in ("i8g32", "i4") else self.planes[:1]  # else a row has a scale
@@ -172,7 +176,7 @@ def blocks(model: Model, shapes: Mapping[str, Shape]) -> set[str]:
 
 def packing_rows(model: Model, found: Sequence[Packing]) -> list[str]:
     """The table of them: the encoding, the numbers of the tensors with the numbers and the scales, and the sizes."""
-    place = {name: n for n, (name, _, _) in enumerate(tensors(model))}
+    place = {name: n for n, (name, _) in enumerate(tensors(model))}
     rows = []
     for p in found:
         planes = [place[name] for name in p.planes] + [-1] * (2 - len(p.planes))
@@ -184,7 +188,7 @@ def packing_rows(model: Model, found: Sequence[Packing]) -> list[str]:
 def pointers(model: Model, shapes: Mapping[str, Shape], found: Sequence[Packing]) -> list[int]:
     """For each pointer of the weights structs, in order, the number of the tensor that it points to or, of one that is
     packed, -1 less twice its number among them, and one less for where its scales lie."""
-    place = {name: n for n, (name, _, _) in enumerate(tensors(model))}
+    place = {name: n for n, (name, _) in enumerate(tensors(model))}
     numbers: list[int] = []
     for w in layout.weights(model):
         packing = packing_of(w, shapes)

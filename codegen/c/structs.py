@@ -19,7 +19,7 @@ from cdrmix.codegen.c.names import Scope
 from cdrmix.codegen.c.nest import Nest
 from cdrmix.codegen.c.rules import Text
 
-from cdrmix.ir import build, walk
+from cdrmix.ir import build, layout, walk
 from cdrmix.ir.nodes import Buffer, Cell, Index, Node, Param, Ref, Stored
 
 LINE = 16
@@ -173,7 +173,8 @@ def advance(shape: Shape, shapes: Mapping[str, Shape]) -> list[str]:
         if product := shape.packed.get(d.name):
             of = f"({as_packed(stored(d))}, {product.rows}, {product.cols})"
             lines.append(f"  {member}.blocks += (size_t)e * cdr_packed_size{of};")
-            lines.append(f"  {member}.scales += (size_t)e * cdr_packed_scales{of};")
+            if isinstance(d, Param) and layout.scaled(d):
+                lines.append(f"  {member}.scales += (size_t)e * cdr_packed_scales{of};")
             continue
         lines.append(f"  {member} = {Storage(member, held=how).address(by)};" if how else f"  {member} += {by.c};")
     for p in shape.cell.parts:

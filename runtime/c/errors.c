@@ -20,7 +20,7 @@ static const char *const texts[CDR_LAST_ERROR] = {
   [CDR_TENSOR_MISSING] = "the weights lack a tensor",
   [CDR_TENSOR_TWICE] = "the weights have a tensor twice",
   [CDR_TENSOR_ENTRY] = "the header's entry of a tensor is malformed",
-  [CDR_TENSOR_DTYPE] = "a tensor is not F32",
+  [CDR_TENSOR_DTYPE] = "a tensor's numbers are of another type than the model's",
   [CDR_TENSOR_SHAPE] = "a tensor's shape is not the model's",
   [CDR_TENSOR_RANGE] = "a tensor's place in the file does not fit its shape",
   [CDR_TENSOR_TRUNCATED] = "the weights end before a tensor does",
@@ -53,7 +53,7 @@ static const char *const texts[CDR_LAST_ERROR] = {
   [CDR_NOT_FINITE] = "nothing can be chosen: the logits hold NaN or infinity, as the weights or the state do",
   [CDR_THREADS] = "the number of threads, or CDRMIX_THREADS, is none from 1 to 64",
   [CDR_ROW_EMPTY] = "the row of the batch holds no state: put one there first",
-  [CDR_TENSOR_ORDER] = "the weights hold a tensor in an order that this program does not read; compile them for it",
+  [CDR_TENSOR_BLOCKS] = "of a tensor and its scales one lies in blocks of rows and the other does not",
 };
 
 const char *cdr_error_kind(int code)

@@ -67,7 +67,7 @@ enum {
   CDR_THREADS,
   CDR_ROW_EMPTY,
   /* weights.safetensors, again */
-  CDR_TENSOR_ORDER,
+  CDR_TENSOR_BLOCKS,
   CDR_LAST_ERROR
 };
 

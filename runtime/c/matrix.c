@@ -149,18 +149,18 @@ static void pack_matrix(const cdr_packing *p, unsigned char *to, unsigned char *
 }
 
 /* The bytes of a bank's numbers, and of its scales. */
-static size_t numbers_of_all(const cdr_packing *p)
+static uint64_t numbers_of_all(const cdr_packing *p)
 {
-  return (size_t)p->count * cdr_packed_size(p->encoding, p->rows, p->cols);
+  return (uint64_t)p->count * cdr_packed_size(p->encoding, p->rows, p->cols);
 }
-static size_t scales_of_all(const cdr_packing *p)
+static uint64_t scales_of_all(const cdr_packing *p)
 {
-  return (size_t)p->count * cdr_packed_scales(p->encoding, p->rows, p->cols);
+  return (uint64_t)p->count * cdr_packed_scales(p->encoding, p->rows, p->cols);
 }
 
 static void pack_bank(const cdr_packing *p, unsigned char *to, const void *const *tensors, const cdr_file *file, size_t *read)
 {
-  unsigned char *to_scales = to + numbers_of_all(p);
+  unsigned char *to_scales = to + (size_t)numbers_of_all(p);
   const unsigned char *numbers = tensors[p->numbers], *scales = p->scales < 0 ? NULL : tensors[p->scales];
   for (int e = 0; e < p->count; e++) {
     pack_matrix(p, to, to_scales, numbers, scales, file, read);
@@ -174,16 +174,17 @@ static void pack_bank(const cdr_packing *p, unsigned char *to, const void *const
 /* A tensor that lies in blocks already. */
 static void copy_bank(const cdr_packing *p, unsigned char *to, const void *const *tensors, const cdr_file *file, size_t *read)
 {
-  for (size_t at = 0, all = numbers_of_all(p), some; at < all; at += some) {
+  const size_t all = (size_t)numbers_of_all(p);
+  for (size_t at = 0, some; at < all; at += some) {
     some = all - at < CDR_AT_ONCE ? all - at : CDR_AT_ONCE;
     memcpy(to + at, (const unsigned char *)tensors[p->numbers] + at, some);
     if ((*read += some) >= CDR_AT_ONCE) cdr_weights_unread(file), *read = 0;
   }
-  if (p->scales >= 0) memcpy(to + numbers_of_all(p), tensors[p->scales], scales_of_all(p));
+  if (p->scales >= 0) memcpy(to + all, tensors[p->scales], (size_t)scales_of_all(p));
 }
 
 int cdr_pack_all(cdr_packs *packs, const cdr_packing *packings, int count, const void *const *tensors,
-                 const unsigned char *blocks, const cdr_file *file, cdr_packed *packed)
+                 const unsigned char *in_blocks, const cdr_file *file, cdr_packed *packed)
 {
   uint64_t size = 0;
   size_t read = 0;
@@ -192,9 +193,10 @@ int cdr_pack_all(cdr_packs *packs, const cdr_packing *packings, int count, const
   kernels(); /* chosen now, before threads may ask for them */
   for (int i = 0; i < count; i++) {
     const cdr_packing *p = &packings[i];
-    const int in_groups = p->scales >= 0 && p->encoding != CDR_AS_I8; /* the scales of rows have one order alone */
-    if (in_groups && blocks[p->numbers] != blocks[p->scales]) return cdr_error_of(CDR_TENSOR_ORDER, p->scales);
-    if (blocks[p->numbers] && (p->count > 1 || !copied))
+    const int in_groups = p->scales >= 0 && p->encoding != CDR_AS_I8; /* the scales of rows lie one way alone */
+    if (in_groups && in_blocks[p->numbers] != in_blocks[p->scales]) return cdr_error_of(CDR_TENSOR_BLOCKS, p->numbers);
+    packed[i] = (cdr_packed){NULL, NULL};
+    if (in_blocks[p->numbers] && (p->count > 1 || !copied))
       packed[i] = (cdr_packed){tensors[p->numbers], p->scales < 0 ? NULL : tensors[p->scales]};
     else size += numbers_of_all(p) + scales_of_all(p);
   }
@@ -204,10 +206,10 @@ int cdr_pack_all(cdr_packs *packs, const cdr_packing *packings, int count, const
   for (int i = 0; i < count; i++) {
     const cdr_packing *p = &packings[i];
     if (packed[i].blocks) continue;
-    if (blocks[p->numbers]) copy_bank(p, to, tensors, file, &read);
+    if (in_blocks[p->numbers]) copy_bank(p, to, tensors, file, &read);
     else pack_bank(p, to, tensors, file, &read);
-    packed[i] = (cdr_packed){to, to + numbers_of_all(p)};
-    to += numbers_of_all(p) + scales_of_all(p);
+    packed[i] = (cdr_packed){to, to + (size_t)numbers_of_all(p)};
+    to += (size_t)(numbers_of_all(p) + scales_of_all(p));
   }
   cdr_weights_unread(file);
   return CDR_OK;

@@ -57,12 +57,12 @@ typedef struct {
   size_t size;
 } cdr_packs;
 
-/* packed[i] becomes where the i-th of `count` tensors lies packed: in `file` where `blocks` says of its planes that they
-   lie in blocks, so that only what is used is ever in memory; in memory of its own where they lie row by row, and also
+/* packed[i] becomes where the i-th of `count` tensors lies packed: in `file` where its planes lie in blocks there
+   (`in_blocks`, a flag a tensor), so that only what is used is ever in memory; in memory of its own where they lie row by row, and also
    the others but for those of banks where CDRMIX_WEIGHTS is `copied`, for large pages.  What was read of the file is let
    go of on the way, so that little of it is in memory twice. */
 int cdr_pack_all(cdr_packs *packs, const cdr_packing *packings, int count, const void *const *tensors,
-                 const unsigned char *blocks, const cdr_file *file, cdr_packed *packed);
+                 const unsigned char *in_blocks, const cdr_file *file, cdr_packed *packed);
 void cdr_pack_free(cdr_packs *packs);
 
 /* The bytes of scratch that a product with at most n vectors needs. */

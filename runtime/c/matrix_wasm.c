@@ -74,7 +74,7 @@ CDR_TILE_W void tile_whole_wasm(const cdr_job *j, ptrdiff_t row, ptrdiff_t t, co
   v128_t y[CDR_TILE_WASM], scale = wasm_f32x4_splat(1.0f);
   if (by_row) scale = wasm_v128_load(of_rows);
   for (int i = 0; i < n; i++) y[i] = wasm_f32x4_splat(0.0f);
-  for (ptrdiff_t g = 0; g < j->x.groups; g++, x += CDR_GROUP, w += numbers, of_rows += scales) {
+  for (ptrdiff_t g = 0; g < j->x.groups; g++, x += CDR_GROUP, w += numbers, of_rows += by_row ? 0 : scales) {
     v128_t low[CDR_TILE_WASM], high[CDR_TILE_WASM]; /* two sums a row, of two rows each */
     if (!by_row) scale = floats_wasm(of_rows, nibbles ? CDR_AS_F16 : CDR_AS_F32, 0);
     for (int i = 0; i < n; i++) low[i] = high[i] = wasm_i32x4_splat(0);

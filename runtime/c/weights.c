@@ -10,6 +10,7 @@
 #include "fnv.h"
 #include "json.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,23 +131,26 @@ size_t cdr_dtype_size(cdr_dtype dtype)
 /* --- the header ------------------------------------------------------------------------------------------------ */
 typedef struct {
   cdr_span dtype;
-  int shape_fits;
+  int shape_fits, in_blocks;
   uint64_t begin, end;
 } entry;
 
-/* Passes a shape and says whether it is that of `want` (which is NULL for a tensor that nobody wants). */
-static int read_shape(cdr_json *j, const cdr_tensor *want, int *fits)
+/* Passes a shape and says whether it is that of `want` (which is NULL for a tensor that nobody wants), or of its blocks. */
+static int read_shape(cdr_json *j, const cdr_tensor *want, int *fits, int *in_blocks)
 {
   int first = 1, more, rank = 0;
   uint64_t size;
   if (!cdr_json_enter(j, '[')) return 0;
   *fits = 1;
+  *in_blocks = want && want->blocks;
   while ((more = cdr_json_more(j, ']', &first)) > 0) {
     if (!cdr_json_whole(j, &size)) return 0;
     if (want && (rank >= want->rank || size != want->shape[rank])) *fits = 0;
-    else rank++;
+    if (*in_blocks && (rank >= 4 || size != want->blocks[rank])) *in_blocks = 0;
+    if (rank < INT_MAX) rank++;
   }
   if (want && rank != want->rank) *fits = 0;
+  if (rank != 4 || *fits) *in_blocks = 0;
   return more == 0;
 }
 
@@ -163,7 +167,7 @@ static int read_entry(cdr_json *j, const cdr_tensor *want, entry *e)
       if (!cdr_json_string(j, &e->dtype)) return 0;
     } else if (cdr_json_is(key, "shape")) {
       here = SHAPE;
-      if (!read_shape(j, want, &e->shape_fits)) return 0;
+      if (!read_shape(j, want, &e->shape_fits, &e->in_blocks)) return 0;
     } else if (cdr_json_is(key, "data_offsets")) {
       int start = 1;
       here = PLACE;
@@ -194,66 +198,38 @@ static int position(const cdr_tensor *want, int count, const char *name)
 static int check_entry(const cdr_tensor *want, const entry *e, uint64_t room)
 {
   uint64_t unit = cdr_dtype_size(want->dtype), size = unit;
-  if (!cdr_json_is(e->dtype, dtypes[want->dtype])) return CDR_TENSOR_DTYPE;
-  if (!e->shape_fits) return CDR_TENSOR_SHAPE;
+  const cdr_dtype dtype = e->in_blocks && want->dtype == CDR_I8 ? CDR_U8 : want->dtype; /* 128 more there */
+  if (!cdr_json_is(e->dtype, dtypes[dtype])) return CDR_TENSOR_DTYPE;
+  if (!e->shape_fits && !e->in_blocks) return CDR_TENSOR_SHAPE;
   for (int i = 0; i < want->rank; i++) size *= want->shape[i]; /* the model's own sizes: no overflow */
   if (e->begin > e->end || e->end - e->begin != size || e->begin % unit) return CDR_TENSOR_RANGE;
   return e->end > room ? CDR_TENSOR_TRUNCATED : CDR_OK;
 }
 
-/* The tensor of that name among those wanted, or -1. */
-static int named(const cdr_tensor *want, int count, cdr_span key)
+static int read_header(cdr_json *j, const unsigned char *data, uint64_t room, const cdr_tensor *want, int count,
+                       const void **found, unsigned char *in_blocks, int *recorded, uint64_t *fingerprint)
 {
   char name[LONGEST_NAME];
-  size_t size = 0;
-  if (!cdr_json_decode(key, name, sizeof name - 1, &size) || memchr(name, 0, size)) return -1;
-  name[size] = 0;
-  return position(want, count, name);
-}
-
-/* What the header says besides: the fingerprint, and which tensors lie in blocks of rows. */
-static int read_about(cdr_json *j, const cdr_tensor *want, int count, unsigned char *blocks, int *recorded,
-                      uint64_t *fingerprint)
-{
-  static const char order[] = "order:", rows[] = "rows16";
-  const size_t prefix = sizeof order - 1;
-  int first = 1, more;
-  if (!cdr_json_enter(j, '{')) return CDR_WEIGHTS_HEADER;
-  while ((more = cdr_json_more(j, '}', &first)) > 0) {
-    cdr_span key, value;
-    if (!cdr_json_key(j, &key)) return CDR_WEIGHTS_HEADER;
-    if (cdr_json_is(key, "fingerprint")) {
-      if (!cdr_json_hexadecimal(j, fingerprint)) return CDR_WEIGHTS_HEADER;
-      *recorded = 1;
-    } else if (key.size > prefix && memcmp(key.text, order, prefix) == 0) {
-      const int which = named(want, count, (cdr_span){key.text + prefix, key.size - prefix});
-      if (!cdr_json_string(j, &value)) return CDR_WEIGHTS_HEADER;
-      if (which < 0) continue;
-      if (!blocks || !want[which].blocks || !cdr_json_is(value, rows)) return cdr_error_of(CDR_TENSOR_ORDER, which);
-      blocks[which] = 1;
-    } else if (!cdr_json_skip(j)) {
-      return CDR_WEIGHTS_HEADER;
-    }
-  }
-  return more == 0 ? CDR_OK : CDR_WEIGHTS_HEADER;
-}
-
-static int read_header(cdr_json *j, const unsigned char *data, uint64_t room, const cdr_tensor *want, int count,
-                       const void **found, unsigned char *blocks, int *recorded, uint64_t *fingerprint)
-{
   int first = 1, more;
   uint64_t last = 0;
   if (!cdr_json_enter(j, '{')) return CDR_WEIGHTS_HEADER;
   while ((more = cdr_json_more(j, '}', &first)) > 0) {
     cdr_span key;
     entry e;
-    int which, code;
+    size_t size = 0;
+    int which = -1, code;
     if (!cdr_json_key(j, &key)) return CDR_WEIGHTS_HEADER;
     if (cdr_json_is(key, "__metadata__")) {
-      if ((code = read_about(j, want, count, blocks, recorded, fingerprint)) != CDR_OK) return code;
+      cdr_json value;
+      *recorded = cdr_json_find(*j, "fingerprint", &value) == 1;
+      if (*recorded && !cdr_json_hexadecimal(&value, fingerprint)) return CDR_WEIGHTS_HEADER;
+      if (!cdr_json_skip(j)) return CDR_WEIGHTS_HEADER;
       continue;
     }
-    which = named(want, count, key);
+    if (cdr_json_decode(key, name, sizeof name - 1, &size) && !memchr(name, 0, size)) {
+      name[size] = 0;
+      which = position(want, count, name);
+    }
     if (!read_entry(j, which < 0 ? NULL : &want[which], &e))
       return which < 0 ? CDR_WEIGHTS_HEADER : cdr_error_of(CDR_TENSOR_ENTRY, which);
     if (e.end > last) last = e.end;
@@ -261,6 +237,7 @@ static int read_header(cdr_json *j, const unsigned char *data, uint64_t room, co
     if (found[which]) return cdr_error_of(CDR_TENSOR_TWICE, which);
     if ((code = check_entry(&want[which], &e, room)) != CDR_OK) return cdr_error_of(code, which);
     found[which] = data + e.begin;
+    if (in_blocks) in_blocks[which] = (unsigned char)e.in_blocks;
   }
   if (more < 0 || !cdr_json_done(j)) return CDR_WEIGHTS_HEADER;
   for (int i = 0; i < count; i++)
@@ -290,13 +267,12 @@ static uint64_t fingerprint_of(const cdr_tensor *want, int count, const void **f
 }
 
 int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, int count, const void **found,
-                     unsigned char *blocks)
+                     unsigned char *in_blocks)
 {
   uint64_t header = 0;
   int recorded = 0, code = cdr_file_open(file, path);
   if (code != CDR_OK) return code;
   for (int i = 0; i < count; i++) found[i] = NULL;
-  if (blocks) memset(blocks, 0, (size_t)count);
   if (file->size < 8) return cdr_weights_close(file), CDR_WEIGHTS_SHORT;
   for (int i = 7; i >= 0; i--) header = header << 8 | file->bytes[i];
   if (header > LARGEST_HEADER || header > file->size - 8) code = CDR_WEIGHTS_SHORT;
@@ -304,7 +280,7 @@ int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, i
   if (code == CDR_OK) {
     const unsigned char *data = file->bytes + 8 + header;
     cdr_json j = {file->bytes + 8, data};
-    code = read_header(&j, data, file->size - 8 - header, want, count, found, blocks, &recorded,
+    code = read_header(&j, data, file->size - 8 - header, want, count, found, in_blocks, &recorded,
                        &file->fingerprint);
   }
   if (code != CDR_OK) cdr_weights_close(file);

@@ -16,7 +16,7 @@ typedef struct {
   int rank;
   const uint64_t *shape;
   cdr_dtype dtype;
-  int blocks; /* whether it may lie in blocks of 16 rows, as matrix.h has them */
+  const uint64_t *blocks; /* its four sizes where it lies in blocks of rows, as matrix.h has them; NULL: it never does */
 } cdr_tensor;
 
 typedef struct {
@@ -26,10 +26,10 @@ typedef struct {
   uint64_t fingerprint; /* of the f32 values that the file was made from: names, sizes, a few values of each */
 } cdr_file;
 
-/* Opens `path` and sets found[i] to the data of want[i], and blocks[i] where its rows lie in blocks; `blocks` may be NULL
-   where none may.  On an error nothing is left open. */
+/* Opens `path` and sets found[i] to the data of want[i], and in_blocks[i] where it lies in blocks; `in_blocks` may be NULL
+   where none ever does.  On an error nothing is left open. */
 int cdr_weights_open(cdr_file *file, const char *path, const cdr_tensor *want, int count, const void **found,
-                     unsigned char *blocks);
+                     unsigned char *in_blocks);
 void cdr_weights_close(cdr_file *file);
 
 /* Lets go of the pages that were read so far; they are read again when they are used again.  Who reads all of a file does

@@ -93,7 +93,7 @@ static int add_scale(cdr_reader *r, const cdr_tensor *of, cdr_tensor *scale)
   if (!name) return cdr_reader_no_memory(r);
   memcpy(name, of->name, size);
   memcpy(name + size, suffix, sizeof suffix);
-  *scale = (cdr_tensor){name, of->rank - 1, of->shape, CDR_F32, 0};
+  *scale = (cdr_tensor){name, of->rank - 1, of->shape, CDR_F32, NULL};
   return 1;
 }
 
@@ -114,7 +114,7 @@ static int read_tensors(cdr_manifest *m, cdr_reader *r, cdr_json j)
   for (int i = 0; i < m->piece_count; i++) {
     const cdr_value *value = &m->pieces[i].value;
     if (m->pieces[i].start_name)
-      m->tensors[n++] = (cdr_tensor){m->pieces[i].start_name, value->rank, value->shape, CDR_F32, 0};
+      m->tensors[n++] = (cdr_tensor){m->pieces[i].start_name, value->rank, value->shape, CDR_F32, NULL};
   }
   m->tensor_count = n;
   if (r->code != CDR_OK) return 0;
@@ -126,7 +126,7 @@ static int read_tensors(cdr_manifest *m, cdr_reader *r, cdr_json j)
 
 static int find_tensor(const cdr_manifest *m, const char *name)
 {
-  cdr_tensor wanted = {name, 0, NULL, CDR_F32, 0};
+  cdr_tensor wanted = {name, 0, NULL, CDR_F32, NULL};
   const cdr_tensor *found = bsearch(&wanted, m->tensors, (size_t)m->tensor_count, sizeof *m->tensors, by_name);
   return found ? (int)(found - m->tensors) : -1;
 }

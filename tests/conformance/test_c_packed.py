@@ -1,24 +1,25 @@
 """Weights that are packed in the file: read where they lie, the same bits as those packed at open, nothing touched that
-is not used; and files in another order than a program's."""
+is not used; and files that lie otherwise than a program reads them."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cdrmix.runtime.encodings import ENCODINGS, ORDER, ROWS16, in_blocks, in_rows, read_file, read_values
+from cdrmix.runtime.encodings import ENCODINGS, Entry, by_rows, read_file, read_values, to_blocks
 
 from cdrmix.artifact import write_artifact
 from cdrmix.check import load_text
 from cdrmix.checkpoints import read_weights
 from cdrmix.compiler import lower, options_of
-from cdrmix.diagnose import UserError
 from cdrmix.ir.initial import random_weights
 from cdrmix.ir.nodes import Model
-from cdrmix.weights import opened, write_tensors, write_weights
+from cdrmix.weights import write_tensors, write_weights
 from tests.small import SPEC
 
 from .c_program import Refused, Stream, library, load, needs_compiler
@@ -44,16 +45,27 @@ def artefact(model: Model, folder: Path, encoding: str) -> Path:
     return folder
 
 
-def laid(path: Path) -> set[str]:
-    """The planes that a file has in blocks."""
-    return {key.removeprefix(ORDER) for key in read_file(path)[1] if key.startswith(ORDER)}
+def wanted(folder: Path) -> dict[str, Entry]:
+    """The planes of an artefact row by row."""
+    tensors = json.loads((folder / "manifest.json").read_text())["tensors"]
+    planes = {t["path"]: ENCODINGS[t["stored"]].planes(tuple(t["shape"])) for t in tensors}
+    return {path + suffix: entry for path, found in planes.items() for suffix, entry in found.items()}
 
 
-def rewritten(source: Path, to: Path, said: dict[str, str]) -> Path:
-    """A file with the planes of another row by row, whose header says what is given."""
-    planes, about = read_file(source)
-    with opened(source) as (_, entries):
-        write_tensors(to, entries, planes.__getitem__, lambda: int(about["fingerprint"], 16), said)
+def in_blocks(folder: Path) -> set[str]:
+    """Those that its file has in blocks."""
+    held, _ = read_file(folder / "weights.safetensors")
+    return {name for name, entry in wanted(folder).items() if held[name].shape != entry.shape}
+
+
+def rewritten(folder: Path, to: Path, but: Collection[str] = ()) -> Path:
+    """The weights of an artefact with every plane row by row, `but` for these."""
+    held, about = read_file(folder / "weights.safetensors")
+    rows = wanted(folder)
+    planes = {n: by_rows(held[n], entry) for n, entry in rows.items()}
+    planes |= {n: to_blocks(planes[n], rows[n]) for n in but}
+    entries = {n: entry.in_blocks or entry if n in but else entry for n, entry in rows.items()}
+    write_tensors(to, entries, planes.__getitem__, lambda: int(about["fingerprint"], 16))
     return to
 
 
@@ -63,19 +75,21 @@ def test_blocks_are_those_of_the_kernels(name: str, program: Path) -> None:
     for rows, cols in ((16, 32), (48, 96), (32, 768)):
         W = np.random.default_rng(rows).standard_normal((rows, cols)).astype(np.float32)
         planes = {k: np.ascontiguousarray(v) for k, v in ENCODINGS[name].narrow(W).items()}
-        dtypes = {k: entry.dtype for k, entry in ENCODINGS[name].planes(W.shape).items()}
+        entries = ENCODINGS[name].planes(W.shape)
         numbers, scales = planes[""], planes.get(".scale")
         packed = np.zeros(lib.cdr_packed_size(e, rows, cols), np.uint8)
         of_rows = np.zeros(lib.cdr_packed_scales(e, rows, cols) + 1, np.uint8)
         by = None if scales is None else scales.ctypes.data
         lib.cdr_pack(e, packed.ctypes.data, of_rows.ctypes.data, numbers.ctypes.data, by, rows, cols)
-        assert in_blocks(numbers, dtypes[""]).tobytes() == packed.tobytes()
+        assert to_blocks(numbers, entries[""]).tobytes() == packed.tobytes()
         if scales is not None:
-            held = in_blocks(scales, dtypes[".scale"]) if scales.ndim > 1 else scales
+            held = to_blocks(scales, entries[".scale"]) if scales.ndim > 1 else scales
             assert held.tobytes() == of_rows[:-1].tobytes()
         for suffix, plane in planes.items():
             if plane.ndim > 1:
-                np.testing.assert_array_equal(in_rows(in_blocks(plane, dtypes[suffix]), dtypes[suffix]), plane)
+                laid, entry = to_blocks(plane, entries[suffix]), entries[suffix].in_blocks
+                assert entry and laid.shape == entry.shape
+                np.testing.assert_array_equal(by_rows(laid, entries[suffix]), plane)
 
 
 @pytest.mark.parametrize("encoding", NARROW)
@@ -84,9 +98,9 @@ def test_where_they_lie_is_no_matter(
 ) -> None:
     folder = artefact(model, tmp_path / "a", encoding)
     path = folder / "weights.safetensors"
-    assert {"layer.0.att.Wr", "head.W"} <= laid(path)
-    plain = rewritten(path, tmp_path / "plain.safetensors", {})
-    assert not laid(plain) and plain.read_bytes() != path.read_bytes()
+    assert {"layer.0.att.Wr", "head.W"} <= in_blocks(folder)
+    plain = rewritten(folder, tmp_path / "plain.safetensors")
+    assert plain.read_bytes() != path.read_bytes()
     lib = load(library(folder))
     first = Stream(model, lib, path)
     want = first.prefill(IDS)
@@ -102,7 +116,7 @@ def test_python_reads_them_row_by_row(model: Model, tmp_path: Path) -> None:
     given = random_weights(model, 1)
     for encoding in ("f16", "bf16", "i4"):
         folder = artefact(model, tmp_path / encoding, encoding)
-        assert laid(folder / "weights.safetensors")
+        assert in_blocks(folder)
         for path, x in read_values(folder).items():
             held = ENCODINGS[encoding]
             want = held.widen(held.narrow(given[path]), x.shape)
@@ -112,20 +126,25 @@ def test_python_reads_them_row_by_row(model: Model, tmp_path: Path) -> None:
                 np.testing.assert_array_equal(x, read_values(folder)[path])
 
 
-def test_another_order_is_refused_by_its_tensor(model: Model, tmp_path: Path) -> None:
+def test_what_a_program_does_not_take_in_blocks_is_refused(model: Model, tmp_path: Path) -> None:
     folder = artefact(model, tmp_path / "a", "f16")
-    path, lib = folder / "weights.safetensors", load(library(folder))
-    (folder / "manifest.json").unlink()
-    for name, order in (("head.W", "rows32"), ("emb.E", ROWS16)):
-        wrong = rewritten(path, tmp_path / f"{name}.safetensors", {f"{ORDER}{name}": order})
-        with pytest.raises(Refused, match=f"tensor {name}: the weights hold a tensor in an order"):
+    lib = load(library(folder))
+    wrong = rewritten(folder, tmp_path / "wrong.safetensors", ["emb.E"])  # which is looked up by rows
+    with pytest.raises(Refused, match="tensor emb.E: a tensor's shape"):
+        Stream(model, lib, wrong)
+    some = rewritten(folder, tmp_path / "some.safetensors", ["head.W"])
+    want = Stream(model, lib, folder / "weights.safetensors").prefill(IDS)
+    np.testing.assert_array_equal(Stream(model, lib, some).prefill(IDS), want)
+
+
+@pytest.mark.parametrize("encoding", ["i8g32", "i4"])
+def test_numbers_and_scales_lie_alike(encoding: str, model: Model, tmp_path: Path) -> None:
+    folder = artefact(model, tmp_path / "a", encoding)
+    lib = load(library(folder))
+    for name in ("head.W", "head.W.scale"):
+        wrong = rewritten(folder, tmp_path / "wrong.safetensors", [name])
+        with pytest.raises(Refused, match="tensor head.W: of a tensor and its scales one lies in blocks"):
             Stream(model, lib, wrong)
-    with pytest.raises(ValueError, match="an order that is not known: rows32"):
-        read_file(tmp_path / "head.W.safetensors")
-    with pytest.raises(UserError, match="head.W lies in an order that is not known"):
-        read_weights(model, tmp_path / "head.W.safetensors")
-    unknown = rewritten(path, tmp_path / "other.safetensors", {f"{ORDER}elsewhere": ROWS16})
-    assert np.isfinite(Stream(model, lib, unknown).prefill(IDS)).all()  # of a tensor of something else
 
 
 MANY = """

@@ -86,7 +86,10 @@ def edited(change: Callable[[Header], object]) -> Callable[[Header, bytes], byte
 
 EDITS: dict[str, tuple[Callable[[Header, bytes], bytes], str]] = {
     "missing": (edited(lambda h: h.pop(NAME)), f"tensor {NAME}: the weights lack"),
-    "dtype": (edited(lambda h: h[NAME].update(dtype="BF16")), f"tensor {NAME}: a tensor is not F32"),
+    "dtype": (
+        edited(lambda h: h[NAME].update(dtype="BF16")),
+        f"tensor {NAME}: a tensor's numbers are of another type",
+    ),
     "transposed": (
         edited(lambda h: h["layer.0.ffn.ffn.Wk"]["shape"].reverse()),
         "layer.0.ffn.ffn.Wk: a tensor's shape",
