@@ -13,14 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from .grouped import rows_times
 from .module import Cell
 from .stream import State, Stream
-
-_GROUPED = (torch.float32, torch.bfloat16, torch.float16)
-_eager_grouped_mm = torch.compiler.disable(F.grouped_mm)  # type: ignore[no-untyped-call]  # torch.compile knows only its bf16
 
 
 def instances(bank: Cell) -> list[Cell]:
@@ -83,16 +80,7 @@ def route(pick: Tensor, experts: int, capacity: float = 0.0) -> Routes:
 
 def grouped_linear(x: Tensor, w: Tensor, routes: Routes) -> Tensor:
     """Each row of x [rows, K] times its expert's matrix of w [E, N, K]: [rows, N]."""
-    aligned = all(n * x.element_size() % 16 == 0 for n in w.shape[1:])
-    if aligned and x.dtype in _GROUPED and x.dtype == w.dtype:
-        product = F.grouped_mm if x.dtype == torch.bfloat16 else _eager_grouped_mm
-        y = product(x.contiguous(), w.mT, offs=routes.ends)
-        if y.requires_grad:
-            y.register_hook(Tensor.contiguous)  # an expanded gradient is refused by its backward
-        return y
-    ends = routes.ends.tolist()
-    starts = [0, *ends[:-1]]
-    return torch.cat([F.linear(x[a:z], m) for a, z, m in zip(starts, ends, w.unbind(0), strict=True)])
+    return rows_times(x, w, routes.ends)
 
 
 def run_every(bank: Cell, at: str, given: Sequence[tuple[Tensor, bool]], stream: Stream) -> Tensor:

@@ -51,9 +51,21 @@ class CannotBuild(ArtifactError):
     """Why this machine has no native kernels."""
 
 
-@functools.cache
 def kernels() -> Any | None:
     """The operators (`chunk_scan`, `linear_scan`, their backwards), or None."""
+    name = _namespace()
+    return None if name is None else getattr(torch.ops, name)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _namespace() -> str | None:
+    """That of the operators, for whoever compiles a graph of their calls."""
+    return _loaded()
+
+
+@functools.cache
+def _loaded() -> str | None:
+    """Load the operators, once; their namespace, or None."""
     choice = os.environ.get("CDRMIX_KERNELS") or "auto"
     if choice not in ("auto", "native", "torch"):
         raise ArtifactError(f"CDRMIX_KERNELS is `{choice}`", "set it to `auto`, `native` or `torch`, or unset it")
@@ -69,10 +81,9 @@ def kernels() -> Any | None:
             raise reason from None
         warnings.warn(f"the CPU kernels are not used, the torch forms run instead: {reason}", RuntimeWarning, 2)
         return None
-    ops = getattr(torch.ops, name)
     with contextlib.suppress(RuntimeError):  # another copy of this package in the process has registered them
         _register_fakes(name)
-    return ops
+    return name
 
 
 def usable(state: Tensor) -> bool:
@@ -145,14 +156,23 @@ def chunk_scan(
     q: Tensor, w: Tensor | None, k: Tensor, v: Tensor, S0: Tensor, a: Tensor | None = None, b: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The native twin of `chunked.chunked_scan`, for w None, [B, T, H, 1] or [B, T, H, K]; float32 or float64."""
-    none = q.new_empty(*q.shape[:3], 0, q.shape[-1])
-    given = (q, w, k, v, none if a is None else a, none if b is None else b, S0)
-    xs = [x if x is None else x.contiguous() for x in given]
+    if a is None or b is None:
+        a, b = (q.new_empty(*q.shape[:3], 0, q.shape[-1]) for _ in "ab")
+    xs = [x if x is None else x.contiguous() for x in _apart(q, w, k, v, a, b, S0)]
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in xs):
         return _ChunkScan.apply(*xs)  # type: ignore[no-any-return, no-untyped-call]
     ops = _required()
     y, S, _, _ = ops.chunk_scan(*xs, False)
     return y, S
+
+
+def _apart(*given: Tensor | None) -> list[Tensor | None]:
+    """The same, no tensor twice: a compiler of graphs takes none for two arguments of a function with a gradient."""
+    found: list[Tensor | None] = []
+    for x in given:
+        again = x is not None and any(x is y for y in found)
+        found.append(x.view_as(x) if again and x is not None else x)
+    return found
 
 
 class _ChunkScan(torch.autograd.Function):
