@@ -30,6 +30,10 @@ class Batch:
     targets: torch.Tensor
     reset: torch.Tensor
 
+    def to(self, device: str) -> Batch:
+        """The same where a module computes."""
+        return Batch(*(x.to(device, non_blocking=True) for x in (self.tokens, self.targets, self.reset)))
+
 
 class Batches:
     """Windows of `length` tokens in a random order, another one each epoch, cut at another offset."""

@@ -33,9 +33,7 @@ from cdrmix.runs import (
     step_of,
 )
 from cdrmix.runtime.parts import part_of, remove, sync, whole_folder
-
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""What AdamW keeps of a parameter: two tensors of its shape and a count."""
+from cdrmix.train.optimiser import kept
 
 
 def save_checkpoint(
@@ -107,16 +105,16 @@ def load_checkpoint(
     weights, moments = _tensors(home / WEIGHTS), _tensors(home / OPTIMISER)
     have = module.state_dict()
     parameters = dict(module.named_parameters())
-    kept = {name.rpartition(":")[0] for name in moments}
+    moved = {name.rpartition(":")[0] for name in moments}
+    names = kept(optimiser)
+    of_each = {n: names[p] for n, p in parameters.items() if n in moved and p in names}
     one = torch.zeros(())
     _compare(WEIGHTS, weights, have)
     _compare(
         OPTIMISER,
         moments,
-        {f"{n}:{key}": one if key == "step" else have.get(n, one) for n in kept for key in MOMENTS},
+        {f"{n}:{key}": one if key == "step" else have[n] for n, names in of_each.items() for key in names},
     )
-    if strange := sorted(kept - parameters.keys()):
-        raise Damaged(f"{OPTIMISER}: {strange[0]} is no parameter")
     if state is not None:
         check_files(home, about, (STATE,))
         held = _tensors(home / STATE)

@@ -42,13 +42,17 @@ class DataConfig(_Strict):
 
 
 class OptimConfig(_Strict):
-    """AdamW and its learning rate.
+    """The optimiser and its learning rate.
 
+    `muon` moves the matrices between the first and the last line by Muon, at `muon_lr`, and all else by AdamW.
     `cosine`: warm up, then fall.  `wsd`: warm up, stay, and fall linearly over the last `decay` share of the steps
     (Hu et al. 2024, MiniCPM).  Both reach `final` times `lr` at the last step.
     """
 
+    kind: Literal["adamw", "muon"] = "adamw"
     lr: float = Field(3e-3, gt=0)
+    muon_lr: float = Field(0.02, gt=0)
+    momentum: float = Field(0.95, ge=0, lt=1)
     schedule: Literal["cosine", "wsd"] = "cosine"
     warmup: int = Field(50, ge=0, lt=1 << 63)
     final: float = Field(0.1, ge=0, le=1)
@@ -58,6 +62,7 @@ class OptimConfig(_Strict):
     eps: float = Field(1e-10, gt=0)
     weight_decay: float = Field(0.1, ge=0)
     clip: float = Field(1.0, gt=0)
+    z_loss: float = Field(0.0, ge=0)
 
 
 class _OfSpec(_Strict):
@@ -74,7 +79,9 @@ class TrainConfig(_OfSpec):
     """One training run.  `batch` sequences of `context` tokens make a step, in `accumulate` equal parts.
 
     `checkpoint` holds the weights to start from.  With `carry_state` the sequences are lanes through documents, and a
-    sequence begins with the state that the one before it in its lane ended with.  `work` is the type of activations.
+    sequence begins with the state that the one before it in its lane ended with.  `precision` is the type of
+    activations, `compile` whether their graph goes through torch's compiler, `recompute` what is computed again in the
+    backward pass rather than kept.
     """
 
     spec: Path
@@ -88,7 +95,10 @@ class TrainConfig(_OfSpec):
     context: Positive | None = None
     accumulate: Positive = 1
     carry_state: bool = False
-    work: Literal["f32", "bf16"] = "f32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "f32", "bf16"] = "auto"
+    compile: bool | Literal["auto"] = "auto"
+    recompute: Literal["none", "layers"] = "none"
     seed: Seed = 0
     optim: OptimConfig = OptimConfig()
     log_every: Positive = 10

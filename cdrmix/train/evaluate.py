@@ -85,16 +85,20 @@ class Score:
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, store: TokenStore, length: int, rows: int = 8, limit: int | None = None) -> Score:
-    """Score a store, `length` tokens at a time in `rows` lanes; with a `limit`, only its first so many predictions."""
+def evaluate(
+    module: nn.Module, store: TokenStore, length: int, rows: int = 8, limit: int | None = None, device: str = "cpu"
+) -> Score:
+    """Score a store, `length` tokens at a time in `rows` lanes; with a `limit`, only its first so many predictions.
+    `device` is the module's."""
     was_training = module.training
     module.eval()
     sizes = torch.from_numpy(store.sizes)
     state, nats, tokens, size = None, 0.0, 0, 0
     for batch in lanes(store, rows, length, limit):
-        logits, state = module(batch.tokens, state, batch.reset)
+        there = batch.to(device)
+        logits, state = module(there.tokens, state, there.reset)
         loss = F.cross_entropy(
-            logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORE, reduction="sum"
+            logits.flatten(0, 1).float(), there.targets.flatten(), ignore_index=IGNORE, reduction="sum"
         )
         nats += float(loss)
         scored = batch.targets[batch.targets != IGNORE]

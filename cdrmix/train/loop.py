@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import torch
+
 from cdrmix.artifact import beside
 from cdrmix.check import load
 from cdrmix.checkpoints import check_weights, find_weights
 from cdrmix.compiler import Lowered, lower
 from cdrmix.diagnose import UserError
-from cdrmix.ir.nodes import Model
+from cdrmix.ir.nodes import DType, Model
 from cdrmix.runtime.torch.stream import State
 from cdrmix.train.batches import Batches, Lanes
 from cdrmix.train.build import build, require_finite
@@ -43,7 +45,7 @@ class Trainer:
             raise UserError(
                 f"batch {config.batch} does not divide into {config.accumulate} parts", "change `accumulate`"
             )
-        self.placement = Placement(work=config.work, threads=config.threads)
+        self.placement = placement_of(config)
         self.placement.prepare()
         model = load(config.spec, config.set, options=config.options)
         lowered = lower(model, work=self.placement.work)
@@ -87,6 +89,8 @@ class Trainer:
         self.optimiser = make_optimiser(self.module, config.optim)
         self.carried: State | None = {} if config.carry_state else None
         self.step = self.folder.resume(self.module, self.optimiser, self.carried) if resume else 0
+        if self.carried:
+            self.carried = {path: x.to(self.placement.device) for path, x in self.carried.items()}
 
     def _store(self, paths: list[Path], vocab: int) -> TokenStore:
         return open_store(self.folder.tokens, paths, self.config.data.field, self._tokenizer, vocab)
@@ -141,20 +145,31 @@ class Trainer:
 
     def train_step(self, step: int) -> Measured:
         """Forward, backward and update on the batch of a step."""
-        batch, config = self.batches.at(step), self.config
+        batch, config = self.batches.at(step).to(self.placement.device), self.config
         share, clip, parts = rate(config.optim, step, config.steps), config.optim.clip, config.accumulate
-        found, self.carried = take_step(self.module, self.optimiser, batch, self.carried, share, clip, parts)
+        given = self.module, self.optimiser, batch, self.carried
+        found, self.carried = take_step(*given, share, clip, parts, config.optim.z_loss)
         return found
 
     def _score(self, data: TokenStore, metrics: Metrics, bar: Bar) -> None:
         """Score the held-out data."""
-        score = evaluate(self.module, data, self.context, limit=self.config.eval_tokens)
+        score = evaluate(self.module, data, self.context, limit=self.config.eval_tokens, device=self.placement.device)
         metrics.write({"step": self.step, "eval_loss": score.loss, "eval_bits": score.bits_per_byte})
         bar.say(f"step {self.step}: held-out loss {score.loss:.4f}, bits per byte {score.bits_per_byte:.4f}")
 
     def save(self) -> None:
         """Write a checkpoint of this step.  Refuses weights that are not finite."""
         self.folder.save(self.step, self.module, self.optimiser, self._tokenizer.to_str(), self.carried)
+
+
+def placement_of(config: TrainConfig) -> Placement:
+    """What a config asks for; `auto`: a GPU if torch finds one, and there bf16 and a compiled graph."""
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    device = auto if config.device == "auto" else config.device
+    on_gpu = device == "cuda"
+    work: DType = config.precision if config.precision != "auto" else "bf16" if on_gpu else "f32"
+    compiled = on_gpu if config.compile == "auto" else config.compile
+    return Placement(device, work, compiled, config.recompute == "layers", threads=config.threads)
 
 
 def context_of(config: TrainConfig, model: Model) -> int:

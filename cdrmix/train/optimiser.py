@@ -1,4 +1,4 @@
-"""AdamW with the spec's parameter groups, and the learning rate of a step.
+"""The optimiser with the spec's parameter groups, and the learning rate of a step.
 
 Input: the generated module (its `param_groups` carry `!lr` and `!decay`) and an `OptimConfig`.
 """
@@ -6,21 +6,38 @@ Input: the generated module (its `param_groups` carry `!lr` and `!decay`) and an
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
 from cdrmix.train.config import OptimConfig
+from cdrmix.train.muon import MOMENTUM, Muon
 
 
 def make_optimiser(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW; each group's `lr` stands for the peak and is kept as `peak`."""
+    """AdamW, or Muon for matrices and AdamW for the rest; each group's `lr` stands for the peak, kept as `peak`."""
     groups = module.param_groups(config.lr, config.weight_decay)  # type: ignore[operator]
-    betas = (config.beta1, config.beta2)
-    optimiser = torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
+    common: dict[str, Any] = {"betas": (config.beta1, config.beta2), "eps": config.eps, "fused": True}
+    if config.kind == "adamw":
+        optimiser = torch.optim.AdamW(groups, lr=config.lr, **common)
+    else:
+        for group in groups:
+            group["muon"] = group["matrices"]
+            group["lr"] *= config.muon_lr / config.lr if group["muon"] else 1.0
+        optimiser = Muon(groups, config.momentum, lr=config.lr, **common)
     for group in optimiser.param_groups:
         group["peak"] = group["lr"]
     return optimiser
+
+
+def kept(optimiser: torch.optim.Optimizer) -> dict[nn.Parameter, tuple[str, ...]]:
+    """The names of what is kept of each parameter that has moved: tensors of its shape, and `step`, a number."""
+    return {
+        p: (MOMENTUM,) if group.get("muon") else ("exp_avg", "exp_avg_sq", "step")
+        for group in optimiser.param_groups
+        for p in group["params"]
+    }
 
 
 def rate(config: OptimConfig, step: int, steps: int) -> float:

@@ -1,7 +1,8 @@
 """The second stage of training: a module is placed where it computes.
 
 Input: a built module and a `Placement`.
-Output: the same module on its device.  Sizes that this machine cannot hold are refused before anything is allocated.
+Output: the same module on its device, its graph compiled where that is asked for.  Sizes that this machine cannot hold
+are refused before anything is allocated.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import ctypes
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from cdrmix.diagnose import UserError
 from cdrmix.ir.nodes import DType
@@ -25,20 +28,25 @@ _MOST = (1 << 31) - 1
 class Placement:
     """A device, the type of activations, and the processes over which parameters and the optimiser's state lie.
 
-    One process on a CPU is the only one there is: both lie in it whole.  Parameters are f32 whatever `work` is: the
-    module rounds them where it uses them narrower.  `threads` None: as many as torch takes.
+    There is one process, in which both lie whole.  Parameters are f32 whatever `work` is: the module rounds them where
+    it uses them narrower.  `compiled`: all but the logits goes through `torch.compile`.  `recomputed`: of a layer
+    nothing but what it is given is kept for the backward pass.  `threads` None: as many as torch takes.
     """
 
     device: str = "cpu"
     work: DType = "f32"
+    compiled: bool = False
+    recomputed: bool = False
     processes: int = 1
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name, known in (("device", ["cpu"]), ("work", ["f32", "bf16"]), ("processes", [1])):
+        for name, known in (("device", ["cpu", "cuda"]), ("work", ["f32", "bf16"]), ("processes", [1])):
             if (asked := getattr(self, name)) not in known:
                 only = " or ".join(map(str, known))
                 raise UserError(f"a module cannot be placed with `{name}` {asked}", f"`{name}` is {only}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("torch finds no GPU here", "set `device: cpu`, or install a torch for this machine's GPU")
 
     def prepare(self) -> None:
         """Set this process up, before anything large is allocated."""
@@ -49,7 +57,12 @@ class Placement:
 
 def place(module: Streaming, placement: Placement) -> Streaming:
     """The module where the placement has it; an optimiser is made of its parameters there."""
-    return module.to(placement.device)
+    module = module.to(placement.device)
+    for block in module.layers() if placement.recomputed else ():
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+    if placement.compiled:
+        module.hidden = torch.compile(module.hidden)  # type: ignore[method-assign]
+    return module
 
 
 def keep_freed_memory() -> None:

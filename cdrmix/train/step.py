@@ -11,13 +11,13 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cdrmix.runtime.torch.module import Streaming
 from cdrmix.runtime.torch.stream import State
 from cdrmix.runtime.torch.sums import Sums
 from cdrmix.train.batches import IGNORE, Batch
+from cdrmix.train.loss import summed_loss
 from cdrmix.train.optimiser import set_rate
 
 
@@ -45,8 +45,10 @@ def take_step(
     rate: float,
     clip: float,
     parts: int,
+    z_loss: float = 0.0,
 ) -> tuple[Measured, State | None]:
-    """One step.  `rate` is a share of the optimiser's peak, `clip` the largest norm of the gradient.
+    """One step.  `rate` is a share of the optimiser's peak, `clip` the largest norm of the gradient, `z_loss` the
+    weight of that loss, which is not in what is measured.
 
     `state` is None where none is carried from step to step, and empty where the batch begins documents, as it is after
     a bad step.  A batch without a target moves nothing, the state included.
@@ -58,9 +60,9 @@ def take_step(
     total, sums, after = 0.0, Sums(), []
     for part, before in _parts(batch, state, parts):
         own = Sums()
-        logits, ended = module(part.tokens, before, part.reset, own)
+        x, ended = module.hidden(part.tokens, before, part.reset, own)
         after.append(ended)
-        loss = _loss(logits, part.targets) / scored
+        loss = summed_loss(module, x, part.targets, z_loss) / scored
         sums += own.detach()
         aux = module.aux(own.of_step(sums, 1 / parts))
         (loss + sum(aux.values()) / parts).backward()  # type: ignore[no-untyped-call]
@@ -76,11 +78,6 @@ def take_step(
     if state is None:
         return found, None
     return found, {path: torch.cat([s[path].detach() for s in after]) for path in after[0]} if found.finite else {}
-
-
-def _loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Nats of all targets, summed: logits [B, T, vocab], targets [B, T]."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum")
 
 
 def _parts(batch: Batch, state: State | None, count: int) -> list[tuple[Batch, State | None]]:

@@ -73,6 +73,9 @@ def template_keys(program: Program) -> dict[str, Any]:
         "leading": "tokens[0]" if many else "tokens",
         "fields": stack.fields,
         "forward": stack.forward,
+        "last": stack.last,
+        "first_cells": stack.cells_of(model.lines[0]),
+        "last_cells": stack.cells_of(model.lines[-1]) if stack.last else "",
         "step": stack.step,
     }
 

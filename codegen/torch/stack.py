@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from cdrmix.ir import layout
+from cdrmix.ir import layout, walk
 from cdrmix.ir import python as escape
 from cdrmix.ir.build import FLOATS
 from cdrmix.ir.code import flat
@@ -59,6 +59,7 @@ class Stack:
     held: DType = "f32"
     fields: list[str] = field(default_factory=list)
     forward: list[str] = field(default_factory=list)
+    last: list[str] = field(default_factory=list)
     step: list[str] = field(default_factory=list)
     blocks: dict[object, Block] = field(default_factory=dict)
     made: set[tuple[str, ...]] = field(default_factory=set)
@@ -78,12 +79,22 @@ class Stack:
         """The cell of an instance."""
         return self.model.cells[instance.cell]
 
+    def cells_of(self, line: Line) -> str:
+        """Code of the names of a line's modules."""
+        return f"({', '.join(escape.text(attribute_path(i.path)) for i in line.chain)},)"
+
     def place(self, lines: Sequence[Line]) -> None:
-        """Lines by themselves."""
+        """Lines by themselves; a last one that each token passes by itself is of `logits`."""
         self.fields += self.members(lines, 0, self.made)
-        forward, step = self.calls(lines, 0)
-        self.forward += forward
-        self.step += step
+        apart = lines[-1] is self.model.lines[-1] and len(self.model.lines) > 1 and self._by_token(lines[-1])
+        for some, to in ((lines[:-1], self.forward), (lines[-1:], self.last)) if apart else ((lines, self.forward),):
+            forward, step = self.calls(some, 0)
+            to += forward
+            self.step += step
+
+    def _by_token(self, line: Line) -> bool:
+        """Whether a line is a function of what each token gives it, and of nothing else."""
+        return not line.residual and all(is_function(self.model, self.cell(i)) for i in line.chain)
 
     def repeat(self, label: str, layers: Sequence[Sequence[Line]]) -> None:
         """The blocks' classes, and the loop over them."""
@@ -167,6 +178,13 @@ class Stack:
             return f"*{at}" if self.model.work == "f32" else ", ".join(each)
         dtype = inputs[0].dtype
         return held(at, dtype) if dtype in FLOATS and dtype != self.held else at
+
+
+def is_function(model: Model, cell: Cell) -> bool:
+    """Whether a cell's result is of its inputs and parameters alone, and nothing is measured on the way."""
+    kept = cell.states or cell.histories or cell.carries or cell.buffers or cell.training
+    here = not kept and not any(n.op == "context" for s in cell.body for n in walk.nodes(s))
+    return here and all(not p.bank and is_function(model, model.cells[p.cell]) for p in cell.parts)
 
 
 def emit_stack(model: Model, classes: Mapping[str, str], names: escape.Names) -> Stack:

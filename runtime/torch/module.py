@@ -26,6 +26,9 @@ class Cell(nn.Module):
     groups: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """Multiples of the learning rate and the weight decay, by parameter, where the spec gives them."""
 
+    matrices: ClassVar[frozenset[str]] = frozenset()
+    """The parameters [*banks, rows, columns] that multiply vectors."""
+
     step: Callable[..., Any]
     """One token; `forward` is over [B, T]."""
     routed: Callable[..., Tensor]
@@ -61,6 +64,17 @@ class Streaming(nn.Module):
     """(attribute path, tensor's path) where Python or torch has taken a name of the spec."""
     ties: ClassVar[Mapping[str, str]] = {}
     """The attribute path of each tied tensor, and of its owner."""
+    first_line: ClassVar[tuple[str, ...]] = ()
+    """The modules of the first line, which reads tokens."""
+    last_line: ClassVar[tuple[str, ...]] = ()
+    """The modules of `logits`: those of a last line that each token passes through by itself."""
+    logits: Callable[[Tensor], Tensor]
+    """The last line, of what `hidden` gives."""
+
+    def hidden(self, *given: Any, **named: Any) -> tuple[Tensor, State]:
+        """`forward` but for `logits`: the whole of it, where the last line is not such a one."""
+        found: tuple[Tensor, State] = self.forward(*given, **named)
+        return found
 
     def build(self, seed: int | None, init: bool) -> None:
         """Share what is tied, and begin every parameter; with a seed, always with the same numbers.
@@ -75,6 +89,12 @@ class Streaming(nn.Module):
             at, _, name = tied.rpartition(".")
             setattr(self.get_submodule(at), name, self.get_parameter(owner))
         rename_keys(self, self.paths, self.ties)
+
+    def layers(self) -> Iterator[nn.Module]:
+        """The blocks that repeat, in order: what is computed again, or sharded, as one."""
+        for blocks in self.children():
+            if isinstance(blocks, nn.ModuleList):
+                yield from blocks
 
     def _cells(self) -> Iterator[Cell]:
         return (m for m in self.modules() if isinstance(m, Cell))
@@ -127,15 +147,20 @@ class Streaming(nn.Module):
                 cell.after_step(sums)
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """The optimiser's groups: the spec's multiples of both; without any, only matrices decay."""
-        found: dict[tuple[float, float], list[nn.Parameter]] = {}
+        """The optimiser's groups: the spec's multiples of both; without any, only matrices decay.
+
+        `matrices` says of a group that it holds matrices of cells between the first and the last line.
+        """
+        ends = {id(m) for path in (*self.first_line, *self.last_line) for m in self.get_submodule(path).modules()}
+        found: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
         for path, cell in self.named_modules():
             if isinstance(cell, Cell):
                 for name, p in cell.named_parameters(recurse=False):
                     if f"{path}.{name}" not in self.ties:
                         default = (1.0, 1.0 if p.dim() - len(cell.banks) > 1 else 0.0)
-                        found.setdefault(cell.groups.get(name, default), []).append(p)
+                        matrix = name in cell.matrices and id(cell) not in ends
+                        found.setdefault((*cell.groups.get(name, default), matrix), []).append(p)
         return [
-            {"params": params, "lr": lr * scale, "weight_decay": weight_decay * decay}
-            for (scale, decay), params in sorted(found.items(), key=lambda item: item[0])
+            {"params": params, "lr": lr * scale, "weight_decay": weight_decay * decay, "matrices": matrices}
+            for (scale, decay, matrices), params in sorted(found.items(), key=lambda item: item[0])
         ]

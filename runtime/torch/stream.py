@@ -42,6 +42,11 @@ class Stream:
         return cls(old, {"pos": pos[:, -1] + 1}, pos, reset, sums)
 
     @classmethod
+    def nowhere(cls) -> Stream:
+        """A stream for cells that read nothing of it."""
+        return cls({}, {}, torch.empty(0))
+
+    @classmethod
     def once(cls, old: Mapping[str, Tensor]) -> Stream:
         """The stream of the one token that follows `old`."""
         return cls(old, {"pos": old["pos"] + 1}, old["pos"])

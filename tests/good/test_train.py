@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from cdrmix.artifact import write_artifact
@@ -41,7 +43,9 @@ def losses(run: Path) -> list[float]:
     return [r["loss"] for r in read_metrics(run / "metrics.jsonl") if "loss" in r]
 
 
-@pytest.mark.parametrize("how", [{}, {"accumulate": 2}, {"work": "bf16"}, {"work": "bf16", "carry_state": True}])
+@pytest.mark.parametrize(
+    "how", [{}, {"accumulate": 2}, {"precision": "bf16"}, {"precision": "bf16", "carry_state": True}]
+)
 def test_a_resumed_run_is_bitwise_an_uninterrupted_one(tmp_path: Path, how: dict[str, object]) -> None:
     Trainer(config(tmp_path, "whole", **how)).train()
     # the stopped run is the same run cut after its checkpoint of step 4: the rate depends on the last step
@@ -57,8 +61,21 @@ def test_a_resumed_run_is_bitwise_an_uninterrupted_one(tmp_path: Path, how: dict
     assert all((one[name] == two[name]).all() for name in one)
 
 
+@pytest.mark.parametrize("how", [{"recompute": "layers"}, {"compile": True}, {"recompute": "layers", "compile": True}])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_is_computed_again_or_compiled_trains_the_same(
+    tmp_path: Path, how: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        torch, "compile", partial(torch.compile, backend="aot_eager")
+    )  # the graph, without its compiler
+    Trainer(config(tmp_path, "plain", steps=4)).train()
+    Trainer(config(tmp_path, "other", steps=4, **how)).train()
+    assert losses(tmp_path / "other") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
+
+
 def test_a_run_in_bf16_keeps_its_weights_in_f32_and_learns_as_one_in_f32_does(tmp_path: Path) -> None:
-    Trainer(config(tmp_path, "narrow", steps=20, work="bf16")).train()
+    Trainer(config(tmp_path, "narrow", steps=20, precision="bf16")).train()
     Trainer(config(tmp_path, "wide", steps=20)).train()
     assert {str(x.dtype) for x in load_file(tmp_path / "narrow" / "last" / "weights.safetensors").values()} == {
         "torch.float32"
@@ -110,7 +127,7 @@ def test_a_run_is_not_overwritten_and_not_resumed_as_another(tmp_path: Path) -> 
 def test_nan_moves_nothing_and_ends_the_run(tmp_path: Path) -> None:
     trainer = Trainer(config(tmp_path, "run", steps=100))
     before = {n: x.clone() for n, x in trainer.module.state_dict().items()}
-    trainer.module.register_forward_hook(lambda module, args, out: (out[0] * float("nan"), out[1]))
+    trainer.module.ln_out.register_forward_hook(lambda module, args, out: out * float("nan"))
     with pytest.raises(UserError, match="no finite loss in 20 steps"):
         trainer.train()
     assert all((x == before[n]).all() for n, x in trainer.module.state_dict().items())

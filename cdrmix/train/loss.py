@@ -1,0 +1,77 @@
+"""The loss of a batch: cross-entropy over the vocabulary, without the logits of all tokens at once.
+
+Input: a generated module, what its `hidden` gives over [B, T], and the tokens that come next.
+Output: nats, summed.  Logits are made for some tokens at a time and their gradients at once, in the forward pass, so
+that no more than those of one part are ever in memory, and nothing is computed twice (as in Liger Kernel, Hsu et al.
+2024).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from cdrmix.runtime.torch.module import Streaming
+from cdrmix.train.batches import IGNORE
+
+AT_ONCE = 1 << 24
+"""Logits that are made at once: 64 MB of f32."""
+
+
+def summed_loss(module: Streaming, hidden: Tensor, targets: Tensor, z: float = 0.0) -> Tensor:
+    """Nats of all targets [B, T], summed.  `hidden` is what `module.hidden` gave, [B, T, …].
+
+    The gradient, not the value, is also of `z` times the squares of the logarithms of the tokens' sums of exponentials,
+    which keeps logits from drifting (Chowdhery et al. 2022, PaLM, section 5).
+    """
+    if not module.last_line:  # there is nothing to put off: they are logits
+        nats, penalty = _nats(hidden.flatten(0, 1), targets.flatten(), z)
+        return nats + (penalty - penalty.detach())
+    held = (p for path in module.last_line for p in module.get_submodule(path).parameters())
+    params = [p for p in dict.fromkeys(held) if p.requires_grad]
+    loss: Tensor = _Summed.apply(module, targets, z, hidden, *params)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def _nats(logits: Tensor, targets: Tensor, z: float) -> tuple[Tensor, Tensor]:
+    """The cross-entropy and the z-loss of logits [n, vocab], both summed."""
+    logits = logits.float()
+    nats = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+    if not z:
+        return nats, nats.new_zeros(())
+    return nats, z * (logits.logsumexp(-1).square() * (targets != IGNORE)).sum()
+
+
+class _Summed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, module: Streaming, targets: Tensor, z: float, hidden: Tensor, *params: Tensor) -> Tensor:
+        rows, ids = hidden.flatten(0, 1), targets.flatten()
+        total = torch.zeros((), device=rows.device)
+        of_rows = torch.zeros_like(rows) if hidden.requires_grad else None
+        grads = [torch.zeros_like(p) for p in params]
+        size = max(1, AT_ONCE // module.logits(rows[None, :1]).shape[-1])
+        for at in range(0, len(rows), size):
+            some = rows[at : at + size].detach().requires_grad_(of_rows is not None)
+            with torch.enable_grad():
+                nats, penalty = _nats(module.logits(some[None])[0], ids[at : at + size], z)
+                both = nats + penalty
+            total += nats.detach()
+            found = torch.autograd.grad(both, [*params, *[some] * some.requires_grad])
+            for grad, more in zip(grads, found, strict=False):
+                grad += more
+            if of_rows is not None:
+                of_rows[at : at + size] = found[-1]
+        ctx.shape = hidden.shape
+        ctx.save_for_backward(of_rows, *grads)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
+        of_rows, *grads = ctx.saved_tensors
+        hidden = None if of_rows is None else (of_rows * by).reshape(ctx.shape)
+        return None, None, None, hidden, *(grad * by for grad in grads)

@@ -1,0 +1,78 @@
+"""Muon: matrices move along their momentum made orthogonal, everything else by AdamW.
+
+Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/), as `torch.optim.Muon`, but for matrices in banks and of
+many layers too: those of one shape are made orthogonal in one batch of products.
+
+Input: groups of parameters; those whose `muon` is true hold matrices [*banks, rows, columns].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ROUNDS = 5
+MOMENTUM = "momentum"
+"""What is kept of a matrix: a tensor of its shape."""
+
+
+class Muon(torch.optim.AdamW):
+    """AdamW whose groups with `muon` move so instead: p ← p (1 - lr·decay) - lr √max(1, rows/columns) · O.
+
+    O is g + μ m made orthogonal, where m ← μ m + g is the momentum (Nesterov's).
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], momentum: float, **adamw: Any):
+        super().__init__(groups, **adamw)
+        self.momentum = momentum
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Move every parameter that has a gradient."""
+        own = [p for group in self.param_groups if group.get("muon") for p in group["params"] if p.grad is not None]
+        self._move_matrices()
+        grads = [p.grad for p in own]
+        for p in own:
+            p.grad = None  # so that AdamW passes it by
+        super().step(closure)
+        for p, grad in zip(own, grads, strict=True):
+            p.grad = grad
+
+    def _move_matrices(self) -> None:
+        alike = dict[tuple[int, ...], list[tuple[Tensor, Tensor, dict[str, Any]]]]()
+        for group in self.param_groups:
+            for p in group["params"] if group.get("muon") else ():
+                if p.grad is not None:
+                    m = self.state[p].setdefault(MOMENTUM, torch.zeros_like(p))
+                    m.mul_(self.momentum).add_(p.grad)
+                    alike.setdefault(tuple(p.shape[-2:]), []).append((p, p.grad + self.momentum * m, group))
+        for (rows, columns), found in alike.items():
+            moved = orthogonal(torch.cat([u.reshape(-1, rows, columns) for _, u, _ in found]))
+            sizes = [u.numel() // (rows * columns) for _, u, _ in found]
+            for (p, _, group), by in zip(found, moved.split(sizes), strict=True):
+                rate = group["lr"]
+                p.mul_(1 - rate * group["weight_decay"])
+                p.add_(by.reshape(p.shape), alpha=-rate * math.sqrt(max(1.0, rows / columns)))
+
+
+def orthogonal(x: Tensor) -> Tensor:
+    """The nearest matrices with singular values near 1, of x [n, rows, columns], by five rounds of Newton and Schulz.
+
+    Their products are in bf16 on a GPU, which is as good (Jordan et al.), and in x's type on a CPU, which is faster
+    there.
+    """
+    wide = x.bfloat16() if x.device.type == "cuda" else x
+    tall = x.shape[1] > x.shape[2]
+    y = wide.mT if tall else wide
+    y = y / y.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
+    a, b, c = COEFFICIENTS
+    for _ in range(ROUNDS):
+        square = y @ y.mT
+        y = a * y + (b * square + c * (square @ square)) @ y
+    found: Tensor = (y.mT if tall else y).to(x.dtype)
+    return found

@@ -1,0 +1,83 @@
+"""Muon: torch's own for a matrix, the same for each of a bank, AdamW for the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from cdrmix.check import load
+from cdrmix.compiler import lower
+from cdrmix.train.build import build_module
+from cdrmix.train.config import OptimConfig
+from cdrmix.train.muon import MOMENTUM, Muon, orthogonal
+from cdrmix.train.optimiser import make_optimiser
+from tests.small import write_spec
+
+
+def parameter(*shape: int, seed: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
+
+
+def group(params: list[nn.Parameter], muon: bool) -> dict[str, object]:
+    return {"params": params, "lr": 0.02, "weight_decay": 0.1, "muon": muon}
+
+
+@pytest.mark.parametrize("shape", [(8, 24), (24, 8), (16, 16)])
+def test_a_matrix_moves_as_by_torchs_own(shape: tuple[int, int]) -> None:
+    ours, theirs = parameter(*shape, seed=0), parameter(*shape, seed=0)
+    start = ours.detach().clone()
+    own = Muon([group([ours], True)], 0.95)
+    other = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, momentum=0.95)
+    for step in range(5):
+        for p, optimiser in ((ours, own), (theirs, other)):
+            p.grad = parameter(*shape, seed=step + 1).detach()
+            optimiser.step()
+    one, two = ours.detach() - start, theirs.detach() - start
+    torch.testing.assert_close(one, two, rtol=0.05, atol=0.05 * float(one.abs().max()))  # theirs is in bf16
+
+
+def test_matrices_of_a_bank_and_of_other_layers_move_each_by_itself() -> None:
+    bank, other, alone = parameter(3, 8, 12, seed=0), parameter(8, 12, seed=9), parameter(8, 12, seed=0)
+    alone.data.copy_(bank[1])
+    together, single = Muon([group([bank, other], True)], 0.9), Muon([group([alone], True)], 0.9)
+    for step in range(3):
+        bank.grad, other.grad = parameter(3, 8, 12, seed=step).detach(), parameter(8, 12, seed=step + 50).detach()
+        alone.grad = bank.grad[1].clone()
+        together.step()
+        single.step()
+        torch.testing.assert_close(bank[1], alone)
+
+
+def test_the_rest_moves_by_adamw_and_gradients_stay() -> None:
+    matrix, vector, twin = parameter(4, 8, seed=0), parameter(8, seed=1), parameter(8, seed=1)
+    both = Muon([group([matrix], True), group([vector], False)], 0.95, betas=(0.9, 0.99))
+    plain = torch.optim.AdamW([twin], lr=0.02, weight_decay=0.1, betas=(0.9, 0.99))
+    for step in range(3):
+        matrix.grad = parameter(4, 8, seed=step).detach()
+        vector.grad, twin.grad = parameter(8, seed=step).detach(), parameter(8, seed=step).detach()
+        both.step()
+        plain.step()
+    torch.testing.assert_close(vector, twin, rtol=0, atol=0)
+    assert matrix.grad is not None and both.state[matrix].keys() == {MOMENTUM}
+
+
+def test_singular_values_come_near_one() -> None:
+    x = torch.randn(5, 16, 40, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonal(x))
+    assert float(values.min()) > 0.6 and float(values.max()) < 1.3
+
+
+def test_the_matrices_are_those_between_the_first_and_the_last_line(tmp_path: Path) -> None:
+    module = build_module(lower(load(write_spec(tmp_path))), tmp_path, 0)
+    optimiser = make_optimiser(module, OptimConfig(kind="muon", lr=1e-3, muon_lr=0.05))
+    name_of = {p: name for name, p in module.named_parameters()}
+    names = {
+        kind: {name_of[p] for g in optimiser.param_groups if g["muon"] is kind for p in g["params"]}
+        for kind in (True, False)
+    }
+    assert {"layer.0.att.Wr", "layer.1.ffn.each.Wk"} <= names[True] or "layer.0.att.Wr" in names[True]
+    assert {"emb.E", "head.W", "ln0.w", "layer.0.att.w0", "layer.0.att.r_k"} <= names[False]
+    assert {g["peak"] for g in optimiser.param_groups if g["muon"]} == {0.05}
