@@ -105,15 +105,14 @@ def load_checkpoint(
     weights, moments = _tensors(home / WEIGHTS), _tensors(home / OPTIMISER)
     have = module.state_dict()
     parameters = dict(module.named_parameters())
-    moved = {name.rpartition(":")[0] for name in moments}
-    names = kept(optimiser)
-    of_each = {n: names[p] for n, p in parameters.items() if n in moved and p in names}
+    named, keys = {name.rpartition(":")[0] for name in moments}, kept(optimiser)
+    of_each = {n: keys[p] for n, p in parameters.items() if n in named and p in keys}
     one = torch.zeros(())
     _compare(WEIGHTS, weights, have)
     _compare(
         OPTIMISER,
         moments,
-        {f"{n}:{key}": one if key == "step" else have[n] for n, names in of_each.items() for key in names},
+        {f"{n}:{key}": one if key == "step" else have[n] for n, own in of_each.items() for key in own},
     )
     if state is not None:
         check_files(home, about, (STATE,))
@@ -126,7 +125,7 @@ def load_checkpoint(
     optimiser.state.clear()
     for name, value in moments.items():
         path, _, key = name.rpartition(":")
-        optimiser.state[parameters[path]][key] = value
+        optimiser.state[parameters[path]][key] = value.to(parameters[path].device)
     return about
 
 

@@ -35,7 +35,7 @@ def score_checkpoint(config: EvalConfig) -> Score:
     placement = Placement(threads=config.threads)
     placement.prepare()
     model = load(config.spec, config.set, options=config.options)
-    require_memory(config.rows * config.context, model.vocab, "a smaller `rows` or `context`")
+    require_memory(config.rows * config.context, model.vocab, "logits", "a smaller `rows` or `context`")
     artefact = config.checkpoint if (config.checkpoint / MANIFEST).is_file() else None
     weights = find_weights(config.checkpoint)
     if artefact is None:

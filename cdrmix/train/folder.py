@@ -17,7 +17,7 @@ from cdrmix.runtime.parts import sweep
 from cdrmix.runtime.torch.load import ALIAS
 from cdrmix.runtime.torch.stream import State
 from cdrmix.train.checkpoint import load_checkpoint, point_last, save_checkpoint, set_aside
-from cdrmix.train.config import TrainConfig
+from cdrmix.train.config import OptimConfig, TrainConfig
 from cdrmix.train.lock import Lock
 
 _MAY_CHANGE = {"steps", "out", "log_every", "eval_every", "eval_tokens", "save_every", "keep", "threads"}
@@ -74,8 +74,7 @@ class RunFolder:
                 f"the spec is not the one {self.path} was trained with", "resume with the same spec and `set`"
             )
         now: dict[str, Any] = self._about["config"]
-        # what a run of another version knew no key for was as the default says
-        then = {name: field.default for name, field in TrainConfig.model_fields.items()} | about["config"]
+        then = _as_of_now(about["config"])
         changed = [k for k in now if k not in _MAY_CHANGE and now[k] != then.get(k)]
         if changed:
             raise UserError(
@@ -120,3 +119,12 @@ class RunFolder:
         last = self.path / LAST
         saved = f"{last} is the checkpoint before" if last.exists() else "nothing was saved yet"
         return f"lower optim.lr or optim.clip; {saved}"
+
+
+def _as_of_now(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run, perhaps of another version: what that knew no key for was as the default says, and before
+    there was a choice of devices it was the CPU."""
+    known = {name: field.default for name, field in TrainConfig.model_fields.items()}
+    known |= {"device": "cpu", "precision": config.get("work", "f32"), "compile": False}
+    optim = {name: field.default for name, field in OptimConfig.model_fields.items()} | config.get("optim", {})
+    return known | config | {"optim": optim}

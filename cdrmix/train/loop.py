@@ -47,18 +47,20 @@ class Trainer:
             )
         self.placement = placement_of(config)
         self.placement.prepare()
+        chosen = {"device": self.placement.device, "precision": self.placement.work, "compile": self.placement.compiled}
+        self.config = config.model_copy(update=chosen)  # a run goes on as it began, wherever it is resumed
         model = load(config.spec, config.set, options=config.options)
         lowered = lower(model, work=self.placement.work)
         short = overlap(config.optim, config.steps)
         self.notes = (*lowered.notes, *([short] if short else []))
         self.context = context_of(config, model)
         at_once = config.batch // config.accumulate * self.context
-        require_memory(at_once, model.vocab, "a larger `accumulate`, or a smaller `batch` or `context`")
+        require_memory(at_once, model.width, "values", "a larger `accumulate`, or a smaller `batch` or `context`")
         self._tokenizer = load_tokenizer(config.tokenizer)
         require_fit(self._tokenizer, model)
         files_of([*config.data.train, *config.data.eval])  # missing ones are told before anything is written
         weights = None if resume or config.checkpoint is None else self._weights(config.checkpoint, model)
-        self.folder = RunFolder(config, lowered.program.hash, resume)
+        self.folder = RunFolder(self.config, lowered.program.hash, resume)
         try:
             self._open(model, lowered, weights, resume)
         except BaseException:

@@ -28,7 +28,7 @@ def summed_loss(module: Streaming, hidden: Tensor, targets: Tensor, z: float = 0
     The gradient, not the value, is also of `z` times the squares of the logarithms of the tokens' sums of exponentials,
     which keeps logits from drifting (Chowdhery et al. 2022, PaLM, section 5).
     """
-    if not module.last_line:  # there is nothing to put off: they are logits
+    if not module.apart:  # there is nothing to put off: they are logits
         nats, penalty = _nats(hidden.flatten(0, 1), targets.flatten(), z)
         return nats + (penalty - penalty.detach())
     held = (p for path in module.last_line for p in module.get_submodule(path).parameters())
@@ -52,7 +52,7 @@ class _Summed(torch.autograd.Function):
         rows, ids = hidden.flatten(0, 1), targets.flatten()
         total = torch.zeros((), device=rows.device)
         of_rows = torch.zeros_like(rows) if hidden.requires_grad else None
-        grads = [torch.zeros_like(p) for p in params]
+        grads: list[Tensor | None] = [None] * len(params)
         size = max(1, AT_ONCE // module.logits(rows[None, :1]).shape[-1])
         for at in range(0, len(rows), size):
             some = rows[at : at + size].detach().requires_grad_(of_rows is not None)
@@ -60,10 +60,12 @@ class _Summed(torch.autograd.Function):
                 nats, penalty = _nats(module.logits(some[None])[0], ids[at : at + size], z)
                 both = nats + penalty
             total += nats.detach()
-            found = torch.autograd.grad(both, [*params, *[some] * some.requires_grad])
-            for grad, more in zip(grads, found, strict=False):
-                grad += more
-            if of_rows is not None:
+            found = torch.autograd.grad(both, [*params, *[some] * some.requires_grad], allow_unused=True)
+            for n, more in enumerate(found[: len(params)]):
+                sum_so_far = grads[n]
+                if more is not None:  # a parameter may be compared alone
+                    grads[n] = more if sum_so_far is None else sum_so_far.add_(more)
+            if of_rows is not None and found[-1] is not None:
                 of_rows[at : at + size] = found[-1]
         ctx.shape = hidden.shape
         ctx.save_for_backward(of_rows, *grads)
@@ -74,4 +76,4 @@ class _Summed(torch.autograd.Function):
     def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
         of_rows, *grads = ctx.saved_tensors
         hidden = None if of_rows is None else (of_rows * by).reshape(ctx.shape)
-        return None, None, None, hidden, *(grad * by for grad in grads)
+        return None, None, None, hidden, *(None if grad is None else grad * by for grad in grads)

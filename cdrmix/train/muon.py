@@ -3,13 +3,13 @@
 Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/), as `torch.optim.Muon`, but for matrices in banks and of
 many layers too: those of one shape are made orthogonal in one batch of products.
 
-Input: groups of parameters; those whose `muon` is true hold matrices [*banks, rows, columns].
+Input: groups of parameters; those whose `matrices` is true hold matrices [*banks, rows, columns].
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ MOMENTUM = "momentum"
 
 
 class Muon(torch.optim.AdamW):
-    """AdamW whose groups with `muon` move so instead: p ← p (1 - lr·decay) - lr √max(1, rows/columns) · O.
+    """AdamW whose groups of `matrices` move so instead: p ← p (1 - lr·decay) - lr √max(1, rows/columns) · O.
 
     O is g + μ m made orthogonal, where m ← μ m + g is the momentum (Nesterov's).
     """
@@ -32,23 +32,25 @@ class Muon(torch.optim.AdamW):
         self.momentum = momentum
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]
         """Move every parameter that has a gradient."""
-        own = [p for group in self.param_groups if group.get("muon") for p in group["params"] if p.grad is not None]
+        own = [p for group in self.param_groups if group.get("matrices") for p in group["params"] if p.grad is not None]
         self._move_matrices()
         grads = [p.grad for p in own]
         for p in own:
             p.grad = None  # so that AdamW passes it by
-        super().step(closure)
+        super().step()
         for p, grad in zip(own, grads, strict=True):
             p.grad = grad
 
     def _move_matrices(self) -> None:
         alike = dict[tuple[int, ...], list[tuple[Tensor, Tensor, dict[str, Any]]]]()
         for group in self.param_groups:
-            for p in group["params"] if group.get("muon") else ():
+            for p in group["params"] if group.get("matrices") else ():
                 if p.grad is not None:
-                    m = self.state[p].setdefault(MOMENTUM, torch.zeros_like(p))
+                    if MOMENTUM not in self.state[p]:
+                        self.state[p][MOMENTUM] = torch.zeros_like(p)
+                    m = self.state[p][MOMENTUM]
                     m.mul_(self.momentum).add_(p.grad)
                     alike.setdefault(tuple(p.shape[-2:]), []).append((p, p.grad + self.momentum * m, group))
         for (rows, columns), found in alike.items():

@@ -23,8 +23,7 @@ def make_optimiser(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
         optimiser = torch.optim.AdamW(groups, lr=config.lr, **common)
     else:
         for group in groups:
-            group["muon"] = group["matrices"]
-            group["lr"] *= config.muon_lr / config.lr if group["muon"] else 1.0
+            group["lr"] *= config.muon_lr / config.lr if group["matrices"] else 1.0
         optimiser = Muon(groups, config.momentum, lr=config.lr, **common)
     for group in optimiser.param_groups:
         group["peak"] = group["lr"]
@@ -34,7 +33,7 @@ def make_optimiser(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
 def kept(optimiser: torch.optim.Optimizer) -> dict[nn.Parameter, tuple[str, ...]]:
     """The names of what is kept of each parameter that has moved: tensors of its shape, and `step`, a number."""
     return {
-        p: (MOMENTUM,) if group.get("muon") else ("exp_avg", "exp_avg_sq", "step")
+        p: (MOMENTUM,) if isinstance(optimiser, Muon) and group["matrices"] else ("exp_avg", "exp_avg_sq", "step")
         for group in optimiser.param_groups
         for p in group["params"]
     }

@@ -58,11 +58,27 @@ class Placement:
 def place(module: Streaming, placement: Placement) -> Streaming:
     """The module where the placement has it; an optimiser is made of its parameters there."""
     module = module.to(placement.device)
+    if placement.recomputed and not next(module.layers(), None):
+        raise UserError("`recompute: layers`: the spec repeats no layers", "leave it out")
     for block in module.layers() if placement.recomputed else ():
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
     if placement.compiled:
+        require_compiler(placement.device)
         module.hidden = torch.compile(module.hidden)  # type: ignore[method-assign]
     return module
+
+
+def require_compiler(device: str) -> None:
+    """Refuse to compile a graph where torch finds no C++ compiler, which it needs for one on a CPU."""
+    if device != "cpu":
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as e:
+        raise UserError("`compile`: torch finds no C++ compiler", "install g++, or set `compile: false`") from e
 
 
 def keep_freed_memory() -> None:
@@ -77,11 +93,11 @@ def keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, _MOST)
 
 
-def require_memory(tokens: int, vocab: int, remedy: str) -> None:
-    """Refuse to run `tokens` tokens at once where their logits alone are more than the machine's memory."""
-    needs, has = 4 * tokens * vocab, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def require_memory(tokens: int, size: int, what: str, remedy: str) -> None:
+    """Refuse to run `tokens` tokens at once where `size` numbers of each, `what` they are, are more than the memory."""
+    needs, has = 4 * tokens * size, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needs > has:
         raise UserError(
-            f"{tokens:,} tokens at once: their logits take {needs / 1e9:,.0f} GB, this machine has {has / 1e9:,.0f}",
+            f"{tokens:,} tokens at once: their {what} take {needs / 1e9:,.0f} GB, this machine has {has / 1e9:,.0f}",
             remedy,
         )

@@ -80,9 +80,10 @@ def _multiplies(p: Param, n: Node) -> bool:
     product, summed = list(walk.factors(n.args[0])), set(n.arg)
     for at, x in enumerate(product):
         if x.op == "read" and x.arg.ref == Ref("param", p.name):
-            across = [set(a.free) for a in x.args if not summed & set(a.free)]
+            across = [a for a in x.args if not summed & set(a.free)]
             others = set[Index]().union(*(y.free for y in (*product[:at], *product[at + 1 :])))
-            if len(across) == 1 and not across[0] & others:
+            plain = [set(a.free) for a in across if a.free and not walk.has_reads(a)]  # no row of a table
+            if len(across) == len(plain) == 1 and summed & others and not plain[0] & others:
                 return True
     return False
 

@@ -75,7 +75,7 @@ def template_keys(program: Program) -> dict[str, Any]:
         "forward": stack.forward,
         "last": stack.last,
         "first_cells": stack.cells_of(model.lines[0]),
-        "last_cells": stack.cells_of(model.lines[-1]) if stack.last else "",
+        "last_cells": stack.cells_of(model.lines[-1]),
         "step": stack.step,
     }
 

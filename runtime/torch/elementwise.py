@@ -64,7 +64,7 @@ class _LinearScan(torch.autograd.Function):
 def scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
     """The plain torch form: token by token where a token's slice is large, else in chunks side by side."""
     T = b.shape[1]
-    if h0.numel() >= SMALL or T <= CHUNK:
+    if (h0.numel() >= SMALL or T <= CHUNK) and not torch.compiler.is_compiling():  # whose graphs take no `out`
         h = torch.empty_like(b, memory_format=torch.contiguous_format)
         before = h0
         for t in range(T):

@@ -67,7 +67,9 @@ class Streaming(nn.Module):
     first_line: ClassVar[tuple[str, ...]] = ()
     """The modules of the first line, which reads tokens."""
     last_line: ClassVar[tuple[str, ...]] = ()
-    """The modules of `logits`: those of a last line that each token passes through by itself."""
+    """The modules of the last line."""
+    apart: ClassVar[bool] = False
+    """Whether `logits` is the last line, which each token passes through by itself."""
     logits: Callable[[Tensor], Tensor]
     """The last line, of what `hidden` gives."""
 
@@ -151,14 +153,14 @@ class Streaming(nn.Module):
 
         `matrices` says of a group that it holds matrices of cells between the first and the last line.
         """
-        ends = {id(m) for path in (*self.first_line, *self.last_line) for m in self.get_submodule(path).modules()}
+        ends = {p for path in (*self.first_line, *self.last_line) for p in self.get_submodule(path).parameters()}
         found: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
         for path, cell in self.named_modules():
             if isinstance(cell, Cell):
                 for name, p in cell.named_parameters(recurse=False):
                     if f"{path}.{name}" not in self.ties:
                         default = (1.0, 1.0 if p.dim() - len(cell.banks) > 1 else 0.0)
-                        matrix = name in cell.matrices and id(cell) not in ends
+                        matrix = name in cell.matrices and p not in ends
                         found.setdefault((*cell.groups.get(name, default), matrix), []).append(p)
         return [
             {"params": params, "lr": lr * scale, "weight_decay": weight_decay * decay, "matrices": matrices}

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from cdrmix.codegen.torch.cells import is_matrix
 from torch import nn
 
-from cdrmix.check import load
+from cdrmix.check import load, load_text
 from cdrmix.compiler import lower
 from cdrmix.train.build import build_module
 from cdrmix.train.config import OptimConfig
@@ -22,7 +23,7 @@ def parameter(*shape: int, seed: int) -> nn.Parameter:
 
 
 def group(params: list[nn.Parameter], muon: bool) -> dict[str, object]:
-    return {"params": params, "lr": 0.02, "weight_decay": 0.1, "muon": muon}
+    return {"params": params, "lr": 0.02, "weight_decay": 0.1, "matrices": muon}
 
 
 @pytest.mark.parametrize("shape", [(8, 24), (24, 8), (16, 16)])
@@ -75,9 +76,38 @@ def test_the_matrices_are_those_between_the_first_and_the_last_line(tmp_path: Pa
     optimiser = make_optimiser(module, OptimConfig(kind="muon", lr=1e-3, muon_lr=0.05))
     name_of = {p: name for name, p in module.named_parameters()}
     names = {
-        kind: {name_of[p] for g in optimiser.param_groups if g["muon"] is kind for p in g["params"]}
+        kind: {name_of[p] for g in optimiser.param_groups if g["matrices"] is kind for p in g["params"]}
         for kind in (True, False)
     }
     assert {"layer.0.att.Wr", "layer.1.ffn.each.Wk"} <= names[True] or "layer.0.att.Wr" in names[True]
     assert {"emb.E", "head.W", "ln0.w", "layer.0.att.w0", "layer.0.att.r_k"} <= names[False]
-    assert {g["peak"] for g in optimiser.param_groups if g["muon"]} == {0.05}
+    assert {g["peak"] for g in optimiser.param_groups if g["matrices"]} == {0.05}
+
+
+KINDS = """
+use "lib/embed.cdr" { embed, head }
+model m {
+  vocab = 16
+  d_model = 8
+  stack {
+    emb: embed(vocab, d_model)
+    kinds(N=3)
+    head(vocab)
+  }
+}
+op kinds(x: [D], N: int) -> [D] {
+  param W: [D, D] ~ normal(0.1)
+  param scales: [N, D] ~ 1
+  param rows: [2, D] ~ 1
+  param heads: [N, D] ~ 1
+  g[d] = sum[k](scales[k, d])
+  s = sum[d](rows[0, d] * x[d])
+  h[k] = sum[d](heads[k, d] * x[d] * x[d])
+  return (W @ (x * g)) * s + sum[k](h[k])
+}
+"""
+
+
+def test_what_multiplies_a_vector_is_a_matrix_and_no_table_or_sum_is() -> None:
+    cell = next(c for c in load_text(KINDS).cells.values() if c.op == "kinds")
+    assert [p.name for p in cell.params if is_matrix(p, cell)] == ["W", "heads"]

@@ -75,7 +75,7 @@ def test_it_is_the_loss_of_all_logits(
     monkeypatch.setattr(loss, "AT_ONCE", at_once)
     text, cells = LASTS[last]
     module, (tokens, targets) = module_of(text, tmp_path), batch()
-    assert module.last_line == cells
+    assert module.apart == bool(cells) and (not cells or module.last_line == cells)
     params = list(module.parameters())
     nats, both = whole(module, tokens, targets, z)
     want = torch.autograd.grad(both / 7, params)
@@ -115,3 +115,15 @@ def test_frozen_parameters_stay_without_a_gradient(tmp_path: Path) -> None:
     module.get_parameter("out.W").requires_grad_(False)
     loss.summed_loss(module, module.hidden(tokens)[0], targets).backward()
     assert module.get_parameter("out.W").grad is None and module.get_parameter("emb.E").grad is not None
+
+
+def test_a_parameter_without_a_gradient_stays_without_one(tmp_path: Path) -> None:
+    """One that is only compared with something, in the last line."""
+    text = TEXT.replace("W @ x + pos", "W @ (x * (1 if x > u else 0.5))").replace(
+        "param W:", "param u: [D] ~ 0\n  param W:"
+    )
+    module = build_module(lower(load_text(text.replace("LAST", "odd(vocab)"))), tmp_path, 0)
+    tokens, targets = batch()
+    assert module.apart
+    loss.summed_loss(module, module.hidden(tokens)[0], targets).backward()
+    assert module.get_parameter("odd.u").grad is None and module.get_parameter("odd.W").grad is not None
