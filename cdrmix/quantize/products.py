@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from cdrmix.runtime.torch.grouped import PRODUCT
 from cdrmix.runtime.torch.module import Streaming
 
 GROUP = 32
@@ -48,8 +49,8 @@ class Products(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.linear and args[1].dim() == 2 and (matrix := self._matrix(args[1])):
             args = (self.seen(matrix, args[0]), *args[1:])
-        elif func is torch._grouped_mm and (bank := self._matrix(args[1].mT)):
-            args = (self._rows(bank, args[0], kwargs["offs"].tolist()), *args[1:])
+        elif func is PRODUCT and (bank := self._matrix(args[1])):
+            args = (self._rows(bank, args[0], args[2].tolist()), *args[1:])
         return func(*args, **kwargs)
 
     def _rows(self, bank: Matrix, x: Tensor, ends: Sequence[int]) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -72,6 +73,7 @@ def require_compiler(device: str) -> None:
     """Refuse to compile a graph where torch finds no C++ compiler, which it needs for one on a CPU."""
     if device != "cpu":
         return
+    from torch._inductor import config
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
@@ -79,6 +81,8 @@ def require_compiler(device: str) -> None:
         get_cpp_compiler()
     except InvalidCxxCompiler as e:
         raise UserError("`compile`: torch finds no C++ compiler", "install g++, or set `compile: false`") from e
+    if not shutil.which("openssl"):
+        config.cpp_cache_precompile_headers = False  # it names them by their hash, which that program makes
 
 
 def keep_freed_memory() -> None:

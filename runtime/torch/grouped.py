@@ -91,3 +91,5 @@ def _fake_matrices(y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
 
 
 _OPS, _LIBRARY = _define()
+PRODUCT = _OPS.rows_times
+"""The operator of `rows_times`, as a `TorchFunctionMode` sees it: x, w, ends."""

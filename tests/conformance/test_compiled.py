@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cdrmix.train.place import require_compiler
 from tests.conformance.test_torch import pair
 from tests.conformance.torch_specs import LIBRARY
 
@@ -52,4 +53,5 @@ def test_every_op_is_one_graph(name: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_inductors_code_computes_the_same() -> None:
+    require_compiler("cpu")
     compare("rwkv7", torch.compile(pair("rwkv7").module, fullgraph=True), 1e-5)
