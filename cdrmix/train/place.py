@@ -11,8 +11,10 @@ import ctypes
 import os
 import shutil
 import sys
+import sysconfig
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -70,7 +72,7 @@ def place(module: Streaming, placement: Placement) -> Streaming:
 
 
 def require_compiler(device: str) -> None:
-    """Refuse to compile a graph where torch finds no C++ compiler, which it needs for one on a CPU."""
+    """Refuse to compile a graph where what torch needs for one on a CPU is not here."""
     if device != "cpu":
         return
     from torch._inductor import config
@@ -81,6 +83,8 @@ def require_compiler(device: str) -> None:
         get_cpp_compiler()
     except InvalidCxxCompiler as e:
         raise UserError("`compile`: torch finds no C++ compiler", "install g++, or set `compile: false`") from e
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        raise UserError("`compile`: Python's headers are not here", "install python3-dev, or set `compile: false`")
     if not shutil.which("openssl"):
         config.cpp_cache_precompile_headers = False  # it names them by their hash, which that program makes
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cdrmix.diagnose import UserError
 from cdrmix.train.place import require_compiler
 from tests.conformance.test_torch import pair
 from tests.conformance.torch_specs import LIBRARY
@@ -53,5 +54,8 @@ def test_every_op_is_one_graph(name: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_inductors_code_computes_the_same() -> None:
-    require_compiler("cpu")
+    try:
+        require_compiler("cpu")
+    except UserError as e:
+        pytest.skip(e.message)
     compare("rwkv7", torch.compile(pair("rwkv7").module, fullgraph=True), 1e-5)
