@@ -107,7 +107,6 @@ def pack(
     """
     packer, held = _Packer(model, make, arrangement, rounded), entries(model, arrangement, starts)
     plain = not blocks and all(held.get(w.path) == Entry(w.shape) for w in owners(model))
-
     laid = {name: entry for name in blocks if (entry := held[name].in_blocks)}
 
     def tensor(name: str) -> np.ndarray:

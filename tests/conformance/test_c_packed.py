@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 from cdrmix.runtime.encodings import ENCODINGS, Entry, by_rows, read_file, read_values, to_blocks
 
-from cdrmix.artifact import write_artifact
 from cdrmix.check import load_text
 from cdrmix.checkpoints import read_weights
-from cdrmix.compiler import lower, options_of
 from cdrmix.ir.initial import random_weights
 from cdrmix.ir.nodes import Model
-from cdrmix.weights import write_tensors, write_weights
+from cdrmix.weights import write_tensors
 from tests.small import SPEC
 
 from .c_program import Refused, Stream, library, load, needs_compiler
+from .test_encodings import artefact
 from .test_matrix import NAMES, Library, program
 
 __all__ = ["program"]
@@ -34,15 +33,6 @@ NARROW = [name for name in NAMES if name != "f32"]
 @pytest.fixture(scope="module")
 def model() -> Model:
     return load_text(SPEC)
-
-
-def artefact(model: Model, folder: Path, encoding: str) -> Path:
-    """Of random weights."""
-    weights, given = random_weights(model, 1), folder.with_suffix(".safetensors")
-    write_weights(given, {n: x.shape for n, x in weights.items()}, weights.__getitem__)
-    lowered = lower(model, weights=encoding)
-    write_artifact(lowered, "cpu", folder, given, options=options_of("cpu", {}, encoding))
-    return folder
 
 
 def wanted(folder: Path) -> dict[str, Entry]:
@@ -96,7 +86,7 @@ def test_blocks_are_those_of_the_kernels(name: str, program: Path) -> None:
 def test_where_they_lie_is_no_matter(
     encoding: str, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = artefact(model, tmp_path / "a", encoding)
+    folder = artefact(tmp_path / "a", model, "cpu", encoding)
     path = folder / "weights.safetensors"
     assert {"layer.0.att.Wr", "head.W"} <= in_blocks(folder)
     plain = rewritten(folder, tmp_path / "plain.safetensors")
@@ -115,7 +105,7 @@ def test_where_they_lie_is_no_matter(
 def test_python_reads_them_row_by_row(model: Model, tmp_path: Path) -> None:
     given = random_weights(model, 1)
     for encoding in ("f16", "bf16", "i4"):
-        folder = artefact(model, tmp_path / encoding, encoding)
+        folder = artefact(tmp_path / encoding, model, "cpu", encoding)
         assert in_blocks(folder)
         for path, x in read_values(folder).items():
             held = ENCODINGS[encoding]
@@ -127,7 +117,7 @@ def test_python_reads_them_row_by_row(model: Model, tmp_path: Path) -> None:
 
 
 def test_what_a_program_does_not_take_in_blocks_is_refused(model: Model, tmp_path: Path) -> None:
-    folder = artefact(model, tmp_path / "a", "f16")
+    folder = artefact(tmp_path / "a", model, "cpu", "f16")
     lib = load(library(folder))
     wrong = rewritten(folder, tmp_path / "wrong.safetensors", ["emb.E"])  # which is looked up by rows
     with pytest.raises(Refused, match="tensor emb.E: a tensor's shape"):
@@ -139,7 +129,7 @@ def test_what_a_program_does_not_take_in_blocks_is_refused(model: Model, tmp_pat
 
 @pytest.mark.parametrize("encoding", ["i8g32", "i4"])
 def test_numbers_and_scales_lie_alike(encoding: str, model: Model, tmp_path: Path) -> None:
-    folder = artefact(model, tmp_path / "a", encoding)
+    folder = artefact(tmp_path / "a", model, "cpu", encoding)
     lib = load(library(folder))
     for name in ("head.W", "head.W.scale"):
         wrong = rewritten(folder, tmp_path / "wrong.safetensors", [name])
@@ -166,7 +156,7 @@ model many {
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_experts_that_no_token_takes_are_not_in_memory(tmp_path: Path) -> None:
     many = load_text(MANY)
-    folder = artefact(many, tmp_path / "a", "i8")
+    folder = artefact(tmp_path / "a", many, "cpu", "i8")
     path = folder / "weights.safetensors"
     stream = Stream(many, load(library(folder)), path)
     stream.prefill([5] * 20)

@@ -88,7 +88,7 @@ EDITS: dict[str, tuple[Callable[[Header, bytes], bytes], str]] = {
     "missing": (edited(lambda h: h.pop(NAME)), f"tensor {NAME}: the weights lack"),
     "dtype": (
         edited(lambda h: h[NAME].update(dtype="BF16")),
-        f"tensor {NAME}: a tensor's numbers are of another type",
+        f"tensor {NAME}: a tensor's numbers are of another type than the model's",
     ),
     "transposed": (
         edited(lambda h: h["layer.0.ffn.ffn.Wk"]["shape"].reverse()),

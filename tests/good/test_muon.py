@@ -75,12 +75,11 @@ def test_the_matrices_are_those_between_the_first_and_the_last_line(tmp_path: Pa
     module = build_module(lower(load(write_spec(tmp_path))), tmp_path, 0)
     optimiser = make_optimiser(module, OptimConfig(kind="muon", lr=1e-3, muon_lr=0.05))
     name_of = {p: name for name, p in module.named_parameters()}
-    names = {
-        kind: {name_of[p] for g in optimiser.param_groups if g["matrices"] is kind for p in g["params"]}
-        for kind in (True, False)
-    }
-    assert {"layer.0.att.Wr", "layer.1.ffn.each.Wk"} <= names[True] or "layer.0.att.Wr" in names[True]
-    assert {"emb.E", "head.W", "ln0.w", "layer.0.att.w0", "layer.0.att.r_k"} <= names[False]
+    groups = [(g["matrices"], {name_of[p] for p in g["params"]}) for g in optimiser.param_groups]
+    moved, rest = (set[str]().union(*(names for kind, names in groups if kind is muon)) for muon in (True, False))
+    assert {"layer.0.att.Wr", "layer.0.att.w1", "layer.1.ffn.F.Wk", "layer.1.ffn.Wg"} <= moved
+    assert {"emb.E", "head.W", "ln0.w", "layer.0.att.w0", "layer.0.att.r_k"} <= rest
+    assert moved | rest == set(name_of.values()) and not moved & rest
     assert {g["peak"] for g in optimiser.param_groups if g["matrices"]} == {0.05}
 
 

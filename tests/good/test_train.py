@@ -68,9 +68,8 @@ def test_what_is_computed_again_or_compiled_trains_the_same(
     tmp_path: Path, how: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(place, "require_compiler", lambda device: None)
-    monkeypatch.setattr(
-        torch, "compile", partial(torch.compile, backend="aot_eager")
-    )  # the graph, without its compiler
+    # the graph, without its compiler
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     Trainer(config(tmp_path, "plain", steps=4)).train()
     Trainer(config(tmp_path, "other", steps=4, **how)).train()
     assert losses(tmp_path / "other") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
