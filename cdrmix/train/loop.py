@@ -22,6 +22,7 @@ from cdrmix.train.batches import Batches, Lanes
 from cdrmix.train.build import build, require_finite
 from cdrmix.train.config import TrainConfig
 from cdrmix.train.evaluate import evaluate
+from cdrmix.train.experts import Experts
 from cdrmix.train.folder import RunFolder
 from cdrmix.train.interrupt import asked_to_stop
 from cdrmix.train.optimiser import make_optimiser, overlap, rate
@@ -109,7 +110,7 @@ class Trainer:
 
     def _train(self) -> None:
         config, tally, tokens = self.config, Tally(self.train_data), self.config.batch * self.context
-        metrics = Metrics(self.folder.metrics, self.step)
+        metrics, experts = Metrics(self.folder.metrics, self.step), Experts()
         with Bar(config.steps, self.step) as bar, asked_to_stop() as stopped:
             for note in self.notes:
                 bar.say(f"note: {note}")
@@ -119,6 +120,7 @@ class Trainer:
                 seconds = time.perf_counter() - began
                 self.step += 1
                 last = self.step == config.steps
+                experts.count(found.routed, found.metrics)
                 if note := tally.count(self.step, found, tokens, seconds):
                     bar.say(note)
                 if tally.bad >= BAD_STEPS or (last and tally.bad and not tally.moved):
@@ -127,8 +129,11 @@ class Trainer:
                     )
                 if self.step % config.log_every == 0 or last:
                     lr = config.optim.lr * rate(config.optim, self.step - 1, config.steps)
-                    told = record(self.step, found, lr, self.step * tokens, tally.speed())
+                    reports, alarms = experts.reports()
+                    told = record(self.step, found, lr, self.step * tokens, tally.speed(), reports)
                     metrics.write(told)
+                    for alarm in alarms:
+                        bar.say(f"step {self.step}: {alarm}")
                     bar.show(self.step, describe(told), True)
                 else:
                     bar.show(self.step, f"loss {found.loss:.3f}", False)

@@ -125,8 +125,11 @@ class Bar:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def record(step: int, found: Measured, lr: float, tokens: int, speed: float) -> dict[str, Any]:
-    """What `metrics.jsonl` says of a step: `tokens` since the run began, `speed` in tokens a second."""
+def record(
+    step: int, found: Measured, lr: float, tokens: int, speed: float, experts: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """What `metrics.jsonl` says of a step: `tokens` since the run began, `speed` in tokens a second, `experts` by
+    bank."""
     return {
         "step": step,
         "loss": found.loss,
@@ -136,15 +139,15 @@ def record(step: int, found: Measured, lr: float, tokens: int, speed: float) -> 
         "tokens_per_s": round(speed, 1),
         "aux": found.aux,
         "metrics": {path: x.tolist() for path, x in found.metrics.items()},
+        "experts": experts,
     }
 
 
 def describe(record: dict[str, Any]) -> str:
     """One line for people: loss, speed, and the least and most loaded expert as a share of an even load."""
     text = f"loss {record['loss']:.3f}  lr {record['lr']:.1e}  {record['tokens_per_s']:,.0f} tokens/s"
-    loads = [x for path, x in record["metrics"].items() if path.endswith(".load")]
-    if loads:
-        shares = [share * len(load) for load in loads for share in load]
+    shares = [share * len(bank["load"]) for bank in record["experts"].values() for share in bank["load"]]
+    if shares:
         text += f"  expert load {min(shares):.2f}..{max(shares):.2f}"
     return text
 

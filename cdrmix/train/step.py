@@ -23,13 +23,15 @@ from cdrmix.train.optimiser import set_rate
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one step measured, over all its parts; `targets` is how many tokens it predicted."""
+    """What one step measured, over all its parts; `targets` is how many tokens it predicted, `routed` by bank how often
+    each expert was chosen."""
 
     targets: int = 0
     loss: float = 0.0
     norm: float = 0.0
     aux: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, Tensor] = field(default_factory=dict)
+    routed: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def finite(self) -> bool:
@@ -70,7 +72,7 @@ def take_step(
     norm = float(nn.utils.clip_grad_norm_(module.parameters(), clip))
     with torch.no_grad():
         whole = {path: float(x) for path, x in module.aux(sums).items()}
-    found = Measured(scored, total, norm, whole, module.metrics(sums))
+    found = Measured(scored, total, norm, whole, module.metrics(sums), module.routed(sums))
     if found.finite:
         set_rate(optimiser, rate)
         optimiser.step()

@@ -262,30 +262,32 @@ class Method(Writer):
             self.define(stmt.name, call("run_every", bank, path, given, "stream"))
             return
         code = call("run_chosen", bank, path, self.of(stmt.pick), given, "stream", *self._capacity(stmt))
-        found = self.spell.fresh(stmt.name)
-        limited = stmt.part.capacity > 0
-        dropped = name(self.spell.names.fresh(f"{stmt.part.name}_dropped") if limited else "_")
-        self.assign([found, dropped], code)
-        self._dropped(stmt, dropped)
+        measured = self.function.mode == "sequence"
+        routes = name(self.spell.names.fresh("routes") if measured else "_")
+        self.assign([self.spell.fresh(stmt.name), routes], code)
+        self._routed(stmt, routes)
 
     def _rows(self, stmt: form.CallBank, bank: Code, pick: Code, experts: int) -> None:
         found = self.spell.fresh(stmt.name)
         routes = self.define("routes", call("route", pick, experts, *self._capacity(stmt)))
         inputs = [method(routes, "rows", self.of(g.value), len(g.axes)) for g in stmt.inputs]
         self.assign(found, method(routes, "back", method(bank, "routed", *inputs, routes)))
-        self._dropped(stmt, member(routes, "dropped"))
+        self._routed(stmt, routes)
 
     def _capacity(self, stmt: form.CallBank) -> list[Code]:
         if stmt.part.capacity <= 0 or self.function.mode != "sequence":
             return []
         return [choice(number(stmt.part.capacity), name("self.training"), number(0.0))]
 
-    def _dropped(self, stmt: form.CallBank, count: Code) -> None:
-        """What found no room is a metric of its own, beside the bank's path."""
-        if stmt.part.capacity > 0 and self.function.mode == "sequence":
-            kept = self.spell.new("tensor", call("float", count))
-            target = item(name("stream.sums"), key(f"{stmt.part.name}.dropped"))
-            self.measured(Assign((target,), kept))
+    def _routed(self, stmt: form.CallBank, routes: Code) -> None:
+        """How often each expert was chosen is measured beside the bank's path; so is what found no room."""
+        if self.function.mode != "sequence":
+            return
+        found = {"routed": method(member(routes, "chosen"), "float")}
+        if stmt.part.capacity > 0:
+            found["dropped"] = self.spell.new("tensor", call("float", member(routes, "dropped")))
+        sums = name("stream.sums")
+        self.measured(*(Assign((item(sums, key(f"{stmt.part.name}.{what}")),), x) for what, x in found.items()))
 
 
 def stacked(parts: Iterable[Code], dim: int) -> Code:

@@ -18,6 +18,7 @@ from torch import Tensor
 from .grouped import rows_times
 from .module import Cell
 from .stream import State, Stream
+from .sums import Sums
 
 
 def instances(bank: Cell) -> list[Cell]:
@@ -43,12 +44,16 @@ def instances(bank: Cell) -> list[Cell]:
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Rows sorted by expert: `order` [rows] are their places in the flat pick, `ends` [E] where each expert's end."""
+    """Rows sorted by expert: `order` [rows] are their places in the flat pick, `ends` [E] where each expert's end.
+
+    `chosen` [E] is how many places of the pick chose each expert, those that it has no room for included.
+    """
 
     shape: torch.Size
     order: Tensor
     expert: Tensor
     ends: Tensor
+    chosen: Tensor
 
     @property
     def dropped(self) -> int:
@@ -70,12 +75,13 @@ def route(pick: Tensor, experts: int, capacity: float = 0.0) -> Routes:
     """Sort the places of `pick` by expert; with a capacity, an expert's tokens beyond that share are dropped."""
     flat = pick.flatten()
     expert, order = flat.sort(stable=True)
-    counts = torch.zeros(experts, dtype=torch.int64, device=flat.device).scatter_add_(0, flat, torch.ones_like(flat))
+    chosen = torch.zeros(experts, dtype=torch.int64, device=flat.device).scatter_add_(0, flat, torch.ones_like(flat))
+    counts = chosen
     if capacity > 0.0:
         room = max(1, int(capacity * flat.numel() / experts))
         place = torch.arange(flat.numel(), device=flat.device) - (counts.cumsum(0) - counts)[expert]
         expert, order, counts = expert[place < room], order[place < room], counts.clamp(max=room)
-    return Routes(pick.shape, order, expert, counts.cumsum(0).to(torch.int32))
+    return Routes(pick.shape, order, expert, counts.cumsum(0).to(torch.int32), chosen)
 
 
 def grouped_linear(x: Tensor, w: Tensor, routes: Routes) -> Tensor:
@@ -88,23 +94,27 @@ def run_every(bank: Cell, at: str, given: Sequence[tuple[Tensor, bool]], stream:
     lead = stream.pos.dim()
     said: list[Tensor] = []
     after: list[State] = []
+    within = Sums()
     for e, expert in enumerate(instances(bank)):
         inputs = [x.select(lead, e) if each else x for x, each in given]
         own = {key: x[:, e] for key, x in stream.old.items() if key.startswith(at)}
-        inside = Stream(own, {}, stream.pos, stream.reset)
+        inside = Stream(own, {}, stream.pos, stream.reset, None if stream.sums is None else Sums())
         said.append(expert(*inputs, inside) if lead == 2 else expert.step(*inputs, inside))
         after.append(inside.new)
+        within += inside.sums or {}
+    if stream.sums is not None:
+        stream.sums.update(within)
     stream.new.update({key: torch.stack([new[key] for new in after], 1) for key in after[0]})
     return torch.stack(said, lead)
 
 
 def run_chosen(
     bank: Cell, at: str, pick: Tensor, given: Sequence[tuple[Tensor, bool]], stream: Stream, capacity: float = 0.0
-) -> tuple[Tensor, int]:
+) -> tuple[Tensor, Routes]:
     """Experts with state: each runs its own tokens of each row of the batch, and its state advances on them alone.
 
     pick [B, T, k], or [B, k] in a step; `given` holds tensors and whether they have the axis k.  Returns what the
-    chosen experts said, [*pick, *outs], and how many places were dropped.
+    chosen experts said, [*pick, *outs], and the routes.
     """
     if (pick.sort(-1).values.diff(dim=-1) == 0).any():
         raise ValueError(f"{at[:-1]}: an expert with state is chosen twice by one token")
@@ -120,6 +130,7 @@ def run_chosen(
     places: list[Tensor] = []
     said: list[Tensor] = []
     after: list[list[State]] = [[] for _ in range(B)]
+    within = Sums()
     for e, expert in enumerate(instances(bank)):
         begin = _begin(expert, given[0][0])
         for b in range(B):
@@ -128,12 +139,14 @@ def run_chosen(
             if t.numel():
                 inputs = [(x[b, t, j] if each else x[b, t]).unsqueeze(0) for x, each in given]
                 seen = torch.cat([document.new_zeros(1), document[b, t]])
-                inside = Stream(own, {}, pos[b, t].unsqueeze(0), (seen.diff() > 0).unsqueeze(0))
+                sums = None if stream.sums is None else Sums()
+                inside = Stream(own, {}, pos[b, t].unsqueeze(0), (seen.diff() > 0).unsqueeze(0), sums)
                 if once:
                     inside.pos, inside.reset = inside.pos[:, 0], None
                     y = expert.step(*(x[:, 0] for x in inputs), inside).unsqueeze(1)
                 else:
                     y = expert(*inputs, inside)
+                within += sums or {}
                 said.append(y[0])
                 places.append((b * T + t) * k + j)
                 own, last = inside.new, document[b, t[-1]]
@@ -141,10 +154,12 @@ def run_chosen(
                 last = document.new_zeros(())
             after[b].append(begin if document[b, -1] > last else own)
     stream.new.update({key: torch.stack([_stack(row, key) for row in after]) for key in after[0][0]})
+    if stream.sums is not None:
+        stream.sums.update(within)
     rows = torch.cat(said)
     out = rows.new_zeros(B * T * k, *rows.shape[1:]).index_copy(0, torch.cat(places), rows)
     out = out.reshape(*pick.shape, *rows.shape[1:])
-    return (out.squeeze(1) if once else out), routes.dropped
+    return (out.squeeze(1) if once else out), routes
 
 
 def _stack(row: Sequence[State], key: str) -> Tensor:

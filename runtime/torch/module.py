@@ -142,6 +142,10 @@ class Streaming(nn.Module):
                 found.update(cell.metrics(sums))
         return found
 
+    def routed(self, sums: Sums) -> dict[str, Tensor]:
+        """By the path of a bank that tokens choose from: how often each expert was chosen, [E]."""
+        return {path.removesuffix(".routed"): x for path, x in sums.items() if path.endswith(".routed")}
+
     def after_step(self, sums: Sums) -> None:
         """Move every buffer by its `after step`, from sums over all tokens of the optimiser step."""
         with torch.no_grad():
