@@ -2,7 +2,7 @@
 
 A run's folder holds `checkpoints/step-…/` and `last`, a link to the newest.  A checkpoint is `weights.safetensors`,
 `optimizer.safetensors`, `tokenizer.json`, and their record, `trainer.json`; of a run that carries its state over, also
-`state.safetensors`.
+`state.safetensors`; of one that averages its weights, `ema.safetensors`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cdrmix.record import Damaged, check_files, read_record
 
 LAST, CHECKPOINTS, RECORD = "last", "checkpoints", "trainer.json"
 WEIGHTS, OPTIMISER, TOKENIZER = FILES = ("weights.safetensors", "optimizer.safetensors", "tokenizer.json")
-STATE = "state.safetensors"
+STATE, AVERAGE = "state.safetensors", "ema.safetensors"
 _STEP = re.compile(r"step-(\d+)", re.ASCII)
 _SAYS: dict[str, type] = {"step": int, "hash": str, "config": dict, "data": str}
 
@@ -85,12 +85,12 @@ def whole_weights(run: Path) -> Path:
 
 def check_checkpoint(weights: Path) -> None:
     """Refuse weights that a record lies beside and that are not as it says."""
-    if weights.name != WEIGHTS or not weights.with_name(RECORD).is_file():
+    if weights.name not in (WEIGHTS, AVERAGE) or not weights.with_name(RECORD).is_file():
         return
     try:
-        read_checkpoint(weights.parent, (WEIGHTS, TOKENIZER))
+        read_checkpoint(weights.parent, (weights.name, TOKENIZER))
     except Damaged as why:
         raise UserError(
             f"{weights.parent} is damaged: {why}",
-            f"give another checkpoint, or the run's folder; a copy of {WEIGHTS} elsewhere is taken as it is",
+            f"give another checkpoint, or the run's folder; a copy of {weights.name} elsewhere is taken as it is",
         ) from why

@@ -1,7 +1,7 @@
 """Checkpoints: whole or absent, and enough to go on bit by bit.
 
-Input: a run's folder (`cdrmix/runs.py`), whose lock this process holds, a module, its optimiser and, of a run that
-carries it over, the state its next step begins from.
+Input: a run's folder (`cdrmix/runs.py`), whose lock this process holds, a module, its optimiser and, of a run that has
+them, the state its next step begins from and the average of its weights.
 Output: a checkpoint on disk, or its tensors back in all of these.  Nothing is unpickled; what is read back is compared
 with the checkpoint's record, and its tensors with those of the module.
 """
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from cdrmix.diagnose import UserError
 from cdrmix.record import Damaged, check_files, write_record
 from cdrmix.runs import (
+    AVERAGE,
     CHECKPOINTS,
-    FILES,
     LAST,
     OPTIMISER,
     RECORD,
@@ -33,6 +33,7 @@ from cdrmix.runs import (
     step_of,
 )
 from cdrmix.runtime.parts import part_of, remove, sync, whole_folder
+from cdrmix.train.average import Average
 from cdrmix.train.optimiser import kept
 
 
@@ -45,6 +46,7 @@ def save_checkpoint(
     about: dict[str, Any],
     keep: int,
     state: Mapping[str, Tensor] | None = None,
+    average: Average | None = None,
 ) -> Path:
     """Write the checkpoint of a step, point `last` at it and keep `keep`: this one and the newest before it."""
     home = run / CHECKPOINTS / f"step-{step:08d}"
@@ -56,14 +58,17 @@ def save_checkpoint(
         for p in group["params"]
         for key, value in optimiser.state.get(p, {}).items()
     }
+    files = {WEIGHTS: weights, OPTIMISER: moments}
+    if state is not None:
+        files[STATE] = {n: x.contiguous() for n, x in state.items()}
+    if average is not None:
+        files[AVERAGE] = {n: x.contiguous() for n, x in average.state().items()}
     try:
         with whole_folder(home) as part:
-            save_file(weights, str(part / WEIGHTS))
-            save_file(moments, str(part / OPTIMISER))
+            for name, tensors in files.items():
+                save_file(tensors, str(part / name))
             (part / TOKENIZER).write_text(tokenizer, encoding="utf-8")
-            if state is not None:
-                save_file({n: x.contiguous() for n, x in state.items()}, str(part / STATE))
-            write_record(part / RECORD, {"step": step, **about}, FILES if state is None else (*FILES, STATE))
+            write_record(part / RECORD, {"step": step, **about}, (*files, TOKENIZER))
             if not (run / LAST).exists():
                 point_last(run, home)  # a run's first checkpoint is there under both names at once
         point_last(run, home)
@@ -95,9 +100,13 @@ def set_aside(home: Path) -> None:
 
 
 def load_checkpoint(
-    home: Path, module: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Tensor] | None = None
+    home: Path,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    state: dict[str, Tensor] | None = None,
+    average: Average | None = None,
 ) -> dict[str, Any]:
-    """Put a checkpoint's tensors into the module, the optimiser and the state, and return its record.
+    """Put a checkpoint's tensors into the module, the optimiser, the state and the average, and return its record.
 
     Raises `Damaged`, before anything is changed, where a file or a tensor is not what it has to be.
     """
@@ -119,6 +128,12 @@ def load_checkpoint(
         held = _tensors(home / STATE)
         if held:  # none, where the next step begins anew
             _compare(STATE, held, module.init_state(about["config"].get("batch", 1)))  # type: ignore[operator]
+    if average is not None:
+        check_files(home, about, (AVERAGE,))
+        averaged = _tensors(home / AVERAGE)
+        _compare(AVERAGE, averaged, have)
+        average.load(averaged)
+    if state is not None:
         state.clear()
         state.update(held)
     module.load_state_dict(weights)

@@ -45,15 +45,16 @@ class OptimConfig(_Strict):
     """The optimiser and its learning rate.
 
     `muon` moves the matrices between the first and the last line by Muon, at `muon_lr`, and all else by AdamW.
-    `cosine`: warm up, then fall.  `wsd`: warm up, stay, and fall linearly over the last `decay` share of the steps
-    (Hu et al. 2024, MiniCPM).  Both reach `final` times `lr` at the last step.
+    `cosine`, `linear`: warm up, then fall.  `wsd`: warm up, stay, and fall linearly over the last `decay` share of the
+    steps (Hu et al. 2024, MiniCPM).  All reach `final` times `lr` at the last step.  `ema` is the decay of an average
+    of the weights; 0: none is kept.
     """
 
     kind: Literal["adamw", "muon"] = "adamw"
     lr: float = Field(3e-3, gt=0)
     muon_lr: float = Field(0.02, gt=0)
     momentum: float = Field(0.95, ge=0, lt=1)
-    schedule: Literal["cosine", "wsd"] = "cosine"
+    schedule: Literal["cosine", "linear", "wsd"] = "cosine"
     warmup: int = Field(50, ge=0, lt=1 << 63)
     final: float = Field(0.1, ge=0, le=1)
     decay: float = Field(0.2, gt=0, le=1)
@@ -63,6 +64,7 @@ class OptimConfig(_Strict):
     weight_decay: float = Field(0.1, ge=0)
     clip: float = Field(1.0, gt=0)
     z_loss: float = Field(0.0, ge=0)
+    ema: float = Field(0.0, ge=0, lt=1)
 
 
 class _OfSpec(_Strict):

@@ -39,7 +39,7 @@ class Report:
     @property
     def at_work(self) -> float:
         """The share of the experts that would, evenly loaded, give this entropy."""
-        return len(self.load) ** (self.entropy - 1.0)
+        return float(len(self.load) ** (self.entropy - 1.0))
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from cdrmix.runs import CHECKPOINTS, LAST, checkpoints, first_whole, read_checkp
 from cdrmix.runtime.parts import sweep
 from cdrmix.runtime.torch.load import ALIAS
 from cdrmix.runtime.torch.stream import State
+from cdrmix.train.average import Average
 from cdrmix.train.checkpoint import load_checkpoint, point_last, save_checkpoint, set_aside
 from cdrmix.train.config import OptimConfig, TrainConfig
 from cdrmix.train.lock import Lock
@@ -89,13 +90,16 @@ class RunFolder:
         """Name the data of the run."""
         self._about["data"] = digest
 
-    def resume(self, module: nn.Module, optimiser: torch.optim.Optimizer, carried: State | None) -> int:
+    def resume(
+        self, module: nn.Module, optimiser: torch.optim.Optimizer, carried: State | None, average: Average | None
+    ) -> int:
         """Load the newest whole checkpoint, and return its step.
 
         Damaged ones before it are set aside, as `step-….damaged`.
         """
         run = self.path
-        home, about, damaged = first_whole(run, lambda home: load_checkpoint(home, module, optimiser, carried))
+        into = module, optimiser, carried, average
+        home, about, damaged = first_whole(run, lambda home: load_checkpoint(home, *into))
         self._require_same(about)
         tell_choice(run, home, damaged)
         for path in damaged:
@@ -107,12 +111,18 @@ class RunFolder:
         return step
 
     def save(
-        self, step: int, module: nn.Module, optimiser: torch.optim.Optimizer, tokenizer: str, carried: State | None
+        self,
+        step: int,
+        module: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        tokenizer: str,
+        carried: State | None,
+        average: Average | None,
     ) -> None:
         """Write a checkpoint.  Refuses weights that are not finite."""
         if not all(bool(p.isfinite().all()) for p in module.parameters()):
             raise UserError(f"the weights of step {step} are not finite", self.remedy())
-        save_checkpoint(self.path, step, module, optimiser, tokenizer, self._about, self._keep, carried)
+        save_checkpoint(self.path, step, module, optimiser, tokenizer, self._about, self._keep, carried, average)
 
     def remedy(self) -> str:
         """What to do about a run that went astray, and what is left of it."""

@@ -18,6 +18,7 @@ from cdrmix.compiler import Lowered, lower
 from cdrmix.diagnose import UserError
 from cdrmix.ir.nodes import DType, Model
 from cdrmix.runtime.torch.stream import State
+from cdrmix.train.average import Average
 from cdrmix.train.batches import Batches, Lanes
 from cdrmix.train.build import build, require_finite
 from cdrmix.train.config import TrainConfig
@@ -91,7 +92,9 @@ class Trainer:
         self.module = place(module, self.placement).train()
         self.optimiser = make_optimiser(self.module, config.optim)
         self.carried: State | None = {} if config.carry_state else None
-        self.step = self.folder.resume(self.module, self.optimiser, self.carried) if resume else 0
+        self.average = Average(self.module, config.optim.ema) if config.optim.ema else None
+        own = self.module, self.optimiser, self.carried, self.average
+        self.step = self.folder.resume(*own) if resume else 0
         if self.carried:
             self.carried = {path: x.to(self.placement.device) for path, x in self.carried.items()}
 
@@ -156,17 +159,26 @@ class Trainer:
         share, clip, parts = rate(config.optim, step, config.steps), config.optim.clip, config.accumulate
         given = self.module, self.optimiser, batch, self.carried
         found, self.carried = take_step(*given, share, clip, parts, config.optim.z_loss)
+        if self.average is not None and found.finite and found.targets:
+            self.average.update(step)
         return found
 
     def _score(self, data: TokenStore, metrics: Metrics, bar: Bar) -> None:
-        """Score the held-out data."""
+        """Score the held-out data by the weights, and by their average where there is one."""
+        self._score_as("eval", "held-out loss", data, metrics, bar)
+        if self.average is not None:
+            with self.average.in_place():
+                self._score_as("ema", "the average's held-out loss", data, metrics, bar)
+
+    def _score_as(self, kind: str, what: str, data: TokenStore, metrics: Metrics, bar: Bar) -> None:
         score = evaluate(self.module, data, self.context, limit=self.config.eval_tokens, device=self.placement.device)
-        metrics.write({"step": self.step, "eval_loss": score.loss, "eval_bits": score.bits_per_byte})
-        bar.say(f"step {self.step}: held-out loss {score.loss:.4f}, bits per byte {score.bits_per_byte:.4f}")
+        metrics.write({"step": self.step, f"{kind}_loss": score.loss, f"{kind}_bits": score.bits_per_byte})
+        bar.say(f"step {self.step}: {what} {score.loss:.4f}, bits per byte {score.bits_per_byte:.4f}")
 
     def save(self) -> None:
         """Write a checkpoint of this step.  Refuses weights that are not finite."""
-        self.folder.save(self.step, self.module, self.optimiser, self._tokenizer.to_str(), self.carried)
+        given = self.module, self.optimiser, self._tokenizer.to_str(), self.carried, self.average
+        self.folder.save(self.step, *given)
 
 
 def placement_of(config: TrainConfig) -> Placement:

@@ -46,12 +46,12 @@ def rate(config: OptimConfig, step: int, steps: int) -> float:
     """
     warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
     last = steps - 1
-    if config.schedule == "cosine":
+    if config.schedule == "wsd":
+        left = min(1.0, (last - step) / _falling(config, steps))
+    else:
         peak = min(config.warmup, last - 1)
         done = max(0, step - peak) / (last - peak)
-        left = 0.5 * (1 + math.cos(math.pi * done))
-    else:
-        left = min(1.0, (last - step) / _falling(config, steps))
+        left = 1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
     return config.final + (warm - config.final) * left
 
 

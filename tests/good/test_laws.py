@@ -67,7 +67,12 @@ def test_every_package_is_installed() -> None:
 
 
 # --- training ------------------------------------------------------------------------------------------------------
-ROOMS = {"build": (), "place": (), "step": ("batches", "loss", "optimiser"), "folder": ("checkpoint", "config", "lock")}
+ROOMS = {
+    "build": (),
+    "place": (),
+    "step": ("batches", "loss", "optimiser"),
+    "folder": ("average", "checkpoint", "config", "lock"),
+}
 """What each stage of training knows of the others: nothing; the step, no files either."""
 
 

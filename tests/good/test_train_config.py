@@ -41,7 +41,7 @@ def test_yaml_becomes_a_config(tmp_path: Path) -> None:
         ("bacth: 3", "bacth: no such setting — did you mean `batch`?"),
         ("optim: {beta3: 1}", "optim.beta3: no such setting"),
         ("data: {}", "data.train: missing"),
-        ("optim: {schedule: linear}", "optim.schedule: input should be 'cosine' or 'wsd'"),
+        ("optim: {schedule: step}", "optim.schedule: input should be 'cosine', 'linear' or 'wsd'"),
     ],
 )
 def test_mistakes_name_the_key(tmp_path: Path, change: str, says: str) -> None:

@@ -99,7 +99,7 @@ def test_a_step_in_parts_is_the_mean_over_all_its_targets(tmp_path: Path) -> Non
 
 
 # --- the learning rate ----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("schedule", ["wsd", "cosine"])
+@pytest.mark.parametrize("schedule", ["wsd", "cosine", "linear"])
 def test_the_last_step_is_at_final(schedule: str) -> None:
     for steps in [*range(1, 30), 1000]:
         for warmup in (0, 1, 2, 5, 50):
@@ -131,6 +131,9 @@ def test_schedules() -> None:
     assert [rate(c, 4, 100) for c in (cosine, wsd)] == [0.5, 0.5]
     assert rate(cosine, 10, 101) == 1 and rate(cosine, 55, 101) == pytest.approx(0.55)
     assert rate(cosine, 100, 101) == pytest.approx(0.1)
+    linear = OptimConfig(schedule="linear", warmup=10, final=0.1)
+    assert [rate(linear, step, 101) for step in (4, 10, 100)] == [0.5, 1, pytest.approx(0.1)]
+    assert rate(linear, 55, 101) == pytest.approx(0.55) and rate(linear, 40, 101) == pytest.approx(0.7)
     assert rate(wsd, 74, 100) == 1 and rate(wsd, 87, 100) == pytest.approx(0.48) and rate(wsd, 99, 100) == 0
 
 
