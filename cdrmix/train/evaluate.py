@@ -11,10 +11,10 @@ import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from cdrmix.artifact import MANIFEST, beside
 from cdrmix.check import load
@@ -22,9 +22,11 @@ from cdrmix.checkpoints import check_weights, find_weights
 from cdrmix.compiler import lower, model_hash
 from cdrmix.diagnose import UserError
 from cdrmix.runtime.session import Session, read_manifest
+from cdrmix.runtime.torch.module import Streaming
 from cdrmix.train.batches import IGNORE, lanes
 from cdrmix.train.build import build
 from cdrmix.train.config import EvalConfig
+from cdrmix.train.loss import summed_nats
 from cdrmix.train.place import Placement, place, require_memory
 from cdrmix.train.store import TokenStore, open_store
 from cdrmix.train.tokenizer import load_tokenizer, require_fit
@@ -35,8 +37,9 @@ def score_checkpoint(config: EvalConfig) -> Score:
     placement = Placement(threads=config.threads)
     placement.prepare()
     model = load(config.spec, config.set, options=config.options)
-    require_memory(config.rows * config.context, model.vocab, "logits", "a smaller `rows` or `context`")
     artefact = config.checkpoint if (config.checkpoint / MANIFEST).is_file() else None
+    size, what = (model.width, "values") if artefact is None else (model.vocab, "logits")
+    require_memory(config.rows * config.context, size, what, "a smaller `rows` or `context`")
     weights = find_weights(config.checkpoint)
     if artefact is None:
         check_weights(model, weights)
@@ -50,7 +53,7 @@ def score_checkpoint(config: EvalConfig) -> Score:
     loaded = load_tokenizer(tokenizer)
     require_fit(loaded, model)
     with tempfile.TemporaryDirectory() as scratch:
-        module: nn.Module
+        module: Streaming
         if artefact is None:
             built = build(model, lower(model, work=placement.work), Path(scratch) / "module", weights=weights)
             module = place(built, placement)
@@ -86,28 +89,31 @@ class Score:
 
 @torch.no_grad()
 def evaluate(
-    module: nn.Module, store: TokenStore, length: int, rows: int = 8, limit: int | None = None, device: str = "cpu"
+    module: Streaming,
+    store: TokenStore,
+    length: int,
+    rows: int = 8,
+    limit: int | None = None,
+    device: str = "cpu",
 ) -> Score:
     """Score a store, `length` tokens at a time in `rows` lanes; with a `limit`, only its first so many predictions.
     `device` is the module's."""
     was_training = module.training
     module.eval()
     sizes = torch.from_numpy(store.sizes)
-    state, nats, tokens, size = None, 0.0, 0, 0
+    state: Any = None
+    nats, tokens, size = 0.0, 0, 0
     for batch in lanes(store, rows, length, limit):
         there = batch.to(device)
-        logits, state = module(there.tokens, state, there.reset)
-        loss = F.cross_entropy(
-            logits.flatten(0, 1).float(), there.targets.flatten(), ignore_index=IGNORE, reduction="sum"
-        )
-        nats += float(loss)
+        x, state = module.hidden(there.tokens, state, there.reset)
+        nats += summed_nats(module, x, there.targets)
         scored = batch.targets[batch.targets != IGNORE]
         tokens, size = tokens + len(scored), size + int(sizes[scored].sum())
     module.train(was_training)
     return Score(nats, max(1, tokens), size)
 
 
-class Streamed(nn.Module):
+class Streamed(Streaming):
     """An artefact in a module's place: each of `rows` rows is streamed token by token through a session of its own."""
 
     def __init__(self, folder: Path, rows: int):
@@ -115,7 +121,7 @@ class Streamed(nn.Module):
         first = Session.open(folder)
         self.sessions = [first, *(first.fork() for _ in range(rows - 1))]
 
-    def forward(self, tokens: Tensor, state: object, reset: Tensor) -> tuple[Tensor, object]:
+    def hidden(self, tokens: Tensor, state: object, reset: Tensor) -> tuple[Tensor, Any]:  # type: ignore[override]
         """tokens, reset [B, T] to logits [B, T, vocab]; a `state` of None begins every row anew."""
         rows, length = tokens.shape
         logits = torch.empty(rows, length, self.sessions[0].vocab)

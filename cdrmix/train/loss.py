@@ -1,13 +1,14 @@
 """The loss of a batch: cross-entropy over the vocabulary, without the logits of all tokens at once.
 
 Input: a generated module, what its `hidden` gives over [B, T], and the tokens that come next.
-Output: nats, summed.  Logits are made for some tokens at a time and their gradients at once, in the forward pass, so
-that no more than those of one part are ever in memory, and nothing is computed twice (as in Liger Kernel, Hsu et al.
-2024).
+Output: nats, summed.  Logits are made for some tokens at a time and, where a gradient is wanted, theirs at once, in the
+forward pass, so that no more than those of one part are ever in memory, and nothing is computed twice (as in Liger
+Kernel, Hsu et al. 2024).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,6 +21,21 @@ from cdrmix.train.batches import IGNORE
 
 AT_ONCE = 1 << 24
 """Logits that are made at once: 64 MB of f32."""
+
+
+@torch.no_grad()
+def summed_nats(module: Streaming, hidden: Tensor, targets: Tensor) -> float:
+    """Nats of all targets [B, T], summed, without a gradient.  `hidden` [B, T, …] is of `module.hidden`."""
+    rows, ids = hidden.flatten(0, 1), targets.flatten()
+    if not module.apart:
+        return float(_nats(rows, ids, 0.0)[0])
+    return sum(float(_nats(module.logits(rows[None, some])[0], ids[some], 0.0)[0]) for some in _parts(module, rows))
+
+
+def _parts(module: Streaming, rows: Tensor) -> Iterator[slice]:
+    """The rows whose logits are made at once."""
+    size = max(1, AT_ONCE // module.logits(rows[None, :0]).shape[-1])
+    return (slice(at, at + size) for at in range(0, len(rows), size))
 
 
 def summed_loss(module: Streaming, hidden: Tensor, targets: Tensor, z: float = 0.0) -> Tensor:
@@ -53,11 +69,10 @@ class _Summed(torch.autograd.Function):
         total = torch.zeros((), device=rows.device)
         of_rows = torch.zeros_like(rows) if hidden.requires_grad else None
         grads: list[Tensor | None] = [None] * len(params)
-        size = max(1, AT_ONCE // module.logits(rows[None, :1]).shape[-1])
-        for at in range(0, len(rows), size):
-            some = rows[at : at + size].detach().requires_grad_(of_rows is not None)
+        for part in _parts(module, rows):
+            some = rows[part].detach().requires_grad_(of_rows is not None)
             with torch.enable_grad():
-                nats, penalty = _nats(module.logits(some[None])[0], ids[at : at + size], z)
+                nats, penalty = _nats(module.logits(some[None])[0], ids[part], z)
                 both = nats + penalty
             total += nats.detach()
             found = torch.autograd.grad(both, [*params, *[some] * some.requires_grad], allow_unused=True)
@@ -66,7 +81,7 @@ class _Summed(torch.autograd.Function):
                 if more is not None:  # a parameter may be compared alone
                     grads[n] = more if sum_so_far is None else sum_so_far.add_(more)
             if of_rows is not None and found[-1] is not None:
-                of_rows[at : at + size] = found[-1]
+                of_rows[part] = found[-1]
         ctx.shape = hidden.shape
         ctx.save_for_backward(of_rows, *grads)
         return total

@@ -81,6 +81,7 @@ def test_it_is_the_loss_of_all_logits(
     want = torch.autograd.grad(both / 7, params)
     found = loss.summed_loss(module, module.hidden(tokens)[0], targets, z)
     torch.testing.assert_close(found, nats)
+    assert loss.summed_nats(module, module.hidden(tokens)[0], targets) == pytest.approx(float(nats.detach()), rel=1e-6)
     for got, grad in zip(torch.autograd.grad(found / 7, params), want, strict=True):
         torch.testing.assert_close(got, grad, rtol=1e-4, atol=1e-6)
 
@@ -104,6 +105,9 @@ def test_the_logits_of_all_tokens_are_never_made(work: str, tmp_path: Path, monk
     module, (tokens, targets) = module_of(LASTS["head"][0], tmp_path, work), batch()
     with Largest() as made:
         loss.summed_loss(module, module.hidden(tokens)[0], targets, 0.1).backward()
+    assert made.numbers < 97 * tokens.numel() / 4
+    with Largest() as made:
+        loss.summed_nats(module, module.hidden(tokens)[0], targets)
     assert made.numbers < 97 * tokens.numel() / 4
     with Largest() as made:
         whole(module, tokens, targets, 0.1)[0].backward()
