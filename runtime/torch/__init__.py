@@ -11,7 +11,7 @@ Output: what the state is or what its reads see, over [B, T], and the state afte
 | `maxplus_scan(d, b, p0, combine, reset, initial)` | p' = max(p + d, b), or logaddexp |
 | `coupled_scan(A, b, h0, reset, initial)` | h'[f] = Σ_g A[f, g] ∘ h[g] + b[f] |
 | `chunk_reads(q, after, w, k, v, S0, a, b, wv, reset, initial)` | S' = (S (Φ + Σ a bᵀ)) ∘ wv + Σ v kᵀ, all its reads |
-| `chunk_scan(q, w, k, v, S0, a, b, wv)`, `read_after`, `keep` | the pieces of it, for callers that lower resets |
+| `chunk_scan(q, w, k, v, S0, a, b, wv, reset, initial)`, `read_after` | the pieces of it |
 | `unfold`, `advance`, `ages` | windows of a history, and the history after |
 | `attend(q, k, v, window, scale, …)` | softmax attention over a history |
 | `enter`, `top`, `Stream`, `Cell`, `Streaming` | one token's window; the choice of a router; what modules are made of |
@@ -23,7 +23,7 @@ Everything is exact for any decay (0, 1e-30, negative) and differentiable once.
 """
 
 from .attention import attend
-from .delay import delay, keep, keep_mask, shift
+from .delay import delay, shift
 from .elementwise import coupled_scan, linear_scan, maxplus_scan
 from .experts import Routes, grouped_linear, route, run_chosen, run_every
 from .initial import normal, orthogonal, uniform
@@ -49,8 +49,6 @@ __all__ = [
     "delay",
     "enter",
     "grouped_linear",
-    "keep",
-    "keep_mask",
     "linear_scan",
     "maxplus_scan",
     "normal",

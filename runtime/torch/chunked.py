@@ -1,6 +1,6 @@
 """The chunked form of diagonal and delta states in plain torch: products only, no logarithm, no division.
 
-S' = S (diag(w) + Σ_r a_r b_rᵀ) + Σ_m v_m k_mᵀ,   y_n = S q_n,   S before the token.
+S' = (S (diag(w) + Σ_r a_r b_rᵀ)) ∘ wv + Σ_m v_m k_mᵀ,   y_n = S q_n,   S before the token.
 
 Input: q [B, T, H, n, K], k [B, T, H, m, K], v [B, T, H, m, V], a, b [B, T, H, r, K] or None, w (see `chunked_scan`),
 S0 [B, H, V, K].
@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .delay import keep
 
 
 class Within(NamedTuple):
@@ -37,19 +39,27 @@ def chunked_scan(
     a: Tensor | None = None,
     b: Tensor | None = None,
     wv: Tensor | None = None,
+    reset: Tensor | None = None,
+    initial: Tensor | None = None,
     chunk: int = 32,
 ) -> tuple[Tensor, Tensor]:
     """See the module.  w: None, [B, T, H, 1], [B, T, H, K] or [B, T, H, G, G, K/G] (source, target: G coupled states
-    side by side on the key axis).  wv [B, T, H, V]: a decay along the value axis (only without a, b).
-    `chunk` is a power of two; above 32 strongly correlated keys lose accuracy.
+    side by side on the key axis).  wv [B, T, H, V]: a decay along the value axis.  `reset` [B, T]: S before this token
+    is `initial` (broadcasts to S0; zero when None).  `chunk` is a power of two; above 32 strongly correlated keys lose
+    accuracy.  A value decay together with a low rank or with an `initial` has no chunked form: token by token.
     """
-    T = q.shape[1]
+    T, K = q.shape[1], S0.shape[-1]
+    if wv is not None and (a is not None or (reset is not None and initial is not None)):
+        return _by_token(q, w, k, v, S0, a, b, wv, reset, initial)
+    if reset is not None and initial is None:  # what meets the old state is 0 there
+        w = keep(k.new_ones(*k.shape[:3], 1) if w is None else w, reset)
+        q, a = keep(q, reset), a if a is None else keep(a, reset)
+    elif reset is not None and initial is not None:
+        q, w, k, S0, a, b = _beside_initial(q, w, k, S0, a, b, reset, initial)
     C = min(chunk, 1 << (T - 1).bit_length())
     q, k, v = _cut(q, C), _cut(k, C), _cut(v, C)
     w = None if w is None else _cut_mix(w, C) if w.dim() == 6 else _cut(w, C, 1.0)
     if wv is not None:
-        if a is not None:
-            raise ValueError("a decay along the value axis and a low-rank term need the sequential form")
         y, S = _scan_two_sided(_within(q, w, k), v, _cut(wv, C, 1.0), S0)
     elif a is None or b is None:
         y, S = _scan_diagonal(_within(q, w, k), v, S0)
@@ -57,7 +67,69 @@ def chunked_scan(
         a, b = _cut(a, C), _cut(b, C)
         within = _within(torch.cat([q, a], -2), w, torch.cat([b, k], -2))
         y, S = _scan_delta(within, v, S0, rank=a.shape[-2])
-    return y.movedim(1, 3).flatten(1, 2)[:, :T], S
+    return y.movedim(1, 3).flatten(1, 2)[:, :T], S[..., :K]
+
+
+def _beside_initial(
+    q: Tensor,
+    w: Tensor | None,
+    k: Tensor,
+    S0: Tensor,
+    a: Tensor | None,
+    b: Tensor | None,
+    reset: Tensor,
+    initial: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """The operands of [S, initial] side by side on the key axis, of which nothing changes the second: a document's
+    first token reads it and decays it in place of S."""
+    w = k.new_ones(*k.shape[:3], S0.shape[-1]) if w is None else w
+    if w.dim() == 4:
+        w = w.expand(*w.shape[:3], S0.shape[-1])[:, :, :, None, None]
+    going_on = keep(w, reset)
+    same = torch.eye(w.shape[3], dtype=w.dtype, device=w.device)[:, :, None].expand(w.shape)
+    from_S = torch.cat([going_on, torch.zeros_like(w)], -2)
+    from_initial = torch.cat([w - going_on, same], -2)
+
+    def asking(x: Tensor) -> Tensor:
+        held = keep(x, reset)
+        return torch.cat([held, x - held], -1)
+
+    def adding(x: Tensor) -> Tensor:
+        return torch.cat([x, torch.zeros_like(x)], -1)
+
+    S0 = torch.cat([S0, initial.expand(S0.shape)], -1)
+    low_rank = (None, None) if a is None or b is None else (asking(a), adding(b))
+    return asking(q), torch.cat([from_S, from_initial], -3), adding(k), S0, *low_rank
+
+
+def _by_token(
+    q: Tensor,
+    w: Tensor | None,
+    k: Tensor,
+    v: Tensor,
+    S: Tensor,
+    a: Tensor | None,
+    b: Tensor | None,
+    wv: Tensor,
+    reset: Tensor | None,
+    initial: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """One token after the other; operands are cut once: an index a token makes a full-size gradient each time."""
+    T = q.shape[1]
+    ws, as_, bs, starts = ([None] * T if x is None else x.unbind(1) for x in (w, a, b, reset))
+    begin = S.new_zeros(()) if initial is None else initial
+    read = []
+    for ask, key, value, rows, decay, A, B, first in zip(
+        *(x.unbind(1) for x in (q, k, v, wv)), ws, as_, bs, starts, strict=True
+    ):
+        if first is not None:
+            S = torch.where(first[:, None, None, None], begin, S)
+        read.append(ask @ S.mT)
+        new = S if decay is None else mix_rows(S, decay) if decay.dim() == 5 else S * decay.unsqueeze(-2)
+        if A is not None and B is not None:
+            new = new + (S @ A.mT) @ B
+        S = new * rows.unsqueeze(-1) + value.mT @ key
+    return torch.stack(read, 1), S
 
 
 def _cut(x: Tensor, C: int, fill: float = 0.0) -> Tensor:

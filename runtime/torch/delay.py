@@ -10,18 +10,15 @@ from __future__ import annotations
 from torch import Tensor, cat, where
 
 
-def keep_mask(reset: Tensor, like: Tensor) -> Tensor:
-    """1 where the old state is kept, 0 at a document's first token; shaped [B, T, 1, ...] to multiply `like`."""
-    return (~reset).to(like.dtype).reshape(*reset.shape, *[1] * (like.dim() - 2))
-
-
 def keep(x: Tensor, reset: Tensor | None) -> Tensor:
     """`x` [B, T, ...], zero at a document's first token.
 
-    This is how a reset to zero is lowered: whatever multiplies the old state goes through `keep` (decays, the `a` of
-    a low-rank term, a query of the state before the token), and no scan knows of documents.
+    This is how scans in plain torch lower a reset to zero: whatever multiplies the old state goes through `keep`
+    (decays, the `a` of a low-rank term, a query of the state before the token).
     """
-    return x if reset is None else x * keep_mask(reset, x)
+    if reset is None:
+        return x
+    return x * (~reset).to(x.dtype).reshape(*reset.shape, *[1] * (x.dim() - 2))
 
 
 def shift(x: Tensor, first: Tensor, reset: Tensor | None = None, initial: Tensor | None = None) -> Tensor:

@@ -4,7 +4,8 @@ Input: decays and addends over [B, T, *S], the state before the first token [B, 
 token is a document's first) and what a document starts from (`initial`, zero when None).
 Output: the state after each token, [B, T, *S]; `delay.shift` turns it into the state before each token.
 
-A reset is an ordinary addend: at that token the decay becomes 0 and decay · initial is added.
+The CPU kernel runs where it can, its twin in plain torch elsewhere.  To the twin a reset is an ordinary addend: at that
+token the decay becomes 0 and decay · initial is added.
 """
 
 from __future__ import annotations
@@ -29,21 +30,23 @@ def linear_scan(a: Tensor, b: Tensor, h0: Tensor, reset: Tensor | None = None, i
 
     h0 [B, *S]; a and b broadcast to [B, T, *S].  Any decay: 0, tiny, negative.  Returns h [B, T, *S] in h0's dtype.
     """
-    a, b = a.to(h0.dtype), b.to(h0.dtype)
     T = max(a.shape[1], b.shape[1]) if reset is None else reset.shape[1]
+    a = a.to(h0.dtype).expand(h0.shape[0], T, *h0.shape[1:])
+    b = b.to(h0.dtype).expand(a.shape)
+    initial = initial if initial is None else initial.to(h0.dtype)
+    if native.usable(h0):
+        return native.linear_scan(a, b, h0, reset, initial)
     if reset is not None:
-        if initial is not None:
-            b = b + (a - keep(a, reset)) * initial.to(b.dtype)
-        a = keep(a, reset)
-    a = a.expand(h0.shape[0], T, *a.shape[2:])
-    b = b.expand(h0.shape[0], T, *h0.shape[1:])
+        kept = keep(a, reset)
+        b = b if initial is None else b + (a - kept) * initial
+        a = kept
     return _LinearScan.apply(a, b, h0)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _LinearScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
-        h = native.linear_scan(a, b, h0) if native.usable(h0) else scan(a, b, h0)
+        h = scan(a, b, h0)
         ctx.save_for_backward(a, h, h0)
         return h
 
@@ -51,14 +54,10 @@ class _LinearScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a, h, h0 = ctx.saved_tensors
-        if native.usable(h0):
-            da, g, dh0 = native.linear_scan_backward(a, h, h0, dh)
-            return da.sum_to_size(a.shape), g, dh0
         # g_t = dh_t + a_{t+1} g_{t+1}: the same scan, backwards in time
         later = torch.cat([a[:, 1:], torch.ones_like(a[:, :1])], 1)
         g = scan(later.flip(1), dh.flip(1), torch.zeros_like(h0)).flip(1)
-        da = (g * shift(h, h0)).sum_to_size(a.shape)
-        return da, g, a[:, 0] * g[:, 0]
+        return g * shift(h, h0), g, a[:, 0] * g[:, 0]
 
 
 def scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
@@ -104,13 +103,16 @@ def maxplus_scan(
 
     p0 [B, *S]; d and b broadcast to [B, T, *S].  Returns p [B, T, *S] in p0's dtype.
     """
-    join = torch.maximum if combine == "max" else torch.logaddexp
     T = max(d.shape[1], b.shape[1]) if reset is None else reset.shape[1]
     full = (p0.shape[0], T, *p0.shape[1:])
     d, b = d.to(p0.dtype).expand(full), b.to(p0.dtype).expand(full)
+    initial = initial if initial is None else initial.to(p0.dtype)
+    if native.usable(p0):
+        return native.maxplus_scan(d, b, p0, combine == "logaddexp", reset, initial)
+    join = torch.maximum if combine == "max" else torch.logaddexp
     if reset is not None:
         at = reset.reshape(*reset.shape, *[1] * (p0.dim() - 1))
-        start = d if initial is None else d + initial.to(p0.dtype)
+        start = d if initial is None else d + initial
         b = torch.where(at, join(start, b), b)
         d = torch.where(at, FAR, d)
     d, b = _chunks(d, 0.0), _chunks(b, FAR)
@@ -131,14 +133,18 @@ def coupled_scan(
 ) -> Tensor:
     """h_t[f] = Σ_g A_t[f, g] ∘ h_{t-1}[g] + b_t[f]: G states that mix element by element.
 
-    A [B, T, G, G, *S] (target, source); b [B, T, G, *S]; h0 [B, G, *S]; `initial` broadcasts to [B, G, *S].
+    b [B, T, G, *S]; A (target, source) broadcasts to [B, T, G, G, *S]; h0 [B, G, *S]; `initial` broadcasts to h0.
     Returns h [B, T, G, *S] in h0's dtype.
     """
-    A, b = A.to(h0.dtype), b.to(h0.dtype)
+    b = b.to(h0.dtype)
+    A = A.to(h0.dtype).expand(*b.shape[:3], *b.shape[2:])
+    initial = initial if initial is None else initial.to(h0.dtype).expand(h0.shape)
+    if native.usable(h0):
+        return native.coupled_scan(A, b, h0, reset, initial)
     if reset is not None:
         kept = keep(A, reset)
         if initial is not None:
-            b = b + _act(A - kept, initial.to(h0.dtype).expand(h0.shape).unsqueeze(1), 2)
+            b = b + _act(A - kept, initial.unsqueeze(1), 2)
         A = kept
     T = b.shape[1]
     steps, adds = _chunks(A, 0.0).unbind(-1), _chunks(b, 0.0).unbind(-1)  # the padding comes after the last token

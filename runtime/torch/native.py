@@ -2,7 +2,8 @@
 
 Input: the sources beside this file; `CDRMIX_KERNELS` = `torch` (never use them), `native` (fail without them), unset or
 `auto` (use them where they can be built, else warn once and run the torch forms); `CXX`; `XDG_CACHE_HOME`.
-Output: `kernels()`, the operators, or None; `chunk_scan` and `linear_scan` on them, with gradients.
+Output: `kernels()`, the operators, or None; on them, with gradients, `chunk_scan`, `linear_scan`, `coupled_scan` and
+`maxplus_scan`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ else:  # an artefact's copy of this package, which has them beside it
     from .errors import ArtifactError  # type: ignore[import-not-found,no-redef]
 
 HERE = Path(__file__).parent
-SOURCES = ("chunk_scan.cpp", "linear_scan.cpp")
+SOURCES = ("chunk_scan.cpp", "elementwise.cpp")
 HEADERS = ("rows.h",)
 CHUNK = 16  # as in chunk_scan.cpp
 MOST = 16  # as in rows.h: queries + rank, and rank + addends
@@ -52,7 +53,7 @@ class CannotBuild(ArtifactError):
 
 
 def kernels() -> Any | None:
-    """The operators (`chunk_scan`, `linear_scan`, their backwards), or None."""
+    """The operators (`chunk_scan`, `linear_scan`, `maxplus_scan`, their backwards), or None."""
     name = _namespace()
     return None if name is None else getattr(torch.ops, name)
 
@@ -152,17 +153,31 @@ def _run_all(commands: list[list[str]]) -> None:
 
 
 # --- chunk_scan ----------------------------------------------------------------------------------------------------
+def counts(q: Tensor, k: Tensor, a: Tensor | None) -> bool:
+    """Whether q [B, T, H, n, K], k [B, T, H, m, K], a [B, T, H, r, K] are few enough queries, addends and ranks."""
+    return max(q.shape[3], k.shape[3]) + (0 if a is None else a.shape[3]) <= MOST
+
+
 def chunk_scan(
-    q: Tensor, w: Tensor | None, k: Tensor, v: Tensor, S0: Tensor, a: Tensor | None = None, b: Tensor | None = None
+    q: Tensor,
+    w: Tensor | None,
+    k: Tensor,
+    v: Tensor,
+    S0: Tensor,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    wv: Tensor | None = None,
+    reset: Tensor | None = None,
+    initial: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The native twin of `chunked.chunked_scan`, for w None, [B, T, H, 1] or [B, T, H, K]; float32 or float64."""
+    """The native twin of `chunked.chunked_scan`, with low rank and value decay together; float32 or float64."""
     if a is None or b is None:
         a, b = (q.new_empty(*q.shape[:3], 0, q.shape[-1]) for _ in "ab")
-    xs = [x if x is None else x.contiguous() for x in _apart(q, w, k, v, a, b, S0)]
+    initial = None if reset is None or initial is None else initial.expand(S0.shape)
+    xs = [x if x is None else x.contiguous() for x in _apart(q, w, k, v, a, b, wv, S0, reset, initial)]
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in xs):
         return _ChunkScan.apply(*xs)  # type: ignore[no-any-return, no-untyped-call]
-    ops = _required()
-    y, S, _, _ = ops.chunk_scan(*xs, False)
+    y, S, _, _ = _required().chunk_scan(*xs, False)
     return y, S
 
 
@@ -179,40 +194,80 @@ class _ChunkScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *xs: Tensor | None) -> tuple[Tensor, Tensor]:
         y, S, x, kept = _required().chunk_scan(*xs, True)
-        ctx.save_for_backward(*xs[:-1], x, kept)
+        *operands, _, reset, initial = xs
+        ctx.save_for_backward(*operands, reset, initial, x, kept)
         return y, S
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dS: Tensor) -> tuple[Tensor | None, ...]:
         grads = _required().chunk_scan_backward(*ctx.saved_tensors, dy.contiguous(), dS.contiguous())
-        return tuple(grads)
+        *operands, initial = grads
+        return (*operands, None, initial)
 
 
-# --- linear_scan ---------------------------------------------------------------------------------------------------
-def linear_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
-    """h [B, T, *S] for a, b [B, T, *S] and h0 [B, *S], all of full shape; no gradient of its own."""
-    h = _required().linear_scan(_channels(a, b), _flat(b, 2).contiguous(), _flat(h0, 1).contiguous())
+# --- elementwise states --------------------------------------------------------------------------------------------
+def coupled_scan(A: Tensor, b: Tensor, h0: Tensor, reset: Tensor | None, initial: Tensor | None) -> Tensor:
+    """h [B, T, G, *S] for A [B, T, G, G, *S], b [B, T, G, *S] and h0 [B, G, *S]; `initial` broadcasts to h0."""
+    begin = None if reset is None or initial is None else _flat(initial.expand(h0.shape), 2).contiguous()
+    given = _apart(_tokens(_flat(A, 4)), _tokens(_flat(b, 3)), _flat(h0, 2).contiguous(), reset, begin)
+    h = _LinearScan.apply(*given)  # type: ignore[no-untyped-call]
     return h.view(b.shape)  # type: ignore[no-any-return]
 
 
-def linear_scan_backward(a: Tensor, h: Tensor, h0: Tensor, dh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of a (of full shape), b and h0."""
-    da, db, dh0 = _required().linear_scan_backward(
-        _channels(a, h), _flat(h, 2), _flat(h0, 1).contiguous(), _flat(dh, 2).contiguous()
-    )
-    return da.view(h.shape), db.view(h.shape), dh0.view(h0.shape)
+def linear_scan(a: Tensor, b: Tensor, h0: Tensor, reset: Tensor | None, initial: Tensor | None) -> Tensor:
+    """h [B, T, *S] for a, b [B, T, *S] and h0 [B, *S], all of full shape; `initial` broadcasts to h0: one state."""
+    begin = None if initial is None else initial.expand(h0.shape).unsqueeze(1)
+    return coupled_scan(a[:, :, None, None], b.unsqueeze(2), h0.unsqueeze(1), reset, begin).squeeze(2)
 
 
-def _channels(a: Tensor, like: Tensor) -> Tensor:
-    """[B, T, C] with neighbouring channels side by side; what repeats over B and T stays unmaterialised."""
-    a = _flat(a.expand(like.shape), 2)
-    return a if a.stride(2) == 1 or a.shape[2] == 1 else a.contiguous()
+def maxplus_scan(d: Tensor, b: Tensor, p0: Tensor, soft: bool, reset: Tensor | None, initial: Tensor | None) -> Tensor:
+    """p [B, T, *S] for d, b [B, T, *S] and p0 [B, *S], all of full shape; `soft` is logaddexp."""
+    begin = None if reset is None or initial is None else _flat(initial.expand(p0.shape), 1).contiguous()
+    given = _apart(_tokens(_flat(d, 2)), _tokens(_flat(b, 2)), _flat(p0, 1).contiguous(), reset, begin)
+    p = _MaxPlusScan.apply(soft, *given)  # type: ignore[no-untyped-call]
+    return p.view(b.shape)  # type: ignore[no-any-return]
 
 
 def _flat(x: Tensor, lead: int) -> Tensor:
     """All axes after the first `lead` as one; a state of one number has none."""
     return x.flatten(lead) if x.dim() > lead else x.unsqueeze(lead)
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """[B, T, ...] with a token's numbers side by side; what repeats over B and T stays unmaterialised."""
+    return x if x[0, 0].is_contiguous() else x.contiguous()
+
+
+class _LinearScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, A: Tensor, b: Tensor, h0: Tensor, reset: Tensor | None, initial: Tensor | None) -> Tensor:
+        h: Tensor = _required().linear_scan(A, b, h0, reset, initial)
+        ctx.save_for_backward(A, h, h0, reset, initial)
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dh: Tensor) -> tuple[Tensor | None, ...]:
+        dA, db, dh0, dinitial = _required().linear_scan_backward(*ctx.saved_tensors, _tokens(dh))
+        return dA, db, dh0, None, dinitial
+
+
+class _MaxPlusScan(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, soft: bool, d: Tensor, b: Tensor, p0: Tensor, reset: Tensor | None, initial: Tensor | None
+    ) -> Tensor:
+        p: Tensor = _required().maxplus_scan(d, b, p0, reset, initial, soft)
+        ctx.soft = soft
+        ctx.save_for_backward(d, b, p, p0, reset, initial)
+        return p
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dp: Tensor) -> tuple[Tensor | None, ...]:
+        dd, db, dp0, dinitial = _required().maxplus_scan_backward(*ctx.saved_tensors, ctx.soft, _tokens(dp))
+        return None, dd, db, dp0, None, dinitial
 
 
 def _required() -> Any:
@@ -226,20 +281,30 @@ def _register_fakes(name: str) -> None:
     """The operators' shapes without their data, for torch.compile."""
 
     @torch.library.register_fake(f"{name}::chunk_scan")
-    def _(q, w, k, v, a, b, S0, keep):  # type: ignore[no-untyped-def]
+    def _(q, w, k, v, a, b, wv, S0, reset, initial, keep):  # type: ignore[no-untyped-def]
         B, T, H, n, K = q.shape
         V = v.shape[-1]
         kept = q.new_empty(B, H, -(-T // CHUNK) if keep else 0, V, K)
         return q.new_empty(B, T, H, n, V), torch.empty_like(S0), q.new_empty(B, T, H, a.shape[3], V), kept
 
     @torch.library.register_fake(f"{name}::chunk_scan_backward")
-    def _(q, w, k, v, a, b, x, kept, dy, dlast):  # type: ignore[no-untyped-def]
-        return tuple(x if x is None else torch.empty_like(x) for x in (q, w, k, v, a, b, dlast))
+    def _(q, w, k, v, a, b, wv, reset, initial, x, kept, dy, dlast):  # type: ignore[no-untyped-def]
+        return tuple(x if x is None else torch.empty_like(x) for x in (q, w, k, v, a, b, wv, dlast, initial))
 
     @torch.library.register_fake(f"{name}::linear_scan")
-    def _(a, b, h0):  # type: ignore[no-untyped-def]
-        return torch.empty_like(b)
+    def _(A, b, h0, reset, initial):  # type: ignore[no-untyped-def]
+        return h0.new_empty(h0.shape[0], b.shape[1], *h0.shape[1:])
 
     @torch.library.register_fake(f"{name}::linear_scan_backward")
-    def _(a, h, h0, dh):  # type: ignore[no-untyped-def]
-        return torch.empty_like(h), torch.empty_like(h), torch.empty_like(h0)
+    def _(A, h, h0, reset, initial, dh):  # type: ignore[no-untyped-def]
+        begin = None if initial is None else torch.empty_like(initial)
+        return h.new_empty(A.shape), torch.empty_like(h), torch.empty_like(h0), begin
+
+    @torch.library.register_fake(f"{name}::maxplus_scan")
+    def _(d, b, p0, reset, initial, soft):  # type: ignore[no-untyped-def]
+        return p0.new_empty(b.shape)
+
+    @torch.library.register_fake(f"{name}::maxplus_scan_backward")
+    def _(d, b, p, p0, reset, initial, soft, dp):  # type: ignore[no-untyped-def]
+        begin = None if initial is None else torch.empty_like(initial)
+        return torch.empty_like(p), torch.empty_like(p), torch.empty_like(p0), begin

@@ -94,10 +94,12 @@ def test_decay_along_the_values(decay: str, width: int | None) -> None:
     assert worst(gradients(chunked_scan, given, torch.float32), true) <= TOLERANCE
 
 
-def test_a_value_decay_refuses_a_low_rank_term() -> None:
-    q, w, k, v, S0, a, b, _ = operands(3, 8, 8, rank=1).all()
-    with pytest.raises(ValueError, match="value axis"):
-        chunked_scan(q, w, k, v, S0, a, b, torch.ones(2, 3, 2, 8))  # type: ignore[arg-type]
+@pytest.mark.parametrize("decay", DECAYS)
+def test_decay_along_the_values_with_a_low_rank(decay: str) -> None:
+    q, w, k, v, S0, a, b, _ = operands(33, 24, 20, 2, 2, 2).all()
+    given = [q, w, k, v, S0, a, b, DECAYS[decay](torch.randn(2, 33, 2, 20)).float()]
+    true = gradients(matrix_loop, given, torch.float64)
+    assert worst(gradients(chunked_scan, given, torch.float32), true) <= TOLERANCE
 
 
 @pytest.mark.parametrize(("strength", "bound"), [(1.0, TOLERANCE), (2.0, 3e-5)])
@@ -110,17 +112,22 @@ def test_correlated_keys(strength: float, bound: float) -> None:
     assert worst(gradients(chunked_scan, given, torch.float32), gradients(matrix_loop, given, torch.float64)) <= bound
 
 
-@pytest.mark.parametrize("kind", ["none", "scalar", "key", "mix", "values", "delta"])
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize(
+    "kind", ["none", "scalar", "key", "mix", "values", "delta", "values delta", "mix delta", "mix values delta"]
+)
 @pytest.mark.parametrize("start", [None, "zero", "given"])
-def test_reads_and_documents(kind: str, start: str | None) -> None:
+def test_reads_and_documents(kind: str, start: str | None, kernels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not kernels:
+        monkeypatch.setattr("cdrmix.runtime.torch.native.usable", lambda state: False)
     width = {"none": None, "scalar": 1}.get(kind, 24)
     q, w, k, v, S0, a, b, wv = operands(
-        41, 24, 20, 3, int(kind == "delta"), 2, None if width is None else "-1 to 1", width
+        41, 24, 20, 3, int("delta" in kind), 2, None if width is None else "-1 to 1", width
     ).all()
     assert q is not None
-    if kind == "mix":
+    if "mix" in kind:
         w = 0.5 * torch.randn(2, 41, 2, 2, 2, 12)
-    if kind == "values":
+    if "values" in kind:
         wv = torch.tanh(torch.randn(2, 41, 2, 20))
     reset = None
     if start is not None:
@@ -217,10 +224,13 @@ def test_states_of_one_number(native: bool, monkeypatch: pytest.MonkeyPatch) -> 
         assert worst(gradients(scan, given, torch.float32), gradients(loop, given, torch.float64)) <= TOLERANCE
 
 
+@pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("combine", ["max", "logaddexp"])
 @pytest.mark.parametrize("T", [1, 16, 65])
 @pytest.mark.parametrize("start", [None, "zero", "given", "far"])
-def test_maxplus_scan(combine: str, T: int, start: str | None) -> None:
+def test_maxplus_scan(combine: str, T: int, start: str | None, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not native:
+        monkeypatch.setattr("cdrmix.runtime.torch.native.usable", lambda state: False)
     torch.manual_seed(0)
     join: Callable[[Tensor, Tensor], Tensor] = torch.maximum if combine == "max" else torch.logaddexp
     reset = None if start is None else RESET[:, :T]
@@ -239,9 +249,12 @@ def test_maxplus_scan(combine: str, T: int, start: str | None) -> None:
     assert worst(gradients(form, given, torch.float64), true) <= EXACT
 
 
+@pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("T", [1, 16, 65])
 @pytest.mark.parametrize("start", [None, "zero", "given"])
-def test_coupled_scan(T: int, start: str | None) -> None:
+def test_coupled_scan(T: int, start: str | None, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not native:
+        monkeypatch.setattr("cdrmix.runtime.torch.native.usable", lambda state: False)
     torch.manual_seed(0)
     reset = None if start is None else RESET[:, :T]
     first = torch.randn(2, 5) if start == "given" else None
