@@ -1,15 +1,18 @@
-"""What `cdrmix inspect` shows: a model's size and cost, and how each of its states is computed over a sequence."""
+"""What `cdrmix inspect` shows: a model's size and cost, how each of its states is computed over a sequence, and
+what each optimiser would move."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from cdrmix.compiler import TARGETS, backend, check_target, lower, quoting
 from cdrmix.diagnose import UserError
 from cdrmix.ir.cost import Cost, cost
-from cdrmix.ir.layout import slots
+from cdrmix.ir.layout import Weight, slots, weights
+from cdrmix.ir.matrices import matrices
 from cdrmix.ir.nodes import Model, Stored
 from cdrmix.ir.text import to_text
 from cdrmix.passes.classify import classify
@@ -51,6 +54,10 @@ def describe_json(model: Model, asked: Asked = Asked()) -> dict[str, Any]:
         "weight_bytes": asked.sizes(model),
         "state_bytes": found.total.state_bytes(),
         "flops_per_token": found.total.flops,
+        "optimisers": {
+            name: {"parameters": sum(prod(w.shape) for w in held), "tensors": [w.path for w in held]}
+            for name, held in by_optimiser(model).items()
+        },
         "lines": [{"path": path, "parameters": x.stored, "active": x.active} for path, x in found.lines.items()],
         "states": classes(model),
     }
@@ -82,6 +89,14 @@ def classes(model: Model) -> dict[str, list[str]]:
     }
 
 
+def by_optimiser(model: Model) -> dict[str, list[Weight]]:
+    """The parameters that Muon moves and those that it leaves to AdamW, tied ones once."""
+    taken = matrices(model)
+    paths = {w.path for w in taken}
+    left = [w for w in weights(model) if w.kind == "param" and w.owner == w.path and w.path not in paths]
+    return {"muon": taken, "adamw": left}
+
+
 def describe(model: Model, ops: bool = False, asked: Asked = Asked()) -> str:
     """Text for people; with `ops`, the checked equations too."""
     found = cost(model)
@@ -99,9 +114,22 @@ def describe(model: Model, ops: bool = False, asked: Asked = Asked()) -> str:
     ]
     for name, groups in classes(model).items():
         lines += [f"  {name}: {group}" for group in groups]
+    lines += ["", "moved by, where `optim.kind` is muon:", *_optimisers(model)]
     if ops:
         lines += ["", to_text(model)]
     return "\n".join(lines)
+
+
+def _optimisers(model: Model) -> list[str]:
+    """A block of lines an optimiser: how much it moves, and by op the names of what it moves."""
+    text = []
+    for name, held in by_optimiser(model).items():
+        names: dict[str, dict[str, None]] = {}
+        for w in held:
+            names.setdefault(w.place.cell.op, {})[w.decl.name] = None
+        text.append(f"  {name:6}{count(sum(prod(w.shape) for w in held)):>9} in {len(held)} tensors")
+        text += [f"    {op}: {' '.join(of)}" for op, of in names.items()]
+    return text
 
 
 def _stack(found: Cost) -> list[str]:

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cdrmix.ir import python as escape
-from cdrmix.ir import walk
 from cdrmix.ir.array_statements import CellArrays, Function
 from cdrmix.ir.arrays import Array
 from cdrmix.ir.code import Assign, Code, Statement, called, flat, listed, mapped, method, name, named
-from cdrmix.ir.nodes import Cell, DType, Index, Node, Param, Ref
+from cdrmix.ir.matrices import is_matrix
+from cdrmix.ir.nodes import Cell, DType, Index
 from cdrmix.ir.types import NARROW
 from cdrmix.ir.writing import Written
 
@@ -65,27 +65,6 @@ def emit_cell(made: CellArrays, classes: Mapping[str, str], sources: Mapping[str
     matrices = ", ".join(escape.text(attribute(p.name)) for p in cell.params if is_matrix(p, cell))
     fields, shown = _fields(cell, classes), f"frozenset(({matrices},))" if matrices else ""
     return CellClass(classes[cell.name], doc, _groups(cell), shown, fields, methods, imports, made.timeless)
-
-
-def is_matrix(p: Param, cell: Cell) -> bool:
-    """Whether a parameter of two axes multiplies a vector: what it meets in a sum over one axis knows nothing of the
-    other."""
-    return len(p.indices) == 2 and any(
-        _multiplies(p, n) for stmt in cell.body for n in walk.nodes(stmt) if n.op == "sum"
-    )
-
-
-def _multiplies(p: Param, n: Node) -> bool:
-    """Whether a sum is such a one of p."""
-    product, summed = list(walk.factors(n.args[0])), set(n.arg)
-    for at, x in enumerate(product):
-        if x.op == "read" and x.arg.ref == Ref("param", p.name):
-            across = [a for a in x.args if not summed & set(a.free)]
-            others = set[Index]().union(*(y.free for y in (*product[:at], *product[at + 1 :])))
-            plain = [set(a.free) for a in across if a.free and not walk.has_reads(a)]  # no row of a table
-            if len(across) == len(plain) == 1 and summed & others and not plain[0] & others:
-                return True
-    return False
 
 
 def _groups(cell: Cell) -> str:

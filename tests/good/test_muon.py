@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
-from cdrmix.codegen.torch.cells import is_matrix
 from torch import nn
 
 from cdrmix.check import load, load_text
 from cdrmix.compiler import lower
+from cdrmix.inspect import by_optimiser, describe
+from cdrmix.ir.matrices import is_matrix
 from cdrmix.train.build import build_module
 from cdrmix.train.config import OptimConfig
 from cdrmix.train.muon import MOMENTUM, Muon, orthogonal
@@ -95,18 +97,50 @@ model m {
   }
 }
 op kinds(x: [D], N: int) -> [D] {
+  dim D = A * 4
   param W: [D, D] ~ normal(0.1)
   param scales: [N, D] ~ 1
   param rows: [2, D] ~ 1
   param heads: [N, D] ~ 1
+  param halved: [D, D] ~ 1
+  param quarter: [D, D] ~ 1
+  param form: [D, D] ~ 1
+  param cut: [D, D] ~ 1
+  param within: [D, D] ~ 1
+  param pairs: [D, D] ~ 1
+  param gated: [D, D] ~ 1
   g[d] = sum[k](scales[k, d])
   s = sum[d](rows[0, d] * x[d])
   h[k] = sum[d](heads[k, d] * x[d] * x[d])
-  return (W @ (x * g)) * s + sum[k](h[k])
+  small = quarter / 4
+  b = sum[i,j](x[i] * form[i,j] * g[j])
+  c[a,i] = sum[a2,j](cut[a,i,a2,j] * x[a2,j])
+  own[a,i] = sum[j](within[a,i,a,j] * x[a,j])
+  outer[i,j] = x[i] * g[j]
+  all = sum[i,j](pairs[i,j] * outer[i,j])
+  y[d] = sum[k](gated[d,k] * x[k] * g[d])
+  return (W @ (x * g)) * s + sum[k](h[k]) + (halved / 2) @ x + small @ x + b + (c as [D]) + (own as [D]) + all + y
 }
 """
 
 
 def test_what_multiplies_a_vector_is_a_matrix_and_no_table_or_sum_is() -> None:
     cell = next(c for c in load_text(KINDS).cells.values() if c.op == "kinds")
-    assert [p.name for p in cell.params if is_matrix(p, cell)] == ["W", "heads"]
+    assert [p.name for p in cell.params if is_matrix(p, cell)] == [
+        "W", "heads", "halved", "quarter", "form", "cut", "gated",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", ["tiny", "hybrid", "rwkv4", "rwkv6"])
+def test_inspect_says_what_the_optimiser_takes(spec: str, tmp_path: Path) -> None:
+    model = load(
+        Path(spec).with_suffix(".cdr"), {"layers": "2", "vocab": "64"} if spec != "hybrid" else {"vocab": "64"}
+    )
+    module = build_module(lower(model), tmp_path, None)
+    names = {p: name for name, p in module.state_dict(keep_vars=True).items()}
+    for kind, held in by_optimiser(model).items():
+        groups = [g["params"] for g in module.param_groups(1.0, 0.0) if g["matrices"] == (kind == "muon")]
+        assert {w.path for w in held} == {names[p] for params in groups for p in params}
+        assert sum(p.numel() for params in groups for p in params) == sum(math.prod(w.shape) for w in held)
+    said = describe(model)
+    assert "moved by" in said and f"in {len(by_optimiser(model)['muon'])} tensors" in said
