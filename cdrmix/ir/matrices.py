@@ -30,7 +30,7 @@ def _is_matrix(w: Weight) -> bool:
 
 
 def is_matrix(p: Param, cell: Cell) -> bool:
-    """Whether a parameter of two axes multiplies a vector, by a sum over one axis, or one on each side, by one over both.
+    """Whether a parameter of two axes multiplies a vector, by a sum over an axis, or two vectors, by a sum over both.
 
     No other factor varies over rows and columns alike: that would make it a weight of each pair.  Either axis may be
     read in parts, as heads; the parameter may be a factor of a definition, such as `W / 8`.
