@@ -338,6 +338,20 @@ def make_parser() -> argparse.ArgumentParser:
     p = command("train", "Train a model.", "cdrmix train configs/train-tiny.yaml --set steps=200")
     config(p)
     p.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    p.add_argument(
+        "--nproc",
+        type=_whole(1024, 1),
+        default=1,
+        metavar="N",
+        help="train in N processes on this machine, one a GPU; on many machines by torchrun … -m cdrmix.train",
+    )
+    p.add_argument(
+        "--restarts",
+        type=_whole(1000),
+        default=0,
+        metavar="N",
+        help="where a process of --nproc is lost, go on from the last checkpoint, N times",
+    )
 
     p = command(
         "eval",

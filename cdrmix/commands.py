@@ -23,6 +23,7 @@ from cdrmix.progress import doing
 
 if TYPE_CHECKING:
     from cdrmix.ir.nodes import Model
+    from cdrmix.train.ranks import Ranks
 
 SHOWN = 5
 """How many of a long list are shown."""
@@ -206,18 +207,47 @@ def _prompt(text: str) -> bytes:
     return sys.stdin.buffer.read()
 
 
-def run_train(a: Namespace) -> None:
-    """`cdrmix train`."""
+def run_train(a: Namespace) -> int:
+    """`cdrmix train`: the run, in this process or in those that `torchrun` has started with it; or their start."""
+    if a.nproc > 1:
+        from cdrmix.train.config import TrainConfig, read_config
+        from cdrmix.train.launch import launch
+
+        read_config(TrainConfig, a.config, a.set)  # a mistake there is told at once
+        return launch(a.nproc, a.restarts, [str(a.config), *(f"--set={x}" for x in a.set), *["--resume"] * a.resume])
+    from cdrmix.train.ranks import join, lost_one
+
+    ranks = join()
+    try:
+        with ranks.quiet():
+            _train(a, ranks)
+    except (Exception, KeyboardInterrupt) as e:
+        if not ranks.may_tell():
+            return 130 if isinstance(e, KeyboardInterrupt) else 1
+        if ranks.size > 1 and lost_one(e):
+            raise UserError(
+                f"process {ranks.rank} lost another one", f"{a.config}: --resume goes on from the last checkpoint"
+            ) from e
+        raise
+    ranks.leave()
+    return 0
+
+
+def _train(a: Namespace, ranks: Ranks) -> None:
+    from cdrmix.runs import checkpoints
     from cdrmix.train.config import TrainConfig, read_config
     from cdrmix.train.loop import Trainer
+    from cdrmix.train.ranks import restarted
 
     config = read_config(TrainConfig, a.config, a.set)
+    resume = a.resume or (restarted() and bool(checkpoints(config.out)))
     with doing("preparing the run"):
-        trainer = Trainer(config, resume=a.resume)
+        trainer = Trainer(config, resume, ranks)
     count = sum(p.numel() for p in trainer.module.parameters())
     tokens = len(trainer.train_data.tokens)
+    many = f", {ranks.size} processes" if ranks.size > 1 else ""
     print(
-        f"{count / 1e6:.2f} M parameters, {tokens / 1e6:.2f} M tokens of data, from step {trainer.step}",
+        f"{count / 1e6:.2f} M parameters, {tokens / 1e6:.2f} M tokens of data, from step {trainer.step}{many}",
         file=sys.stderr,
     )
     trainer.train()

@@ -36,10 +36,14 @@ class Batch:
 
 
 class Batches:
-    """Windows of `length` tokens in a random order, another one each epoch, cut at another offset."""
+    """Windows of `length` tokens in a random order, another one each epoch, cut at another offset.
 
-    def __init__(self, store: TokenStore, batch: int, length: int, seed: int):
+    A step has `batch` rows; `rows` are those that this process takes, None all of them.
+    """
+
+    def __init__(self, store: TokenStore, batch: int, length: int, seed: int, rows: np.ndarray | None = None):
         self._store, self._batch, self._length, self._seed = store, batch, length, seed
+        self._rows = np.arange(batch) if rows is None else rows
         # an epoch drops up to one window at its offset and needs one token more than it reads
         self._windows = (len(store.tokens) - 1) // length - 1
         if self._windows < 1:
@@ -52,7 +56,7 @@ class Batches:
 
     def at(self, step: int) -> Batch:
         """The batch of a step."""
-        places = [self._place(step * self._batch + row) for row in range(self._batch)]
+        places = [self._place(step * self._batch + row) for row in self._rows.tolist()]
         return _cut(self._store, self._first, np.asarray(places)[:, None] + np.arange(self._length + 1))
 
     def _place(self, window: int) -> int:
@@ -69,9 +73,10 @@ class Lanes:
 
     What a row holds at a step goes on where it ended at the step before, so the caller carries its state over.  Each
     epoch has another order and begins at another place of it; there, and where a document begins, the state is reset.
+    `rows` are the lanes that this process takes, None all of them.
     """
 
-    def __init__(self, store: TokenStore, batch: int, length: int, seed: int):
+    def __init__(self, store: TokenStore, batch: int, length: int, seed: int, rows: np.ndarray | None = None):
         self._store, self._length, self._seed = store, length, seed
         self._share = len(store.tokens) // batch  # of a lane
         self._steps = self._share // length
@@ -80,7 +85,7 @@ class Lanes:
                 f"the data has {len(store.tokens)} tokens; {batch} lanes of {length} need {batch * length}",
                 "give more text, or a smaller `batch` or `context`",
             )
-        self._lane = np.arange(batch)[:, None] * self._share
+        self._lane = (np.arange(batch) if rows is None else rows)[:, None] * self._share
         self._first = _first(store)
         self._sizes = np.diff(store.starts, append=len(store.tokens))
         self._epoch, self._order, self._ends, self._offset = -1, self._sizes, self._sizes, 0

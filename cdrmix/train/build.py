@@ -23,7 +23,13 @@ from cdrmix.weights import atomic
 
 def build(model: Model, lowered: Lowered, folder: Path, seed: int = 0, weights: Path | None = None) -> Streaming:
     """The module with the weights of the file, or with those that the spec's init rules draw from the seed."""
-    module = build_module(lowered, folder, seed if weights is None else None)
+    write_source(lowered, folder)
+    return read_source(model, folder, seed, weights)
+
+
+def read_source(model: Model, folder: Path, seed: int, weights: Path | None) -> Streaming:
+    """The same of source that is written already."""
+    module = _construct(folder, seed if weights is None else None)
     if weights is not None:
         module.load_state_dict({name: torch.from_numpy(x) for name, x in read_weights(model, weights).items()})
     return module
@@ -31,11 +37,20 @@ def build(model: Model, lowered: Lowered, folder: Path, seed: int = 0, weights: 
 
 def build_module(lowered: Lowered, folder: Path, seed: int | None) -> Streaming:
     """The generated module; without a seed, its weights are to be loaded next."""
+    write_source(lowered, folder)
+    return _construct(folder, seed)
+
+
+def write_source(lowered: Lowered, folder: Path) -> None:
+    """Write the module's source."""
     for name, content in emit(lowered, "torch").items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as f:
             f.write(content)
+
+
+def _construct(folder: Path, seed: int | None) -> Streaming:
     with doing("making the first weights"):
         module: Streaming = load_module(folder / "model.py").Model(seed=seed, init=seed is not None)
     return module

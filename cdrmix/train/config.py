@@ -67,6 +67,15 @@ class OptimConfig(_Strict):
     ema: float = Field(0.0, ge=0, lt=1)
 
 
+class MeshConfig(_Strict):
+    """How the processes of a run share its parameters: `replicate` groups that each hold all of them, in which each of
+    `shard` processes keeps a share.  Their product is how many there are; `auto` is what is left.
+    """
+
+    replicate: Positive = 1
+    shard: Positive | Literal["auto"] = "auto"
+
+
 class _OfSpec(_Strict):
     """A config with a spec; `options` say how each setting of the spec was given, for messages."""
 
@@ -83,7 +92,7 @@ class TrainConfig(_OfSpec):
     `checkpoint` holds the weights to start from.  With `carry_state` the sequences are lanes through documents, and a
     sequence begins with the state that the one before it in its lane ended with.  `precision` is the type of
     activations, `compile` whether their graph goes through torch's compiler, `recompute` what is computed again in the
-    backward pass rather than kept.
+    backward pass rather than kept, `mesh` how parameters lie over the processes.
     """
 
     spec: Path
@@ -101,6 +110,7 @@ class TrainConfig(_OfSpec):
     precision: Literal["auto", "f32", "bf16"] = "auto"
     compile: bool | Literal["auto"] = "auto"
     recompute: Literal["none", "layers"] = "none"
+    mesh: MeshConfig = MeshConfig()
     seed: Seed = 0
     optim: OptimConfig = OptimConfig()
     log_every: Positive = 10
@@ -237,7 +247,7 @@ def _odd(value: Any, key: str, seen: set[int]) -> Iterator[str]:
 def _explain(kind: type[BaseModel], error: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        models: dict[str, type[BaseModel]] = {"optim": OptimConfig, "data": DataConfig}
+        models: dict[str, type[BaseModel]] = {"optim": OptimConfig, "data": DataConfig, "mesh": MeshConfig}
         known = models.get(str(error["loc"][0]), kind) if len(error["loc"]) > 1 else kind
         hint = did_you_mean(str(error["loc"][-1]), known.model_fields)
         if not hint and len(error["loc"]) == 1:

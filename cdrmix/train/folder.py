@@ -1,11 +1,13 @@
 """A run's folder while a process trains in it: one writer, a run that fits, checkpoints in and out.
 
 Input: a config and the hash of its spec.
-Output: a `RunFolder`, locked until it is closed.  What it does not fit is refused before anything is written.
+Output: a `RunFolder`, locked until it is closed; by the first rank, where there are several.  What it does not fit is
+refused before anything is written.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,24 +17,41 @@ from cdrmix.diagnose import UserError
 from cdrmix.runs import CHECKPOINTS, LAST, checkpoints, first_whole, read_checkpoint, tell_choice
 from cdrmix.runtime.parts import sweep
 from cdrmix.runtime.torch.load import ALIAS
+from cdrmix.runtime.torch.module import Streaming
 from cdrmix.runtime.torch.stream import State
 from cdrmix.train.average import Average
-from cdrmix.train.checkpoint import load_checkpoint, point_last, save_checkpoint, set_aside
+from cdrmix.train.checkpoint import (
+    check_checkpoint,
+    load_checkpoint,
+    load_state,
+    point_last,
+    save_checkpoint,
+    set_aside,
+)
 from cdrmix.train.config import OptimConfig, TrainConfig
 from cdrmix.train.lock import Lock
+from cdrmix.train.ranks import ALONE, Ranks
+from cdrmix.train.shard import own
+from cdrmix.train.tensor_file import Share
 
-_MAY_CHANGE = {"steps", "out", "log_every", "eval_every", "eval_tokens", "save_every", "keep", "threads"}
+_MAY_CHANGE = {"steps", "out", "log_every", "eval_every", "eval_tokens", "save_every", "keep", "threads", "mesh"}
 """What a run may be resumed with another value of."""
 
 
 class RunFolder:
     """The folder `out` of a config, this process's alone; `resume` says whether it has to hold a run or must not."""
 
-    def __init__(self, config: TrainConfig, hash: str, resume: bool):
-        self.path = config.out
+    def __init__(self, config: TrainConfig, hash: str, resume: bool, ranks: Ranks = ALONE):
+        self.path, self._ranks = config.out, ranks
         self.module, self.tokens, self.metrics = (self.path / n for n in ("module", "tokens", "metrics.jsonl"))
         self._keep = config.keep
+        self._rows = config.batch, ranks.rows(config.batch, config.accumulate)
         self._about: dict[str, Any] = {"hash": hash, "config": config.model_dump(mode="json")}
+        self._lock: Lock | None = None
+        ranks.once(lambda: self._take(resume))
+
+    def _take(self, resume: bool) -> None:
+        """Lock the folder, and look at what it holds."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"`out` is {self.path}, a file", "give a folder for the run")
         if resume and not self.path.is_dir():
@@ -53,7 +72,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Let others write to it."""
-        self._lock.close()
+        if self._lock:
+            self._lock.close()
 
     def _require_fit(self, resume: bool) -> None:
         """Refuse a folder that holds a run already, or, to be resumed, none or another one."""
@@ -91,15 +111,25 @@ class RunFolder:
         self._about["data"] = digest
 
     def resume(
-        self, module: nn.Module, optimiser: torch.optim.Optimizer, carried: State | None, average: Average | None
+        self, module: Streaming, optimiser: torch.optim.Optimizer, carried: State | None, average: Average | None
     ) -> int:
         """Load the newest whole checkpoint, and return its step.
 
         Damaged ones before it are set aside, as `step-….damaged`.
         """
+        has = carried is not None, average is not None
+        home, step = self._ranks.once(lambda: self._choose(module, optimiser, has))
+        self._ranks.together(lambda: load_checkpoint(home, module, optimiser, average))
+        if carried is not None:
+            carried.clear()
+            carried.update(self._ranks.together(lambda: load_state(home, self._rows[1])))
+        return step
+
+    def _choose(self, module: Streaming, optimiser: torch.optim.Optimizer, has: tuple[bool, bool]) -> tuple[Path, int]:
+        """The checkpoint to go on from, and its step."""
         run = self.path
-        into = module, optimiser, carried, average
-        home, about, damaged = first_whole(run, lambda home: load_checkpoint(home, *into))
+        of = module, optimiser, *has
+        home, about, damaged = first_whole(run, lambda home: check_checkpoint(home, *of))
         self._require_same(about)
         tell_choice(run, home, damaged)
         for path in damaged:
@@ -107,8 +137,7 @@ class RunFolder:
                 set_aside(path)
         if home.parent == run / CHECKPOINTS:
             point_last(run, home)
-        step: int = about["step"]
-        return step
+        return home, about["step"]
 
     def save(
         self,
@@ -120,9 +149,11 @@ class RunFolder:
         average: Average | None,
     ) -> None:
         """Write a checkpoint.  Refuses weights that are not finite."""
-        if not all(bool(p.isfinite().all()) for p in module.parameters()):
+        if self._ranks.any(not all(bool(own(p).isfinite().all()) for p in module.parameters())):
             raise UserError(f"the weights of step {step} are not finite", self.remedy())
-        save_checkpoint(self.path, step, module, optimiser, tokenizer, self._about, self._keep, carried, average)
+        state = None if carried is None else {n: Share.of_batch(x, *self._rows) for n, x in carried.items()}
+        given = self.path, step, module, optimiser, tokenizer, self._about, self._keep
+        save_checkpoint(*given, state, average, self._ranks)
 
     def remedy(self) -> str:
         """What to do about a run that went astray, and what is left of it."""

@@ -17,8 +17,9 @@ _SAID = b"\nstopping after this step; Ctrl-C again stops at once\n"
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Within, the first Ctrl-C is kept for the function this gives; where it is ignored, or in a thread, none is."""
+def asked_to_stop(say: bool = True) -> Iterator[Callable[[], bool]]:
+    """Within, the first Ctrl-C is kept for the function this gives; where it is ignored, or in a thread, none is.
+    `say`: whether that is told on stderr."""
     before = signal.getsignal(signal.SIGINT)
     if before == signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -30,7 +31,7 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
         asked = True
         signal.signal(signal.SIGINT, before or signal.default_int_handler)
         with contextlib.suppress(OSError):  # `| tee` has gone by the same Ctrl-C
-            os.write(2, _SAID)
+            os.write(2, _SAID if say else b"")
 
     signal.signal(signal.SIGINT, note)
     try:

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from cdrmix.diagnose import UserError
 from cdrmix.ir.nodes import DType
 from cdrmix.runtime.torch.module import Streaming
+from cdrmix.train.shard import Mesh, shard
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 _MOST = (1 << 31) - 1
@@ -29,22 +30,24 @@ _MOST = (1 << 31) - 1
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A device, the type of activations, and the processes over which parameters and the optimiser's state lie.
+    """A device, the type of activations, and the mesh of processes over which parameters and the optimiser's state lie.
 
-    There is one process, in which both lie whole.  Parameters are f32 whatever `work` is: the module rounds them where
-    it uses them narrower.  `compiled`: all but the logits goes through `torch.compile`.  `recomputed`: of a layer
-    nothing but what it is given is kept for the backward pass.  `threads` None: as many as torch takes.
+    Parameters are f32 whatever `work` is: the module rounds them where it uses them narrower.  `compiled`: all but the
+    logits goes through `torch.compile`; of several processes, each layer by itself.  `recomputed`: of a layer nothing
+    but what it is given is kept for the backward pass.  `threads` None: as many as torch takes, or this process's share
+    where there are `local` ones on this machine.
     """
 
     device: str = "cpu"
     work: DType = "f32"
     compiled: bool = False
     recomputed: bool = False
-    processes: int = 1
+    mesh: Mesh = Mesh()
     threads: int | None = None
+    local: int = 1
 
     def __post_init__(self) -> None:
-        for name, known in (("device", ["cpu", "cuda"]), ("work", ["f32", "bf16"]), ("processes", [1])):
+        for name, known in (("device", ["cpu", "cuda"]), ("work", ["f32", "bf16"])):
             if (asked := getattr(self, name)) not in known:
                 only = " or ".join(map(str, known))
                 raise UserError(f"a module cannot be placed with `{name}` {asked}", f"`{name}` is {only}")
@@ -55,6 +58,8 @@ class Placement:
         """Set this process up, before anything large is allocated."""
         if self.threads:
             torch.set_num_threads(self.threads)
+        elif self.local > 1 and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // self.local))
         keep_freed_memory()
 
 
@@ -65,9 +70,15 @@ def place(module: Streaming, placement: Placement) -> Streaming:
         raise UserError("`recompute: layers`: the spec repeats no layers", "leave it out")
     for block in module.layers() if placement.recomputed else ():
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+    many = placement.mesh != Mesh()
     if placement.compiled:
         require_compiler(placement.device)
-        module.hidden = torch.compile(module.hidden)  # type: ignore[method-assign]
+        if not many:
+            module.hidden = torch.compile(module.hidden)  # type: ignore[method-assign]
+        for block in module.layers() if many else ():  # what gathers their parameters stays outside
+            block.forward = torch.compile(block.forward)  # type: ignore[method-assign]
+    if many:
+        shard(module, placement.mesh, placement.device)
     return module
 
 

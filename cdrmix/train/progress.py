@@ -71,6 +71,18 @@ class Metrics:
         self._file.close()
 
 
+class NoMetrics(Metrics):
+    """What a rank writes that is not the first: nothing."""
+
+    def __init__(self) -> None: ...
+
+    def write(self, record: dict[str, Any]) -> None: ...
+
+    def sync(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 def _step(line: bytes) -> int | None:
     """The step of a record, or None for what is none."""
     try:

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cdrmix.runtime.torch.module import Streaming
 from cdrmix.runtime.torch.stream import State
@@ -19,6 +19,8 @@ from cdrmix.runtime.torch.sums import Sums
 from cdrmix.train.batches import IGNORE, Batch
 from cdrmix.train.loss import summed_loss
 from cdrmix.train.optimiser import set_rate
+from cdrmix.train.ranks import ALONE, Ranks
+from cdrmix.train.shard import clip_gradient
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +50,33 @@ def take_step(
     clip: float,
     parts: int,
     z_loss: float = 0.0,
+    ranks: Ranks = ALONE,
 ) -> tuple[Measured, State | None]:
     """One step.  `rate` is a share of the optimiser's peak, `clip` the largest norm of the gradient, `z_loss` the
     weight of that loss, which is not in what is measured.
 
     `state` is None where none is carried from step to step, and empty where the batch begins documents, as it is after
-    a bad step.  A batch without a target moves nothing, the state included.
+    a bad step.  A batch without a target moves nothing, the state included.  Of several `ranks` each has its rows of
+    the batch; what is measured is of all of them, and the same at each.
     """
-    scored = int((batch.targets != IGNORE).sum())
+    scored = ranks.count(int((batch.targets != IGNORE).sum()))
     if scored == 0:
         return Measured(), state
     optimiser.zero_grad(set_to_none=True)
-    total, sums, after = 0.0, Sums(), []
+    total, sums, after, share = torch.zeros((), dtype=torch.float64), Sums(), [], 1 / (parts * ranks.size)
     for part, before in _parts(batch, state, parts):
         own = Sums()
         x, ended = module.hidden(part.tokens, before, part.reset, own)
         after.append(ended)
         loss = summed_loss(module, x, part.targets, z_loss) / scored
-        sums += own.detach()
-        aux = module.aux(own.of_step(sums, 1 / parts))
-        (loss + sum(aux.values()) / parts).backward()  # type: ignore[no-untyped-call]
-        total += float(loss.detach())
-    norm = float(nn.utils.clip_grad_norm_(module.parameters(), clip))
+        sums += ranks.add_sums(own.detach())
+        aux = module.aux(own.of_step(sums, share))
+        (loss + share * sum(aux.values())).backward()  # type: ignore[no-untyped-call]
+        total += loss.detach().cpu()
+    norm = clip_gradient(module.parameters(), clip, ranks)
     with torch.no_grad():
         whole = {path: float(x) for path, x in module.aux(sums).items()}
-    found = Measured(scored, total, norm, whole, module.metrics(sums), module.routed(sums))
+    found = Measured(scored, float(ranks.add(total)), norm, whole, module.metrics(sums), module.routed(sums))
     if found.finite:
         set_rate(optimiser, rate)
         optimiser.step()

@@ -51,13 +51,18 @@ class TokenStore:
 
 def open_store(folder: Path, paths: list[Path], field: str, tokenizer: Tokenizer, vocab: int) -> TokenStore:
     """The store of these files under `folder`, tokenised now if it is not there yet, or not as it was written."""
+    return read_store(make_store(folder, paths, field, tokenizer, vocab), tokenizer, vocab)
+
+
+def make_store(folder: Path, paths: list[Path], field: str, tokenizer: Tokenizer, vocab: int) -> Path:
+    """The place of that store, which is there now, and whole."""
     key = _key(paths, field, tokenizer, vocab)
     folder = Path(os.path.realpath(folder))  # runs may share one by a link
     home = folder / key
     with Lock(folder, folder.with_name(f".{folder.name}.lock"), wait=True):
         sweep(folder)
         try:
-            meta = _read(home)
+            _check_whole(home)
         except Damaged as why:
             if os.path.lexists(home):
                 warnings.warn(f"{home} is damaged ({why}): the data is tokenised again", stacklevel=2)
@@ -70,20 +75,31 @@ def open_store(folder: Path, paths: list[Path], field: str, tokenizer: Tokenizer
                 if e.filename is not None:
                     raise  # of the data
                 raise UserError(f"cannot write {home}: {e.strerror or e}", "make room where `out` is") from e
-            meta = _read(home)
-        tokens = np.memmap(home / TOKENS, dtype=meta["dtype"], mode="r")
-        starts, end = np.load(home / STARTS), tokenizer.token_to_id(END)
+            _check_whole(home)
+    return home
+
+
+def read_store(home: Path, tokenizer: Tokenizer, vocab: int) -> TokenStore:
+    """The store at a place that `make_store` has told."""
+    meta = _meta(home)
+    tokens = np.memmap(home / TOKENS, dtype=meta["dtype"], mode="r")
+    starts, end = np.load(home / STARTS), tokenizer.token_to_id(END)
     return TokenStore(tokens, starts, _sizes(tokenizer, vocab), end, meta["digest"])
 
 
-def _read(home: Path) -> dict[str, Any]:
-    """What a store says of itself, everything in it compared with that."""
+def _meta(home: Path) -> dict[str, Any]:
+    """What a store says of itself."""
     meta = read_record(home / META)
     if meta.get("dtype") not in DTYPES or not isinstance(meta.get("digest"), str):
         raise Damaged(f"{META} says no `dtype` or no `digest`")
+    return meta
+
+
+def _check_whole(home: Path) -> None:
+    """Compare everything in a store with what it says of itself."""
+    meta = _meta(home)
     with doing("checking the tokens"):
         check_files(home, meta, (TOKENS, STARTS))
-    return meta
 
 
 def _sizes(tokenizer: Tokenizer, vocab: int) -> np.ndarray:

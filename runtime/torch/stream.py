@@ -8,7 +8,6 @@ Output: a `Stream` whose `new` the cells fill; `old` is never written, so a cell
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,18 +20,25 @@ Path = tuple[str, str]
 """The module's own name of a tensor and its name in `state_dict`."""
 
 
-@dataclass(slots=True)
 class Stream:
     """One call's way through time; `pos` [B, T], or [B] in a step, is each token's place in its document.
 
     `sums` are this call's own, None where nobody measures: a cell that is run again writes the same ones again.
+    It is no dataclass: torch's FSDP looks for tensors inside those that a layer is given, and gives it a copy of them,
+    in which what the layer leaves for others would be lost.
     """
 
-    old: Mapping[str, Tensor]
-    new: State
-    pos: Tensor
-    reset: Tensor | None = None
-    sums: Sums | None = None
+    __slots__ = ("new", "old", "pos", "reset", "sums")
+
+    def __init__(
+        self,
+        old: Mapping[str, Tensor],
+        new: State,
+        pos: Tensor,
+        reset: Tensor | None = None,
+        sums: Sums | None = None,
+    ) -> None:
+        self.old, self.new, self.pos, self.reset, self.sums = old, new, pos, reset, sums
 
     @classmethod
     def over(cls, old: Mapping[str, Tensor], T: int, reset: Tensor | None = None, sums: Sums | None = None) -> Stream:

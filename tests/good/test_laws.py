@@ -69,11 +69,13 @@ def test_every_package_is_installed() -> None:
 # --- training ------------------------------------------------------------------------------------------------------
 ROOMS = {
     "build": (),
-    "place": (),
-    "step": ("batches", "loss", "optimiser"),
-    "folder": ("average", "checkpoint", "config", "lock"),
+    "ranks": (),
+    "shard": ("ranks",),
+    "place": ("shard",),
+    "step": ("batches", "loss", "optimiser", "ranks", "shard"),
+    "folder": ("average", "checkpoint", "config", "lock", "ranks", "shard", "tensor_file"),
 }
-"""What each stage of training knows of the others: nothing; the step, no files either."""
+"""What each stage of training knows of the others: nothing but of the ranks it runs on; the step, no files either."""
 
 
 @pytest.mark.parametrize("room", ROOMS)

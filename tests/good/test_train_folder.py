@@ -466,7 +466,7 @@ def test_text_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypat
 
 
 # --- full disks ----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("where", ["save_file", "write_record", "whole_folder"])
+@pytest.mark.parametrize("where", ["write_tensors", "write_record", "whole_folder"])
 def test_a_full_disk_keeps_the_checkpoint_before(
     folder: Path, finished: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,106 @@
+"""A module over the ranks of a mesh: each keeps a share of every parameter, and gathers a layer's while it computes.
+
+Input: a built module, the same at every rank, and a `Mesh`.
+Output: the module sharded by torch's FSDP2 (`fully_shard`): parameters, their gradients and what the optimiser keeps of
+them are f32 tensors cut along their first axis.  Gradients are summed over the ranks, not averaged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, Shard
+
+from cdrmix.diagnose import UserError
+from cdrmix.runtime.torch.module import Streaming
+from cdrmix.train.ranks import ALONE, Ranks
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """`replicate` groups of `shard` ranks: inside a group each keeps another share, between groups the same."""
+
+    replicate: int = 1
+    shard: int = 1
+
+    @classmethod
+    def of(cls, ranks: int, replicate: int, shard: int | None) -> Mesh:
+        """The mesh of so many ranks; a `shard` of None is what is left."""
+        found = cls(replicate, ranks // replicate if shard is None else shard)
+        if found.replicate * found.shard != ranks:
+            asked = f"{replicate} x {'auto' if shard is None else shard}"
+            raise UserError(
+                f"`mesh`: replicate x shard is {asked}, and there are {ranks} processes",
+                "change `mesh`, or how many are started (--nproc, or torchrun's)",
+            )
+        return found
+
+
+def shard(module: Streaming, mesh: Mesh, device: str) -> None:
+    """Shard each layer as one, and what is in none with the root, whose parameters stay gathered for the loss."""
+    _require_ties_within(module)
+    grid = init_device_mesh(device, (mesh.replicate, mesh.shard), mesh_dim_names=("replicate", "shard"))
+    for unit in (*module.layers(), module):
+        sharded = fully_shard(unit, mesh=grid)
+        sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(True)
+    register_fsdp_forward_method(module, "hidden")
+
+
+def _require_ties_within(module: Streaming) -> None:
+    """A layer's parameters are gathered and freed together: another's cannot be among them."""
+    blocks = {id(p): block for block in module.layers() for p in block.parameters()}
+    for unit in module.layers():
+        if any(blocks[id(p)] is not unit for p in unit.parameters()):
+            raise UserError("layers that share parameters cannot be sharded", "train in one process")
+    others = (part for part in module.children() if not isinstance(part, nn.ModuleList))
+    outside = (p for part in others for p in part.parameters())
+    if any(id(p) in blocks for p in outside):
+        raise UserError("a layer that shares parameters with what is in none cannot be sharded", "train in one process")
+
+
+def settle(module: nn.Module) -> None:
+    """Let go of what a forward without a backward has left gathered."""
+    if isinstance(module, FSDPModule):
+        module.reshard()
+
+
+def own(x: Tensor) -> Tensor:
+    """This rank's share of a tensor: all of it, where it is not sharded."""
+    return x.to_local() if isinstance(x, DTensor) else x
+
+
+def own_rows(x: Tensor) -> slice:
+    """Which rows of the whole tensor those are."""
+    if not isinstance(x, DTensor):
+        return slice(0, x.shape[0] if x.dim() else 1)
+    ((axis, _),) = [(n, p) for n, p in enumerate(x.placements) if isinstance(p, Shard)]
+    each = -(-x.shape[0] // x.device_mesh.size(axis))  # as torch.chunk cuts
+    begin = min(x.shape[0], each * x.device_mesh.get_local_rank(axis))
+    return slice(begin, min(x.shape[0], begin + each))
+
+
+def keeps(x: Tensor, ranks: Ranks) -> bool:
+    """Whether this rank is the one to write its share: others may hold the same."""
+    if not isinstance(x, DTensor):
+        return ranks.first
+    return all(x.device_mesh.get_local_rank(n) == 0 for n, p in enumerate(x.placements) if not isinstance(p, Shard))
+
+
+def clip_gradient(params: Iterable[nn.Parameter], most: float, ranks: Ranks = ALONE) -> float:
+    """The norm of the gradient over all ranks; where it is above `most`, the gradient is scaled down to it."""
+    params = list(params)
+    if ranks.size == 1:
+        return float(nn.utils.clip_grad_norm_(params, most))
+    kept = [p.grad for p in params if p.grad is not None]
+    squared = nn.utils.get_total_norm(own(g) for g in kept if keeps(g, ranks)).double().square().cpu()
+    norm = math.sqrt(float(ranks.add(squared)))
+    if norm > most:
+        for grad in kept:
+            own(grad).mul_(most / (norm + 1e-6))
+    return norm
