@@ -102,7 +102,7 @@ def made(case: str, folder: Path) -> tuple[Run, float]:
     """The case's run, and the FLOPs of a token's step: forward, and backward for twice as much."""
     spec, settings, batch, length = CASES[case]
     model = load(SPEC / spec, settings)
-    module = build_module(lower(model), folder / spec, seed=0)
+    module = build_module(lower(model), folder / Path(spec).name, seed=0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # what begins at zero would hide a difference of the forms
         for p in module.parameters():

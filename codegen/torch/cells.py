@@ -24,8 +24,9 @@ from .statements import Method
 
 RUNTIME = frozenset(
     {
-        "advance", "attend", "chunk_reads", "coupled_scan", "delay", "enter", "grouped_linear", "linear_scan",
-        "maxplus_scan", "normal", "orthogonal", "route", "run_chosen", "run_every", "shift", "top", "unfold", "uniform",
+        "advance", "attend", "chunk_reads", "convolve", "coupled_scan", "delay", "enter", "grouped_linear",
+        "linear_scan", "maxplus_scan", "normal", "orthogonal", "route", "run_chosen", "run_every", "shift", "top",
+        "unfold", "uniform",
     }
 )  # fmt: skip
 """What the bodies may import from `cdrmix_scans`."""
@@ -109,10 +110,11 @@ def _call(head: str, function: Function, sources: Mapping[str, str], mixed: bool
     context = "rows: Routes" if rows else "stream: Stream"
     args = ", ".join(["self", *(f"{flat(n)}: Tensor" for n in inputs), context, *(f"{flat(n)}: Tensor" for n in above)])
     result = f"tuple[{', '.join(['Tensor'] * (1 + len(function.gives)))}]" if function.gives else "Tensor"
-    body = Method(function, spell, sources).body()
+    method = Method(function, spell, sources)
+    body = method.body()
     assert function.result is not None
     values = [spell.of(function.result), *(spell.of(x) for _, x in function.gives)]
-    return Written(f"def {head}({args}) -> {result}:", (*body, _returned(*values)))
+    return Written(f"def {head}({args}) -> {result}:", method.needed((*body, _returned(*values))))
 
 
 def _returned(*values: Code) -> Statement:

@@ -6,10 +6,10 @@ Input: an `Array` of a method being written.  Output: code over the tensors of a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
-from cdrmix.ir.arrays import Array, union
+from cdrmix.ir.arrays import Array, Local, union
 from cdrmix.ir.code import Code, call, flat, infix, item, listed, member, method, name, number, prefix
 from cdrmix.ir.nodes import Index
 from cdrmix.ir.python import text
@@ -63,6 +63,8 @@ class Torch(Spelling):
     rows: bool = False
     begin: bool = False
     mixed: bool = False
+    convolved: dict[Local, tuple[Code, Code]] = field(default_factory=dict)
+    """The windows of a history: its entries of this call, and what was before them."""
 
     functions: ClassVar[dict[str, str]] = FUNCTIONS
     reductions: ClassVar[dict[str, str]] = {"sum": "sum", "mean": "mean", "max_over": "amax", "min_over": "amin"}
@@ -234,7 +236,20 @@ class Torch(Spelling):
         (given,) = x.args
         if x.op == "sum" and given.op == "cast" and given.args[0].type == "bool" and x.type == "int":
             x = replace(x, args=given.args)  # torch counts truth values by itself
-        return Spelling.sum_(self, x)
+        return self._convolution(x) or Spelling.sum_(self, x)
+
+    def _convolution(self, x: Array) -> Code | None:
+        """A sum over a window of its entries times a parameter."""
+        (given,) = x.args
+        if x.op != "sum" or given.op != "mul":
+            return None
+        for taps, window in (given.args, given.args[::-1]):
+            taps = taps.args[0] if taps.op == "clip" else taps
+            if window.op == "local" and window.arg in self.convolved and taps.op == "stored" and not taps.lead:
+                entry, past = self.convolved[window.arg]
+                if x.arg == window.dims[:1] and x.dims == window.dims[1:] and {*taps.dims} == {*window.dims}:
+                    return call("convolve", entry, self.in_order(taps, window.dims), past)
+        return None
 
     def norm_(self, x: Array) -> Code:
         (given,) = x.args

@@ -6,7 +6,7 @@ Input: a `Function` of `ir/arrays.py` and the spec's texts.  Output: the stateme
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from cdrmix.ir import array_statements as form
@@ -23,6 +23,7 @@ from cdrmix.ir.code import (
     member,
     method,
     name,
+    named,
     number,
     prefix,
     when,
@@ -53,6 +54,16 @@ class Method(Writer):
     """Writes the statements of one method."""
 
     spell: Torch
+    unfolded: list[Assign] = field(default_factory=list)
+
+    def needed(self, body: Sequence[Statement]) -> tuple[Statement, ...]:
+        """Without the windows that nothing reads, their sums being convolutions."""
+        found = list(body)
+        for windows in self.unfolded:
+            others = [s for s in found if s is not windows]
+            if not named(others) & named([replace(windows, value=name(""))]):
+                found = others
+        return tuple(found)
 
     def _restart(self, begin: Array | None) -> list[Code]:
         """The last arguments of a scan."""
@@ -214,6 +225,8 @@ class Method(Writer):
         if stmt.window is not None and stmt.there is not None:
             windows = [self.spell.fresh(stmt.window), self.spell.fresh(stmt.there)]
             self.assign(windows, call("unfold", entry, stmt.size, spread))
+            self.unfolded.append(self.lines[-1])  # type: ignore[arg-type]
+            self.spell.convolved[stmt.window] = entry, spread
 
     def attention(self, stmt: form.Attention) -> None:
         new_k, old_k = self._entries(stmt.keys)

@@ -12,7 +12,7 @@ Output: what the state is or what its reads see, over [B, T], and the state afte
 | `coupled_scan(A, b, h0, reset, initial)` | h'[f] = Σ_g A[f, g] ∘ h[g] + b[f] |
 | `chunk_reads(q, after, w, k, v, S0, a, b, wv, reset, initial)` | S' = (S (Φ + Σ a bᵀ)) ∘ wv + Σ v kᵀ, all its reads |
 | `chunk_scan(q, w, k, v, S0, a, b, wv, reset, initial)`, `read_after` | the pieces of it |
-| `unfold`, `advance`, `ages` | windows of a history, and the history after |
+| `unfold`, `advance`, `ages`, `convolve` | windows of a history, the history after, a sum of products over windows |
 | `attend(q, k, v, window, scale, …)` | softmax attention over a history |
 | `enter`, `top`, `Stream`, `Cell`, `Streaming` | one token's window; the choice of a router; what modules are made of |
 | `route`, `grouped_linear`, `run_every`, `run_chosen` | banks of experts |
@@ -31,7 +31,7 @@ from .module import Cell, Streaming
 from .reads import chunk_reads, chunk_scan, read_after
 from .stream import State, Stream, enter, top
 from .sums import Sums
-from .window import advance, ages, unfold
+from .window import advance, ages, convolve, unfold
 
 __all__ = [
     "Cell",
@@ -45,6 +45,7 @@ __all__ = [
     "attend",
     "chunk_reads",
     "chunk_scan",
+    "convolve",
     "coupled_scan",
     "delay",
     "enter",

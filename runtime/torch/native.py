@@ -2,8 +2,8 @@
 
 Input: the sources beside this file; `CDRMIX_KERNELS` = `torch` (never use them), `native` (fail without them), unset or
 `auto` (use them where they can be built, else warn once and run the torch forms); `CXX`; `XDG_CACHE_HOME`.
-Output: `kernels()`, the operators, or None; on them, with gradients, `chunk_scan`, `linear_scan`, `coupled_scan` and
-`maxplus_scan`.
+Output: `kernels()`, the operators, or None; on them, with gradients, `chunk_scan`, `linear_scan`, `coupled_scan`,
+`maxplus_scan` and `convolve`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ else:  # an artefact's copy of this package, which has them beside it
     from .errors import ArtifactError  # type: ignore[import-not-found,no-redef]
 
 HERE = Path(__file__).parent
-SOURCES = ("chunk_scan.cpp", "elementwise.cpp")
+SOURCES = ("chunk_scan.cpp", "elementwise.cpp", "convolve.cpp")
 HEADERS = ("rows.h",)
 CHUNK = 16  # as in chunk_scan.cpp
 MOST = 16  # as in rows.h: queries + rank, and rank + addends
@@ -53,7 +53,7 @@ class CannotBuild(ArtifactError):
 
 
 def kernels() -> Any | None:
-    """The operators (`chunk_scan`, `linear_scan`, `maxplus_scan`, their backwards), or None."""
+    """The operators (`chunk_scan`, `linear_scan`, `maxplus_scan`, `convolve`, their backwards), or None."""
     name = _namespace()
     return None if name is None else getattr(torch.ops, name)
 
@@ -270,6 +270,27 @@ class _MaxPlusScan(torch.autograd.Function):
         return None, dd, db, dp0, None, dinitial
 
 
+# --- convolve ------------------------------------------------------------------------------------------------------
+def convolve(x: Tensor, taps: Tensor, before: Tensor | None, age: Tensor | None) -> Tensor:
+    """y [B, T, *S] for x [B, T, *S], taps [W, *S], `before` [B, W-1, *S] (the most recent first) and age [B, T]."""
+    flat = [None if z is None else _flat(z, lead).contiguous() for z, lead in ((x, 2), (taps, 1), (before, 2))]
+    y = _Convolve.apply(*_apart(*flat), age)  # type: ignore[no-untyped-call]
+    return y.view(x.shape)  # type: ignore[no-any-return]
+
+
+class _Convolve(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, taps: Tensor, before: Tensor | None, age: Tensor | None) -> Tensor:
+        y: Tensor = _required().convolve(x, taps, before, age)
+        ctx.save_for_backward(x, taps, before, age)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return (*_required().convolve_backward(*ctx.saved_tensors, dy.contiguous()), None)
+
+
 def _required() -> Any:
     ops = kernels()
     if ops is None:
@@ -308,3 +329,11 @@ def _register_fakes(name: str) -> None:
     def _(d, b, p, p0, reset, initial, soft, dp):  # type: ignore[no-untyped-def]
         begin = None if initial is None else torch.empty_like(initial)
         return torch.empty_like(p), torch.empty_like(p), torch.empty_like(p0), begin
+
+    @torch.library.register_fake(f"{name}::convolve")
+    def _(x, F, before, age):  # type: ignore[no-untyped-def]
+        return torch.empty_like(x)
+
+    @torch.library.register_fake(f"{name}::convolve_backward")
+    def _(x, F, before, age, dy):  # type: ignore[no-untyped-def]
+        return torch.empty_like(x), torch.empty_like(F), None if before is None else torch.empty_like(before)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import pytest
 import torch
-from cdrmix.runtime.torch import chunk_scan, coupled_scan, linear_scan, maxplus_scan, native
+from cdrmix.runtime.torch import chunk_scan, convolve, coupled_scan, linear_scan, maxplus_scan, native
 from torch import Tensor
 
 from tests.conformance.loops import DECAYS, correlated, element_loop, gradients, matrix_loop, operands, worst
@@ -149,6 +149,7 @@ def test_same_bits_for_any_threads() -> None:
         native.chunk_scan,
         lambda *xs: native.chunk_scan(*xs, reset, initial),
         lambda q, w, *_: coupled_scan(w.unsqueeze(3) / 3, q[..., 0, :], w[:, 0], reset),
+        lambda q, w, *_: convolve(q[..., 0, :], w[0, :4], w[:, :3], None, reset),
         lambda q, w, *_: maxplus_scan(w, q[..., 0, :], w[:, 0], "logaddexp", reset),
     ]
     before = torch.get_num_threads()
@@ -211,6 +212,10 @@ def test_operators_are_well_formed() -> None:
         check("linear_scan_backward", mix, line, first, documents[0], begin, line)
         begin = begin if begin is None else begin.flatten(1)
         check("maxplus_scan", *flat, documents[0], begin, True)
+        before = None if more[0] is None else flat[0][:, :3]
+        age = None if more[0] is None else torch.arange(20).expand(2, 20).contiguous()
+        check("convolve", flat[0], flat[0][0, :4], before, age)
+        check("convolve_backward", flat[0], flat[0][0, :4], before, age, flat[0])
         check("maxplus_scan_backward", flat[0], flat[1], flat[1], flat[2], documents[0], begin, True, flat[0])
 
 

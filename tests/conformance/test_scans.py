@@ -13,6 +13,7 @@ from cdrmix.runtime.torch import (
     attend,
     chunk_reads,
     chunk_scan,
+    convolve,
     coupled_scan,
     delay,
     elementwise,
@@ -326,6 +327,30 @@ def test_windows_and_the_history_after(W: int, fresh: bool, reset: Tensor | None
         assert int(held[b]) == len(kept)
         assert torch.equal(after[b, : len(kept)], torch.stack(kept)[:]) if kept else True
         assert not after[b, len(kept) :].any()
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize("reset", [None, RESET])
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("W", [1, 2, 4, 100])
+def test_convolution(W: int, fresh: bool, reset: Tensor | None, kernels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not kernels:
+        monkeypatch.setattr("cdrmix.runtime.torch.native.usable", lambda state: False)
+    torch.manual_seed(0)
+    old, count = _history(W, 3, 50)
+    given = [torch.randn(2, 65, 3, 50), torch.randn(W, 3, 50), None if fresh else old]
+    held = None if fresh else count
+
+    def naive(x: Tensor, taps: Tensor, old: Tensor | None) -> Tensor:
+        windows, _ = unfold(x, W, old, held, reset)
+        return (windows * taps[: windows.shape[2]]).sum(2)
+
+    def form(x: Tensor, taps: Tensor, old: Tensor | None) -> Tensor:
+        return convolve(x, taps, old, held, reset)
+
+    true = gradients(naive, given, torch.float64)
+    assert worst(gradients(form, given, torch.float32), true) <= TOLERANCE
+    assert worst(gradients(form, given, torch.float64), true) <= EXACT
 
 
 @pytest.mark.parametrize("reset", [None, RESET])
