@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
 import traceback
@@ -21,6 +22,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from cdrmix.check import load_text
+from cdrmix.train.checkpoint import point_last
 from cdrmix.train.config import TrainConfig
 from cdrmix.train.loop import Trainer
 from cdrmix.train.progress import read_metrics
@@ -65,14 +67,17 @@ class Case:
     sizes: tuple[int, ...]
     changes: dict[str, Any] = field(default_factory=dict)
     within: float = 1e-6
+    resumed: tuple[int, ...] = ()
+    """On how many processes the run of the last size goes on from its second step."""
 
 
 CASES = {
-    "dense": Case(DENSE, (2, 4)),
-    "experts": Case(SPEC, (4,), {"accumulate": 2, "mesh": {"replicate": 2}, "carry_state": True, "optim": Z}),
-    "hybrid": Case(HYBRID, (2, 4), {"carry_state": True, "recompute": "layers"}),
+    "dense": Case(DENSE, (4,)),
+    "experts": Case(SPEC, (4,), {"accumulate": 2, "mesh": {"replicate": 2}, "optim": Z}),
+    "hybrid": Case(HYBRID, (2, 4), {"carry_state": True, "recompute": "layers"}, resumed=(1, 2, 4)),
     "one-op": Case(ADDS, (4,), {"mesh": {"replicate": 4}}),
     "narrow": Case(SPEC, (2,), {"precision": "bf16"}, 1e-3),
+    "long": Case(SPEC, (2,), {"steps": 24}, 1e-5),
 }
 
 
@@ -80,8 +85,9 @@ def config(folder: Path, run: str, spec: str, **changes: Any) -> TrainConfig:
     """A run of a few steps over documents."""
     (folder / "text.txt").write_text(TEXT[:6000])
     base = {
-        "spec": write_spec(folder, spec, f"{run}.cdr"), "data": {"train": folder / "text.txt"}, "out": folder / run,
-        "steps": 4, "batch": 8, "context": 12, "log_every": 1, "save_every": 100, "threads": 1, "device": "cpu",
+        "spec": write_spec(folder, spec, f"{run.split('-')[0]}.cdr"), "data": {"train": folder / "text.txt"},
+        "out": folder / run, "steps": 4, "batch": 8, "context": 12, "log_every": 1, "save_every": 2, "keep": 9,
+        "threads": 1, "device": "cpu",
         "optim": {"lr": 3e-3, "warmup": 0, "eps": 1e-6},
     }  # fmt: skip
     return TrainConfig.model_validate(base | changes)
@@ -148,6 +154,12 @@ def main(folder: Path, names: list[str]) -> None:
             train(folder, f"{name}-{size}", size, case.spec, **case.changes)
             found = differ(folder / f"{name}-1", folder / f"{name}-{size}")
             print(json.dumps({"case": name, "ranks": size, **found}), flush=True)
+        for size in case.resumed:
+            whole, cut = folder / f"{name}-{case.sizes[-1]}", f"{name}-on-{size}"
+            shutil.copytree(whole, folder / cut, symlinks=True)
+            point_last(folder / cut, folder / cut / "checkpoints" / "step-00000002")
+            train(folder, cut, size, case.spec, True, **{k: x for k, x in case.changes.items() if k != "mesh"})
+            print(json.dumps({"case": name, "resumed": size, **differ(whole, folder / cut)}), flush=True)
 
 
 if __name__ == "__main__":

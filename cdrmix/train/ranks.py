@@ -111,8 +111,12 @@ class Ranks:
         return contextlib.nullcontext() if self.first else contextlib.redirect_stderr(open(os.devnull, "w"))
 
     def may_tell(self) -> bool:
-        """Whether this is the first rank with an error to tell: the others' are of its going away, or the same."""
-        return self._store is None or self._store.add("error", 1) == 1
+        """Whether this is the first rank with an error to tell: the others' are of its going away, or the same.  Where
+        the rank was killed that all ask, the launcher tells of it."""
+        try:
+            return self._store is None or self._store.add("error", 1) == 1
+        except RuntimeError:
+            return False
 
     def leave(self) -> None:
         """Close the connections."""

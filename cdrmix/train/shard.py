@@ -8,6 +8,7 @@ them are f32 tensors cut along their first axis.  Gradients are summed over the 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -44,6 +45,8 @@ class Mesh:
 def shard(module: Streaming, mesh: Mesh, device: str) -> None:
     """Shard each layer as one, and what is in none with the root, whose parameters stay gathered for the loss."""
     _require_ties_within(module)
+    # of modules whose results are changed in place: generated ones change nothing so
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     grid = init_device_mesh(device, (mesh.replicate, mesh.shard), mesh_dim_names=("replicate", "shard"))
     for unit in (*module.layers(), module):
         sharded = fully_shard(unit, mesh=grid)

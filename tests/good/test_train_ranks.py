@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from cdrmix.diagnose import UserError
+from cdrmix.runs import checkpoints, step_of
+from cdrmix.train.loop import Trainer
 from cdrmix.train.ranks import Ranks
 from cdrmix.train.shard import Mesh
-from tests.ranks import CASES
+from tests.ranks import CASES, config, losses
+from tests.small import SPEC
+
+Found = dict[str, list[dict[str, float]]]
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, float]]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the cases were trained."""
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> Found:
     """What `tests.ranks` said of each case."""
-    command = [sys.executable, "-m", "tests.ranks", str(tmp_path_factory.mktemp("ranks"))]
+    command = [sys.executable, "-m", "tests.ranks", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -25,10 +40,49 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_many_processes_train_as_one(found: dict[str, list[dict[str, float]]], name: str) -> None:
-    assert [line["ranks"] for line in found[name]] == list(CASES[name].sizes)
-    for line in found[name]:
+def test_many_processes_train_as_one(found: Found, name: str) -> None:
+    trained = [line for line in found[name] if "ranks" in line]
+    assert [line["ranks"] for line in trained] == list(CASES[name].sizes)
+    for line in trained:
         assert line["losses"] <= CASES[name].within and line["weights"] <= CASES[name].within, line
+
+
+def test_any_number_of_processes_goes_on_from_a_checkpoint_and_as_many_bitwise(found: Found) -> None:
+    resumed = {line["resumed"]: line for line in found["hybrid"] if "resumed" in line}
+    assert set(resumed) == {1, 2, 4}
+    for line in resumed.values():
+        assert line["losses"] <= 1e-6 and line["weights"] <= 1e-6, line
+    assert resumed[4]["losses"] == resumed[4]["weights"] == 0.0
+
+
+def wait_for(step: int, run: Path, child: subprocess.Popen[str]) -> None:
+    """Wait until a run is so far, and has saved."""
+    deadline = time.monotonic() + 240
+    while not any(step_of(p) >= step for p in checkpoints(run)):
+        assert time.monotonic() < deadline and child.poll() is None, child.communicate()
+        time.sleep(0.02)
+
+
+def test_a_killed_process_is_started_anew_and_ctrl_c_saves(found: Found, folder: Path) -> None:
+    """The losses are those of a run that nobody disturbed, to the last bit."""
+    given = config(folder, "launched", SPEC, **CASES["long"].changes)
+    (folder / "launched.yaml").write_text(json.dumps(given.model_dump(mode="json")))
+    run = folder / "launched"
+    command = [sys.executable, "-m", "cdrmix.cli", "train", str(folder / "launched.yaml"), "--nproc=2", "--restarts=1"]
+    default = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **default) as child:  # type: ignore[call-overload]
+        wait_for(6, run, child)
+        os.kill(int((run / ".lock").read_text().split()[1]), signal.SIGKILL)
+        wait_for(max(map(step_of, checkpoints(run))) + 4, run, child)
+        child.send_signal(signal.SIGINT)
+        said = child.communicate(timeout=240)[1]
+    assert child.returncode == 130, said
+    assert said.count("lost another one") <= 1 and said.count("--resume goes on from it") == 1, said
+    assert "Traceback" not in said, said
+    whole, done = losses(folder / "long-2"), losses(run)
+    assert 10 <= len(done) < len(whole) and done == whole[: len(done)]
+    Trainer(given, resume=True).train()
+    assert losses(run) == pytest.approx(whole, rel=1e-5) and losses(run)[: len(done)] == done
 
 
 def test_a_mesh_is_the_processes() -> None:
