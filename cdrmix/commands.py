@@ -223,7 +223,10 @@ def run_train(a: Namespace) -> int:
             _train(a, ranks)
     except (Exception, KeyboardInterrupt) as e:
         if not ranks.may_tell():
-            return 130 if isinstance(e, KeyboardInterrupt) else 1
+            if isinstance(e, KeyboardInterrupt):
+                return 130
+            time.sleep(5)  # whoever ends first ends all: that is to be the one that tells
+            return 1
         if ranks.size > 1 and lost_one(e):
             raise UserError(
                 f"process {ranks.rank} lost another one", f"{a.config}: --resume goes on from the last checkpoint"

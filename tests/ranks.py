@@ -16,12 +16,15 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 
 from cdrmix.check import load_text
+from cdrmix.train import place
 from cdrmix.train.checkpoint import point_last
 from cdrmix.train.config import TrainConfig
 from cdrmix.train.loop import Trainer
@@ -72,9 +75,10 @@ class Case:
 
 
 CASES = {
-    "dense": Case(DENSE, (4,)),
+    "dense": Case(DENSE, (2,), {"compile": True, "recompute": "layers"}),
     "experts": Case(SPEC, (4,), {"accumulate": 2, "mesh": {"replicate": 2}, "optim": Z}),
     "hybrid": Case(HYBRID, (2, 4), {"carry_state": True, "recompute": "layers"}, resumed=(1, 2, 4)),
+    "muon": Case(SPEC, (4,), {"optim": {"kind": "muon", "warmup": 0, "eps": 1e-6}}),
     "one-op": Case(ADDS, (4,), {"mesh": {"replicate": 4}}),
     "narrow": Case(SPEC, (2,), {"precision": "bf16"}, 1e-3),
     "long": Case(SPEC, (2,), {"steps": 24}, 1e-5),
@@ -145,11 +149,14 @@ def differ(one: Path, two: Path) -> dict[str, float]:
 def main(folder: Path, names: list[str]) -> None:
     """Train every case by one process and by several."""
     warnings.simplefilter("ignore")
+    place.require_compiler = lambda device: None
+    torch.compile = partial(torch.compile, backend="aot_eager")  # the graph, without its compiler
     folder.mkdir(parents=True, exist_ok=True)
     for name in names or CASES:
         case = CASES[name]
         load_text(case.spec)  # the parser's tables, and what it has read of the library, are forked too
-        train(folder, f"{name}-1", 1, case.spec, **{key: x for key, x in case.changes.items() if key != "mesh"})
+        plain = {key: x for key, x in case.changes.items() if key not in ("mesh", "compile")}
+        train(folder, f"{name}-1", 1, case.spec, **plain)
         for size in case.sizes:
             train(folder, f"{name}-{size}", size, case.spec, **case.changes)
             found = differ(folder / f"{name}-1", folder / f"{name}-{size}")
@@ -158,7 +165,7 @@ def main(folder: Path, names: list[str]) -> None:
             whole, cut = folder / f"{name}-{case.sizes[-1]}", f"{name}-on-{size}"
             shutil.copytree(whole, folder / cut, symlinks=True)
             point_last(folder / cut, folder / cut / "checkpoints" / "step-00000002")
-            train(folder, cut, size, case.spec, True, **{k: x for k, x in case.changes.items() if k != "mesh"})
+            train(folder, cut, size, case.spec, True, **plain)
             print(json.dumps({"case": name, "resumed": size, **differ(whole, folder / cut)}), flush=True)
 
 

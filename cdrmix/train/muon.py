@@ -1,7 +1,8 @@
 """Muon: matrices move along their momentum made orthogonal, everything else by AdamW.
 
 Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/), as `torch.optim.Muon`, but for matrices in banks and of
-many layers too: those of one shape are made orthogonal in one batch of products.
+many layers too: those of one shape are made orthogonal in one batch of products.  Sharded ones are exchanged, so that
+each rank makes a part of them orthogonal.
 
 Input: groups of parameters; those whose `matrices` is true hold matrices [*banks, rows, columns].
 """
@@ -14,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from cdrmix.train.shard import on_matrices, own
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
@@ -50,16 +53,15 @@ class Muon(torch.optim.AdamW):
                 if p.grad is not None:
                     if MOMENTUM not in self.state[p]:
                         self.state[p][MOMENTUM] = torch.zeros_like(p)
-                    m = self.state[p][MOMENTUM]
-                    m.mul_(self.momentum).add_(p.grad)
-                    alike.setdefault(tuple(p.shape[-2:]), []).append((p, p.grad + self.momentum * m, group))
+                    m, g = own(self.state[p][MOMENTUM]), own(p.grad)
+                    m.mul_(self.momentum).add_(g)
+                    alike.setdefault(tuple(p.shape[-2:]), []).append((p, g + self.momentum * m, group))
         for (rows, columns), found in alike.items():
-            moved = orthogonal(torch.cat([u.reshape(-1, rows, columns) for _, u, _ in found]))
-            sizes = [u.numel() // (rows * columns) for _, u, _ in found]
-            for (p, _, group), by in zip(found, moved.split(sizes), strict=True):
-                rate = group["lr"]
-                p.mul_(1 - rate * group["weight_decay"])
-                p.add_(by.reshape(p.shape), alpha=-rate * math.sqrt(max(1.0, rows / columns)))
+            moved = on_matrices([p for p, _, _ in found], [u for _, u, _ in found], orthogonal)
+            for (p, _, group), by in zip(found, moved, strict=True):
+                rate, x = group["lr"], own(p)
+                x.mul_(1 - rate * group["weight_decay"])
+                x.add_(by, alpha=-rate * math.sqrt(max(1.0, rows / columns)))
 
 
 def orthogonal(x: Tensor) -> Tensor:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Shard
 
@@ -83,9 +85,14 @@ def own_rows(x: Tensor) -> slice:
     if not isinstance(x, DTensor):
         return slice(0, x.shape[0] if x.dim() else 1)
     ((axis, _),) = [(n, p) for n, p in enumerate(x.placements) if isinstance(p, Shard)]
-    each = -(-x.shape[0] // x.device_mesh.size(axis))  # as torch.chunk cuts
-    begin = min(x.shape[0], each * x.device_mesh.get_local_rank(axis))
-    return slice(begin, min(x.shape[0], begin + each))
+    return _rows(x.shape[0], x.device_mesh.size(axis), x.device_mesh.get_local_rank(axis))
+
+
+def _rows(count: int, ranks: int, rank: int) -> slice:
+    """A rank's share of rows, as torch.chunk cuts them."""
+    each = -(-count // ranks)
+    begin = min(count, each * rank)
+    return slice(begin, min(count, begin + each))
 
 
 def keeps(x: Tensor, ranks: Ranks) -> bool:
@@ -107,3 +114,41 @@ def clip_gradient(params: Iterable[nn.Parameter], most: float, ranks: Ranks = AL
         for grad in kept:
             own(grad).mul_(most / (norm + 1e-6))
     return norm
+
+
+def on_matrices(like: Sequence[Tensor], shares: Sequence[Tensor], work: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """What `work` makes of matrices [n, rows, columns], of which each rank has a share; returns its shares of that.
+
+    `like` are the parameters, [*banks, rows, columns] and all of one shape in the last two.  Of banks a rank has whole
+    matrices, and works on those.  Of a parameter that is one matrix it has some rows: the ranks exchange them so that
+    each has a part of the matrices whole, works on them, and gives everyone his rows back.
+    """
+    rows, columns = like[0].shape[-2:]
+    cut = [p.dim() == 2 and isinstance(p, DTensor) and p.device_mesh["shard"].size() > 1 for p in like]
+    here = [x.reshape(-1, rows, columns) for x, is_cut in zip(shares, cut, strict=True) if not is_cut]
+    made = iter(work(torch.cat(here)).split([len(x) for x in here]) if sum(map(len, here)) else here)
+    mesh = next((p.device_mesh for p, is_cut in zip(like, cut, strict=True) if is_cut), None)
+    if mesh is None:
+        return [x.view(share.shape) for x, share in zip(made, shares, strict=True)]
+    sent = torch.stack([x for x, is_cut in zip(shares, cut, strict=True) if is_cut])
+    back = iter(_exchanged(sent, rows, mesh["shard"], work))
+    return [next(back) if is_cut else next(made).view(x.shape) for x, is_cut in zip(shares, cut, strict=True)]
+
+
+def _exchanged(x: Tensor, rows: int, mesh: DeviceMesh, work: Callable[[Tensor], Tensor]) -> Tensor:
+    """`work` on whole matrices, of which x [n, own rows, columns] holds this rank's rows: its rows of the result."""
+    count, mine, columns = x.shape
+    size, group = mesh.size(), mesh.get_group()
+    of_rank = [_rows(count, size, k) for k in range(size)]
+    has = [s.stop - s.start for s in of_rank]  # matrices
+    holds = [s.stop - s.start for s in (_rows(rows, size, k) for k in range(size))]  # rows of each
+    own_count = has[mesh.get_local_rank()]
+    out, into = [n * mine * columns for n in has], [own_count * n * columns for n in holds]
+    came = x.new_empty(sum(into))
+    dist.all_to_all_single(came, x.flatten(), into, out, group)
+    parts = [part.view(own_count, -1, columns) for part in came.split(into)] if own_count else []
+    done = work(torch.cat(parts, 1)) if parts else x.new_empty(0, rows, columns)
+    back = x.new_empty(x.numel())
+    sent = torch.cat([part.flatten() for part in done.split(holds, 1)])
+    dist.all_to_all_single(back, sent, out, into, group)
+    return back.view(x.shape)
