@@ -10,7 +10,7 @@ ALL := $(VENV)/.ready-all
 TOOLCHAIN := gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross qemu-user \
   clang libclang-rt-dev lld wasi-libc libclang-rt-dev-wasm32 nodejs chromium chromium-driver
 
-.PHONY: demo test test-tenstorrent test-cross toolchain lint setup clean
+.PHONY: demo test test-tenstorrent test-triton test-cross toolchain lint setup clean
 
 demo: $(USER)
 	$(BIN)/python -m examples.demo
@@ -26,6 +26,10 @@ test-tenstorrent: $(ALL)
 # Artefacts for other machines, emulated here
 test-cross: $(ALL)
 	$(BIN)/python -m pytest -n 2 tests/cross
+
+# The GPU scan kernels: every case in Triton's interpreter, every shape compiled for six cards; no GPU, minutes
+test-triton: $(ALL)
+	CDRMIX_TRITON=all $(BIN)/python -m pytest -n 2 tests/conformance/test_triton_scans.py
 
 toolchain:
 	apt-get update && apt-get install --yes --no-install-recommends $(TOOLCHAIN)

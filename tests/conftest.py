@@ -13,6 +13,8 @@ import pytest
 # tinygrad reads these when it is first imported: kernels run on this CPU, are compiled by the test's own process, and
 # none comes from a cache in the user's home
 os.environ |= {"DEV": "CPU", "PARALLEL": "0", "CCACHE": "0"}
+# and Triton this one: its kernels are interpreted, on tensors of the CPU
+os.environ["TRITON_INTERPRET"] = "1"
 
 
 # Artefacts that the tests build need not be fast; the kernels of instruction sets have tests of their own.

@@ -43,9 +43,10 @@ def module_text(program: Program) -> str:
 def runtime_files() -> dict[str, bytes]:
     """The scans, as the package beside `model.py`, with what of the runtime they need."""
     folder = files("cdrmix.runtime.torch")
-    kept = [f for f in folder.iterdir() if f.name.endswith((".py", ".cpp", ".h")) and f.name not in _ELSEWHERE]
-    kept += [files("cdrmix.runtime").joinpath(name) for name in _SHARED]
-    return {f"cdrmix_scans/{f.name}": f.read_bytes() for f in sorted(kept, key=lambda f: f.name)}
+    kept = {f.name: f for f in folder.iterdir() if f.name.endswith((".py", ".cpp", ".h")) and f.name not in _ELSEWHERE}
+    kept |= {f"gpu/{f.name}": f for f in folder.joinpath("gpu").iterdir() if f.name.endswith(".py")}
+    kept |= {name: files("cdrmix.runtime").joinpath(name) for name in _SHARED}
+    return {f"cdrmix_scans/{name}": kept[name].read_bytes() for name in sorted(kept)}
 
 
 def template_keys(program: Program) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Input: decays and addends over [B, T, *S], the state before the first token [B, 
 token is a document's first) and what a document starts from (`initial`, zero when None).
 Output: the state after each token, [B, T, *S]; `delay.shift` turns it into the state before each token.
 
-The CPU kernel runs where it can, its twin in plain torch elsewhere.  To the twin a reset is an ordinary addend: at that
+Kernels of the GPU or the CPU run where they can, plain torch elsewhere, to which a reset is an ordinary addend: at that
 token the decay becomes 0 and decay · initial is added.
 """
 
@@ -17,12 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import native
+from . import gpu, native
 from .delay import keep, shift
 
 FAR = -1e30  # below every maximum; not -inf, whose differences are NaN in gradients
 CHUNK = 16
 SMALL = 8192  # elements of a token's slice below which a loop over tokens is all overhead
+
+
+def kernels_of(state: Tensor) -> Any | None:
+    """The kernels that are right for a state, the GPU's or the CPU's; None: the forms in plain torch."""
+    return gpu if gpu.usable(state) else native if native.usable(state) else None
 
 
 def linear_scan(a: Tensor, b: Tensor, h0: Tensor, reset: Tensor | None = None, initial: Tensor | None = None) -> Tensor:
@@ -34,8 +39,8 @@ def linear_scan(a: Tensor, b: Tensor, h0: Tensor, reset: Tensor | None = None, i
     a = a.to(h0.dtype).expand(h0.shape[0], T, *h0.shape[1:])
     b = b.to(h0.dtype).expand(a.shape)
     initial = initial if initial is None else initial.to(h0.dtype)
-    if native.usable(h0):
-        return native.linear_scan(a, b, h0, reset, initial)
+    if kernels := kernels_of(h0):
+        return kernels.linear_scan(a, b, h0, reset, initial)  # type: ignore[no-any-return]
     if reset is not None:
         kept = keep(a, reset)
         b = b if initial is None else b + (a - kept) * initial
@@ -107,8 +112,8 @@ def maxplus_scan(
     full = (p0.shape[0], T, *p0.shape[1:])
     d, b = d.to(p0.dtype).expand(full), b.to(p0.dtype).expand(full)
     initial = initial if initial is None else initial.to(p0.dtype)
-    if native.usable(p0):
-        return native.maxplus_scan(d, b, p0, combine == "logaddexp", reset, initial)
+    if kernels := kernels_of(p0):
+        return kernels.maxplus_scan(d, b, p0, combine == "logaddexp", reset, initial)  # type: ignore[no-any-return]
     join = torch.maximum if combine == "max" else torch.logaddexp
     if reset is not None:
         at = reset.reshape(*reset.shape, *[1] * (p0.dim() - 1))
@@ -139,8 +144,8 @@ def coupled_scan(
     b = b.to(h0.dtype)
     A = A.to(h0.dtype).expand(*b.shape[:3], *b.shape[2:])
     initial = initial if initial is None else initial.to(h0.dtype).expand(h0.shape)
-    if native.usable(h0):
-        return native.coupled_scan(A, b, h0, reset, initial)
+    if kernels := kernels_of(h0):
+        return kernels.coupled_scan(A, b, h0, reset, initial)  # type: ignore[no-any-return]
     if reset is not None:
         kept = keep(A, reset)
         if initial is not None:

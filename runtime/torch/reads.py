@@ -1,7 +1,7 @@
 """Scans of matrix states as generated code calls them: which reads, before or after the token, with documents.
 
 Input: the operands of `S' = (S (Φ + Σ_r a_r b_rᵀ)) ∘ wv + Σ_m v_m k_mᵀ` over [B, T]; Φ = none, scalar, diag(w), a mix.
-Output: what the reads see, and the last state.  The CPU kernel runs where it can, its twin in plain torch elsewhere.
+Output: what the reads see, and the last state.  Kernels of the GPU or the CPU run where they can, else plain torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import native
+from . import gpu, native
 from .chunked import chunked_scan
 
 
@@ -39,7 +39,11 @@ def chunk_scan(
     Returns y [B, T, H, V] (or [B, T, H, n, V]) and the state after the last token, both in S0's dtype.
     """
     many = q.dim() == 5
-    asks, k, v = (x.to(S0.dtype) for x in (q if many else q.unsqueeze(-2), k, v))
+    asks = q if many else q.unsqueeze(-2)
+    if gpu.takes(S0, w):  # operands stay in their own types
+        y, S = gpu.chunk_scan(asks, w, k, v, S0, a, b, wv, reset, initial)
+        return (y if many else y.squeeze(-2)), S
+    asks, k, v = (x.to(S0.dtype) for x in (asks, k, v))
     w, a, b, wv, initial = (x if x is None else x.to(S0.dtype) for x in (w, a, b, wv, initial))
     scan = native.chunk_scan if native.usable(S0) and native.counts(asks, k, a) else chunked_scan
     with torch.autocast(q.device.type, enabled=False):  # the state's dtype is the arithmetic's
