@@ -2,8 +2,8 @@
 
 Input: the operands as `chunks` says.
 Output: Q [heads, chunks, N, C, K], the asks decayed from the chunk's start; E, B [heads, chunks, C, K], the keys k and
-b decayed to its end; X, the asks `a` solved; total [heads, chunks, K]; QV, XV, QB, L [heads, chunks, …, C, C], asks with
-the keys before them (L: the inverse of the triangle of a and b).  All f32.
+b decayed to its end; X, the asks `a` solved; total [heads, chunks, K]; QV, XV, QB, L [heads, chunks, …, C, C], asks
+with the keys before them (L: the inverse of the triangle of a and b).  All f32.
 """
 
 from __future__ import annotations
