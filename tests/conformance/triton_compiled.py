@@ -33,7 +33,7 @@ TARGETS = [
 ]  # fmt: skip
 SHARED = {80: 163, 90: 227, 100: 227, "gfx90a": 64, "gfx942": 64, "gfx1100": 64}
 """KiB a program may have: CUDA's programming guide, table of compute capabilities; AMD's ISA guides, LDS."""
-SPILLED = 256
+SPILLED = 512
 """Bytes a thread that we take: they stay in the first cache."""
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.uint8: "*u8"}
 NAMED = {"num_warps", "num_stages"}

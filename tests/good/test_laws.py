@@ -39,6 +39,17 @@ def test_the_runtime_travels_without_the_compiler(path: Path) -> None:
             assert path.is_relative_to(ROOT / "runtime" / "torch"), name
 
 
+def test_torch_does_without_triton() -> None:
+    """Its kernels alone import it, and what is imported with the scans imports none of them."""
+    sources = set((ROOT / "runtime" / "torch").rglob("*.py"))
+    kernels = {p for p in sources if any(within(name, "triton") for name in imports(p))}
+    assert {p.parent.name for p in kernels} == {"gpu"}
+    for path in sources - kernels:
+        near = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.ImportFrom) and n.level]
+        named = {n.module for n in near} | {a.name for n in near for a in n.names}
+        assert not named & {p.stem for p in kernels}, path
+
+
 @pytest.mark.parametrize("path", [p for p in SOURCES if p.is_relative_to(ROOT / "codegen")], ids=str)
 def test_a_backend_knows_the_ir_and_no_other_backend(path: Path) -> None:
     own = f"cdrmix.codegen.{path.relative_to(ROOT / 'codegen').parts[0]}"

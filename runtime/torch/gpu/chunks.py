@@ -203,7 +203,8 @@ def suits(k: Tensor, v: Tensor, a: Tensor, wv: Tensor | None, initial: Tensor | 
     card that has one."""
     (M, K), V, T = k.shape[3:], v.shape[4], k.shape[1]
     computes = M == 1 and a.shape[3] <= 1 and wv is None and initial is None
-    return computes and 16 <= K <= 128 and V >= 16 and T > C and multiplies(architecture(k.device))
+    # beyond 64, what a product of three tf32 needs no longer fits a thread's registers
+    return computes and 16 <= K <= 64 and V >= 16 and T > C and multiplies(architecture(k.device))
 
 
 def multiplies(card: int | str) -> bool:
