@@ -88,8 +88,10 @@ CASES = {
 def config(folder: Path, run: str, spec: str, **changes: Any) -> TrainConfig:
     """A run of a few steps over documents."""
     (folder / "text.txt").write_text(TEXT[:6000])
+    (folder / "held.txt").write_text(TEXT[6000:6500])
     base = {
-        "spec": write_spec(folder, spec, f"{run.split('-')[0]}.cdr"), "data": {"train": folder / "text.txt"},
+        "spec": write_spec(folder, spec, f"{run.split('-')[0]}.cdr"),
+        "data": {"train": folder / "text.txt", "eval": folder / "held.txt"}, "eval_every": 2, "eval_tokens": 200,
         "out": folder / run, "steps": 4, "batch": 8, "context": 12, "log_every": 1, "save_every": 2, "keep": 9,
         "threads": 1, "device": "cpu",
         "optim": {"lr": 3e-3, "warmup": 0, "eps": 1e-6},
@@ -132,8 +134,8 @@ def train(folder: Path, run: str, size: int, spec: str, resume: bool = False, **
 
 
 def losses(run: Path) -> list[float]:
-    """The losses of a run."""
-    return [r["loss"] for r in read_metrics(run / "metrics.jsonl") if "loss" in r]
+    """The losses of a run, held-out ones too."""
+    return [r.get("loss", r.get("eval_loss")) for r in read_metrics(run / "metrics.jsonl")]
 
 
 def differ(one: Path, two: Path) -> dict[str, float]:

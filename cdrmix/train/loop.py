@@ -23,7 +23,7 @@ from cdrmix.ir.nodes import DType, Model
 from cdrmix.runtime.torch.stream import State
 from cdrmix.train.average import Average
 from cdrmix.train.batches import Batches, Lanes
-from cdrmix.train.build import read_source, require_finite, write_source
+from cdrmix.train.build import fill, read_source, require_finite, write_source
 from cdrmix.train.config import TrainConfig
 from cdrmix.train.evaluate import evaluate
 from cdrmix.train.experts import Experts
@@ -98,10 +98,11 @@ class Trainer:
         rows = np.concatenate([np.arange(r.start, r.stop) for r in self.ranks.rows(config.batch, config.accumulate)])
         self.batches = kind(self.train_data, config.batch, self.context, config.seed, rows)
         self.ranks.once(lambda: write_source(lowered, self.folder.module))
-        module = self.ranks.together(lambda: read_source(model, self.folder.module, config.seed, weights))
+        self.module = place(read_source(self.folder.module), self.placement).train()
+        if not resume:
+            fill(self.module, model, config.seed, weights)
         if weights is not None:
-            require_finite(module, weights)
-        self.module = place(module, self.placement).train()
+            require_finite(self.module, weights)
         self.optimiser = make_optimiser(self.module, config.optim)
         self.carried: State | None = {} if config.carry_state else None
         self.average = Average(self.module, config.optim.ema) if config.optim.ema else None

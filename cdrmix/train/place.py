@@ -65,12 +65,13 @@ class Placement:
 
 def place(module: Streaming, placement: Placement) -> Streaming:
     """The module where the placement has it; an optimiser is made of its parameters there."""
-    module = module.to(placement.device)
+    many = placement.mesh != Mesh()
+    if not many:  # else no rank need hold all of it: a layer at a time is taken there as it is sharded
+        module = module.to(placement.device)
     if placement.recomputed and not next(module.layers(), None):
         raise UserError("`recompute: layers`: the spec repeats no layers", "leave it out")
     for block in module.layers() if placement.recomputed else ():
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
-    many = placement.mesh != Mesh()
     if placement.compiled:
         require_compiler(placement.device)
         if not many:

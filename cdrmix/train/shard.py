@@ -95,6 +95,11 @@ def _rows(count: int, ranks: int, rank: int) -> slice:
     return slice(begin, min(count, begin + each))
 
 
+def put(into: Tensor, x: Tensor) -> None:
+    """Fill a tensor, sharded or not, with a whole one."""
+    own(into).copy_(x[own_rows(into)] if x.dim() else x)
+
+
 def keeps(x: Tensor, ranks: Ranks) -> bool:
     """Whether this rank is the one to write its share: others may hold the same."""
     if not isinstance(x, DTensor):
@@ -127,7 +132,7 @@ def on_matrices(like: Sequence[Tensor], shares: Sequence[Tensor], work: Callable
     cut = [p.dim() == 2 and isinstance(p, DTensor) and p.device_mesh["shard"].size() > 1 for p in like]
     here = [x.reshape(-1, rows, columns) for x, is_cut in zip(shares, cut, strict=True) if not is_cut]
     made = iter(work(torch.cat(here)).split([len(x) for x in here]) if sum(map(len, here)) else here)
-    mesh = next((p.device_mesh for p, is_cut in zip(like, cut, strict=True) if is_cut), None)
+    mesh = next((p.device_mesh for p in like if isinstance(p, DTensor)), None) if any(cut) else None
     if mesh is None:
         return [x.view(share.shape) for x, share in zip(made, shares, strict=True)]
     sent = torch.stack([x for x, is_cut in zip(shares, cut, strict=True) if is_cut])

@@ -92,6 +92,25 @@ class Streaming(nn.Module):
             setattr(self.get_submodule(at), name, self.get_parameter(owner))
         rename_keys(self, self.paths, self.ties)
 
+    def drawn(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """What `build` begins every parameter and buffer with, by attribute path: for one that keeps its own elsewhere.
+
+        One cell's are in memory at a time.
+        """
+        generator = Generator().manual_seed(seed)
+        for path, cell in self.named_modules():
+            if isinstance(cell, Cell):
+                one = object.__new__(type(cell))
+                one.__dict__.update(cell.__dict__)
+                params = {n: torch.empty(p.shape) for n, p in cell._parameters.items() if p is not None}
+                buffers = {n: torch.zeros(b.shape) for n, b in cell._buffers.items() if b is not None}
+                one.__dict__.update({"_parameters": params, "_buffers": buffers})
+                with torch.no_grad():
+                    one.init_weights(generator)
+                for name, x in (*params.items(), *buffers.items()):
+                    if f"{path}.{name}" not in self.ties:
+                        yield f"{path}.{name}", x
+
     def layers(self) -> Iterator[nn.Module]:
         """The blocks that repeat, in order: what is computed again, or sharded, as one."""
         for blocks in self.children():

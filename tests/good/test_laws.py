@@ -79,7 +79,7 @@ def test_every_package_is_installed() -> None:
 
 # --- training ------------------------------------------------------------------------------------------------------
 ROOMS = {
-    "build": (),
+    "build": ("shard",),
     "ranks": (),
     "shard": ("ranks",),
     "place": ("shard",),

@@ -11,13 +11,17 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from cdrmix.check import load_text
+from cdrmix.compiler import lower
 from cdrmix.diagnose import UserError
 from cdrmix.runs import checkpoints, step_of
+from cdrmix.train.build import build_module
 from cdrmix.train.loop import Trainer
 from cdrmix.train.ranks import Ranks
 from cdrmix.train.shard import Mesh
-from tests.ranks import CASES, config, losses
+from tests.ranks import CASES, HYBRID, config, losses
 from tests.small import SPEC
 
 Found = dict[str, list[dict[str, float]]]
@@ -83,6 +87,14 @@ def test_a_killed_process_is_started_anew_and_ctrl_c_saves(found: Found, folder:
     assert 10 <= len(done) < len(whole) and done == whole[: len(done)]
     Trainer(given, resume=True).train()
     assert losses(run) == pytest.approx(whole, rel=1e-5) and losses(run)[: len(done)] == done
+
+
+@pytest.mark.parametrize("spec", [SPEC, HYBRID])
+def test_values_drawn_for_shards_are_those_of_a_whole_module(spec: str, tmp_path: Path) -> None:
+    module = build_module(lower(load_text(spec)), tmp_path, 5)
+    whole = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    drawn = dict(module.drawn(5))
+    assert drawn.keys() == whole.keys() and all(torch.equal(x, whole[path]) for path, x in drawn.items())
 
 
 def test_a_mesh_is_the_processes() -> None:
