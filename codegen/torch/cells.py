@@ -25,8 +25,8 @@ from .statements import Method
 RUNTIME = frozenset(
     {
         "advance", "attend", "chunk_reads", "convolve", "coupled_scan", "delay", "enter", "grouped_linear",
-        "linear_scan", "maxplus_scan", "normal", "orthogonal", "route", "run_chosen", "run_every", "shift", "top",
-        "unfold", "uniform",
+        "linear_scan", "maxplus_scan", "normal", "orthogonal", "route", "run_chosen", "run_every", "shift",
+        "squared_relu", "top", "unfold", "uniform",
     }
 )  # fmt: skip
 """What the bodies may import from `cdrmix_scans`."""

@@ -153,6 +153,12 @@ class Torch(Spelling):
 
     min_ = max_
 
+    def pow_(self, x: Array) -> Code:
+        base, exponent = x.args
+        if base.op == "relu" and base.lead and exponent.op == "number" and exponent.arg == 2:
+            return call("squared_relu", self.fit(base.args[0], x.dims))
+        return self.elementwise(x)
+
     def floordiv_(self, x: Array) -> Code:
         if x.type != "float":
             return self.elementwise(x)

@@ -16,12 +16,14 @@ Output: what the state is or what its reads see, over [B, T], and the state afte
 | `attend(q, k, v, window, scale, …)` | softmax attention over a history |
 | `enter`, `top`, `Stream`, `Cell`, `Streaming` | one token's window; the choice of a router; what modules are made of |
 | `route`, `grouped_linear`, `run_every`, `run_chosen` | banks of experts |
+| `squared_relu` | relu(x)² |
 | `Sums` | what training measures over the tokens of a step |
 | `orthogonal`, `uniform`, `normal` | the init rules that draw |
 
 Everything is exact for any decay (0, 1e-30, negative) and differentiable once.
 """
 
+from .activations import squared_relu
 from .attention import attend
 from .delay import delay, shift
 from .elementwise import coupled_scan, linear_scan, maxplus_scan
@@ -59,6 +61,7 @@ __all__ = [
     "run_chosen",
     "run_every",
     "shift",
+    "squared_relu",
     "top",
     "unfold",
     "uniform",

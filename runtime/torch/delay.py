@@ -31,7 +31,7 @@ def shift(x: Tensor, first: Tensor, reset: Tensor | None = None, initial: Tensor
         return before
     at = reset.reshape(*reset.shape, *[1] * (x.dim() - 2))
     if initial is None:
-        return before.masked_fill(at, 0.0)
+        return before.masked_fill_(at, 0.0)  # of its own
     return where(at, initial.to(before.dtype).expand(first.shape).unsqueeze(1), before)
 
 

@@ -63,7 +63,7 @@ class Routes:
     def rows(self, x: Tensor, axes: int) -> Tensor:
         """What each row is given, [rows, *formal]: x has the pick's first axes and then `axes` of its own."""
         flat = x.flatten(0, x.dim() - axes - 1)
-        return flat[self.order // (self.shape.numel() // flat.shape[0])]
+        return flat.index_select(0, self.order // (self.shape.numel() // flat.shape[0]))
 
     def back(self, y: Tensor) -> Tensor:
         """The rows' results [rows, *outs] in the order of the pick, [*pick, *outs]; zero where dropped."""
