@@ -33,4 +33,5 @@ class _SquaredReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, _: Tensor) -> Tensor:
         (positive,) = ctx.saved_tensors
-        return (dy * positive).mul_(2.0)  # zero where x is negative, as `positive` is
+        dx: Tensor = (dy * positive).mul_(2.0)  # zero where x is negative, as `positive` is
+        return dx
