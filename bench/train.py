@@ -35,8 +35,8 @@ from cdrmix.runtime.torch import native
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from bench.scans import matrix_loop
-from cdrmix.check import load, load_text
+from bench.scans import element_loop, matrix_loop, maxplus_loop
+from cdrmix.check import load
 from cdrmix.compiler import lower
 from cdrmix.ir.cost import cost
 from cdrmix.ir.nodes import Model
@@ -50,38 +50,11 @@ from cdrmix.train.step import take_step
 ROOT = Path(__file__).parents[1]
 SQUARE = 768
 DENSE = {"layers": "6", "d_model": "512", "head_size": "64", "rank": "64", "gate_rank": "128"}
-STACK = """
-use "lib/norm.cdr" {{ layer_norm }}
-use "lib/embed.cdr" {{ embed, head }}
-use "lib/channel_mix.cdr" {{ channel_mix }}
-use "lib/{file}.cdr" {{ {op} }}
-model m {{
-  vocab = 256
-  d_model = 512
-  stack {{
-    emb: embed(vocab, d_model)
-    ln0: layer_norm
-    repeat layer < 2 {{
-      att: residual layer_norm >> {mixer}
-      ffn: residual layer_norm >> channel_mix(hidden=4*d_model)
-    }}
-    ln_out: layer_norm
-    head(vocab)
-  }}
-}}
-"""
-"""A model of another recurrence."""
-MIXERS = {
-    "RWKV-7": ("rwkv7", "rwkv7"),
-    "RWKV-6": ("rwkv6", "rwkv6"),
-    "RWKV-4": ("rwkv4", "rwkv4"),
-    "Mamba-2": ("mamba2", "mamba2"),
-    "Gated DeltaNet": ("gated_delta", "gated_delta"),
-    "RetNet": ("retnet", "retnet"),
-}
+MIXERS = ("rwkv4", "rwkv6", "gla", "mamba2", "gated_delta", "mamba1")
+"""Of `bench/mixers.cdr`."""
 LENGTHS = (512, 2048, 8192, 32768)
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "_grouped_mm", "dot", "mkldnn")
-SCANS = ("chunk_scan", "linear_scan", "elementwise_scan", "maxplus_scan", "coupled_scan")
+SCANS = ("chunk_scan", "linear_scan", "maxplus_scan", "convolve")
 OPTIMISER = ("_foreach", "_fused", "lerp")
 
 
@@ -96,10 +69,10 @@ class Case:
     peers: tuple[str, ...] = ("loop", "GRU", "transformer")
 
 
-def _others() -> Iterator[tuple[str, Case]]:
-    for name, (file, op) in MIXERS.items():
-        text = STACK.format(file=file, op=op, mixer=op)
-        yield f"{name} L2 D512 B4 T512", Case(lambda text=text: load_text(text), 4, 512, 2, ())
+def _mixers() -> Iterator[tuple[str, Case]]:
+    for name in MIXERS:
+        case = Case(lambda mixer=name: load(ROOT / "bench" / "mixers.cdr", {"mixer": mixer}), 2, 512, 4, ("loop",))
+        yield f"{name} L4 D512 B2 T512", case
 
 
 def _long() -> Iterator[tuple[str, Case]]:
@@ -113,7 +86,7 @@ CASES: dict[str, Case] = {
     "dense L6 D512 B4 T512": Case(lambda: load(ROOT / "spec" / "rwkv7.cdr", DENSE), 4, 512, 6),
     "MoE 8 top-2 L6 D512 B4 T512": Case(lambda: load(ROOT / "bench" / "rwkv7_moe.cdr", DENSE), 4, 512, 6, ("dense",)),
     "tiny B8 T256": Case(lambda: load(ROOT / "spec" / "tiny.cdr", {}), 8, 256, 4),
-    **dict(_others()),
+    **dict(_mixers()),
     **dict(_long()),
 }
 
@@ -150,10 +123,15 @@ def text_of(vocab: int, case: Case) -> tuple[Tensor, Tensor]:
 
 
 def looped(run: Run) -> Run:
-    """The same with its matrix states computed token by token."""
+    """The same with its states computed token by token."""
+    loops: dict[str, Callable[..., object]] = {
+        "chunk_scan": matrix_loop,
+        "linear_scan": lambda a, b, h, *_: element_loop(a, b, h),
+        "maxplus_scan": lambda d, b, p, *_: maxplus_loop(d, b, p),
+    }
 
     def step() -> None:
-        with mock.patch.object(native, "chunk_scan", matrix_loop):
+        with mock.patch.multiple(native, **loops):
             run.step()
 
     return Run(step, run.tokens, run.parameters, run.flops)
