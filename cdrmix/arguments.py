@@ -17,6 +17,7 @@ from typing import Any
 from cdrmix import commands
 from cdrmix.compiler import PASSES, TARGETS
 from cdrmix.ir.backend import Backend, Option
+from cdrmix.plan.cards import CARDS, EFFICIENCY
 from cdrmix.runtime.encodings import ENCODINGS
 
 _ABOUT = """A compiler for streaming language models.  Write what happens to one token (.cdr), train it, stream it.
@@ -26,6 +27,7 @@ _ABOUT = """A compiler for streaming language models.  Write what happens to one
   cdrmix data split TEXT -o DATA                           documents to train on, documents to hold out
   cdrmix tokenizer train DATA/train.jsonl -o tokenizer.json
   cdrmix train configs/train-tiny.yaml                     a checkpoint from text; --resume goes on
+  cdrmix plan configs/train-8b.yaml --gpus 64 --gpu h100   does it fit, how long does it take, what bounds it?
   cdrmix eval configs/eval-tiny.yaml                       bits per byte of held-out text
   cdrmix compile spec/tiny.cdr --target cpu --checkpoint RUN -o DIR
   cdrmix quantize RUN --data TEXT --quant i4 -o DIR        the same in fewer bits, at a loss that you say
@@ -352,6 +354,21 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="where a process of --nproc is lost, go on from the last checkpoint, N times",
     )
+
+    p = command(
+        "plan",
+        "Predict a run's memory, communication and time on GPUs, before it is run.",
+        "cdrmix plan configs/train-8b.yaml --gpus 64 --gpu h100 --price 2.5",
+    )
+    config(p)
+    p.add_argument("--gpus", type=_whole(1 << 20, 1), default=1, help="how many (%(default)s)")
+    p.add_argument("--gpu", default="h100", metavar="CARD", help=f"{', '.join(CARDS)} (%(default)s)")
+    p.add_argument("--shard", type=_whole(1 << 20, 1), help="GPUs that share one copy of the weights (default: all)")
+    p.add_argument("--replicate", type=_whole(1 << 20, 1), help="copies of the weights (1)")
+    reached = "the share of the card's peak that products reach (%(default)s)"
+    p.add_argument("--efficiency", type=_share, default=EFFICIENCY, help=reached)
+    p.add_argument("--price", type=_nonnegative, help="of a GPU for an hour: the plan says what the run costs")
+    machine(p)
 
     p = command(
         "eval",

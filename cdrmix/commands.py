@@ -257,6 +257,25 @@ def _train(a: Namespace, ranks: Ranks) -> None:
     print(f"checkpoint: {config.out / 'last'}", file=sys.stderr)
 
 
+def run_plan(a: Namespace) -> int:
+    """`cdrmix plan`: a run that does not fit is told with what would help."""
+    from cdrmix.plan.cards import card
+    from cdrmix.plan.mesh import mesh_of
+    from cdrmix.plan.report import as_data, describe, plan
+    from cdrmix.train.config import TrainConfig, read_config
+
+    on, mesh = card(a.gpu), mesh_of(a.gpus, a.replicate, a.shard)
+    config = read_config(TrainConfig, a.config, a.set)
+    with doing("planning the run"):
+        found = plan(config, on, mesh, a.efficiency, a.price)
+    print(to_json(as_data(found), indent=1) if a.json else describe(found))
+    if not found.fits:
+        needs, has = found.memory.total / 1e9, on.memory / 1e9
+        print(f"error: a GPU needs {needs:.1f} GB and has {has:.0f}", file=sys.stderr)
+        print(f"  = help: {', or '.join(found.remedies)}", file=sys.stderr)
+    return 0 if found.fits else 1
+
+
 def run_eval(a: Namespace) -> None:
     """`cdrmix eval`."""
     from cdrmix.train.config import EvalConfig, read_config

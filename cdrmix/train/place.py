@@ -12,16 +12,21 @@ import os
 import shutil
 import sys
 import sysconfig
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from cdrmix.diagnose import UserError
 from cdrmix.ir.nodes import DType
 from cdrmix.runtime.torch.module import Streaming
+from cdrmix.runtime.torch.stream import State, Stream
+from cdrmix.runtime.torch.sums import Sums
 from cdrmix.train.shard import Mesh, shard
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -68,10 +73,8 @@ def place(module: Streaming, placement: Placement) -> Streaming:
     many = placement.mesh != Mesh()
     if not many:  # else no rank need hold all of it: a layer at a time is taken there as it is sharded
         module = module.to(placement.device)
-    if placement.recomputed and not next(module.layers(), None):
-        raise UserError("`recompute: layers`: the spec repeats no layers", "leave it out")
-    for block in module.layers() if placement.recomputed else ():
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+    if placement.recomputed:
+        recompute_layers(module)
     if placement.compiled:
         require_compiler(placement.device)
         if not many:
@@ -81,6 +84,32 @@ def place(module: Streaming, placement: Placement) -> Streaming:
     if many:
         shard(module, placement.mesh, placement.device)
     return module
+
+
+def recompute_layers(module: Streaming) -> None:
+    """Let the backward pass compute each layer again."""
+    if not next(module.layers(), None):
+        raise UserError("`recompute: layers`: the spec repeats no layers", "leave it out")
+    for block in module.layers():
+        block.forward = partial(_recomputed, block.forward)  # type: ignore[method-assign]
+
+
+def _recomputed(block: Callable[..., Any], x: Tensor, stream: Stream, *carries: Tensor | None) -> Any:
+    """A block's forward that keeps what it is given alone.
+
+    What it leaves in the stream is of the first run: the second one's would keep all that run computed until the whole
+    backward pass is over.
+    """
+
+    def run(x: Tensor, *carries: Tensor | None) -> tuple[Any, State, Sums | None]:
+        inside = Stream(stream.old, {}, stream.pos, stream.reset, None if stream.sums is None else Sums())
+        return block(x, inside, *carries), inside.new, inside.sums
+
+    found, new, sums = checkpoint(run, x, *carries, use_reentrant=False)
+    stream.new.update(new)
+    if stream.sums is not None:
+        stream.sums.update(sums)
+    return found
 
 
 def require_compiler(device: str) -> None:

@@ -67,7 +67,9 @@ def take_step(
     for part, before in _parts(batch, state, parts):
         own = Sums()
         x, ended = module.hidden(part.tokens, before, part.reset, own)
-        after.append(ended)
+        if state is not None:  # what nobody goes on from would be in memory until the step ends
+            after.append({path: x.detach() for path, x in ended.items()})
+        del ended
         loss = summed_loss(module, x, part.targets, z_loss) / scored
         sums += ranks.add_sums(own.detach())
         aux = module.aux(own.of_step(sums, share))
@@ -83,7 +85,7 @@ def take_step(
         module.after_step(sums)
     if state is None:
         return found, None
-    return found, {path: torch.cat([s[path].detach() for s in after]) for path in after[0]} if found.finite else {}
+    return found, {path: torch.cat([s[path] for s in after]) for path in after[0]} if found.finite else {}
 
 
 def _parts(batch: Batch, state: State | None, count: int) -> list[tuple[Batch, State | None]]:

@@ -37,4 +37,4 @@ def shift(x: Tensor, first: Tensor, reset: Tensor | None = None, initial: Tensor
 
 def delay(x: Tensor, s0: Tensor, reset: Tensor | None = None, initial: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """s' = x.  Returns s before each token [B, T, *S] and the last state [B, *S]."""
-    return shift(x, s0, reset, initial), x[:, -1]
+    return shift(x, s0, reset, initial), x[:, -1].clone()  # a view would keep all of x in memory
