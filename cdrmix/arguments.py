@@ -363,8 +363,10 @@ def make_parser() -> argparse.ArgumentParser:
     config(p)
     p.add_argument("--gpus", type=_whole(1 << 20, 1), default=1, help="how many (%(default)s)")
     p.add_argument("--gpu", default="h100", metavar="CARD", help=f"{', '.join(CARDS)} (%(default)s)")
-    p.add_argument("--shard", type=_whole(1 << 20, 1), help="GPUs that share one copy of the weights (default: all)")
-    p.add_argument("--replicate", type=_whole(1 << 20, 1), help="copies of the weights (1)")
+    p.add_argument(
+        "--shard", type=_whole(1 << 20, 1), help="GPUs that share one copy of the weights (the config's `mesh`)"
+    )
+    p.add_argument("--replicate", type=_whole(1 << 20, 1), help="copies of the weights (the config's `mesh`)")
     reached = "the share of the card's peak that products reach (%(default)s)"
     p.add_argument("--efficiency", type=_share, default=EFFICIENCY, help=reached)
     p.add_argument("--price", type=_nonnegative, help="of a GPU for an hour: the plan says what the run costs")

@@ -264,8 +264,8 @@ def run_plan(a: Namespace) -> int:
     from cdrmix.plan.report import as_data, describe, plan
     from cdrmix.train.config import TrainConfig, read_config
 
-    on, mesh = card(a.gpu), mesh_of(a.gpus, a.replicate, a.shard)
-    config = read_config(TrainConfig, a.config, a.set)
+    on, config = card(a.gpu), read_config(TrainConfig, a.config, a.set)
+    mesh = mesh_of(a.gpus, a.replicate, a.shard, config.mesh)
     with doing("planning the run"):
         found = plan(config, on, mesh, a.efficiency, a.price)
     print(to_json(as_data(found), indent=1) if a.json else describe(found))

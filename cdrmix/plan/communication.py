@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdrmix.plan.cards import Card
-from cdrmix.plan.mesh import GATHERED, REDUCED, Mesh
+from cdrmix.plan.mesh import GATHERED, REDUCED, in_machine
+from cdrmix.train.shard import Mesh
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ def traffic(layers: Sequence[int], root: int, mesh: Mesh, card: Card, parts: int
     scattered = parts * REDUCED * everything if shard > 1 else 0
     reduced = parts * REDUCED * everything // shard if copies > 1 else 0
     within, across = (gathered + scattered) * (shard - 1) / shard, 2 * reduced * (copies - 1) / copies
-    here, there = mesh.here(card.node)
+    here, there = in_machine(mesh, card.node)
     fast = card.link if shard <= card.node else card.between(here)
     wide = card.link if mesh.ranks <= card.node else card.between(there)
     return Traffic(gathered, scattered, reduced, round(within + across), within / fast + across / wide)

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 from cdrmix.plan.footprint import Footprint
 from cdrmix.plan.ledger import Purpose
-from cdrmix.plan.mesh import GATHERED, REDUCED, Mesh
+from cdrmix.plan.mesh import GATHERED, REDUCED
+from cdrmix.train.shard import Mesh
 
 CONTEXT = 1e9
 """Bytes that the driver, its kernels and the libraries of communication take on a GPU, assumed."""

@@ -18,10 +18,11 @@ from cdrmix.plan.cards import EFFICIENCY, Card
 from cdrmix.plan.communication import Traffic, traffic
 from cdrmix.plan.footprint import footprint
 from cdrmix.plan.memory import CONTEXT, SPARE, Memory, memory
-from cdrmix.plan.mesh import Mesh
+from cdrmix.plan.mesh import rows_of
 from cdrmix.plan.speed import REACHED, Speed, speed
 from cdrmix.train.config import TrainConfig
 from cdrmix.train.loop import context_of
+from cdrmix.train.shard import Mesh
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def plan(
     narrow, compiled = precision == "bf16", config.compile in (True, "auto")
     model = load(config.spec, config.set, options=config.options)
     context = context_of(config, model)
-    rows = mesh.rows(config.batch, config.accumulate)
+    rows = rows_of(mesh, config.batch, config.accumulate)
     found, again = cost(model), config.recompute == "layers"
     f = footprint(lower(model, work=precision), config, rows, context)
     parts, tokens = config.accumulate, config.batch * context

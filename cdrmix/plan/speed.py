@@ -21,7 +21,7 @@ from cdrmix.plan.cards import EFFICIENCY, Card
 from cdrmix.plan.communication import Traffic
 from cdrmix.plan.footprint import Footprint
 from cdrmix.plan.ledger import Segment
-from cdrmix.plan.mesh import Mesh
+from cdrmix.train.shard import Mesh
 
 REACHED = 0.8
 """The share of their bandwidth that memory and links reach, assumed."""

@@ -20,6 +20,8 @@ from cdrmix.train.shard import on_matrices, own
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
+AT_ONCE = 1 << 27
+"""Elements of matrices that are made orthogonal in one batch: half a gigabyte of f32, several times that on the way."""
 MOMENTUM = "momentum"
 """What is kept of a matrix: a tensor of its shape."""
 
@@ -37,13 +39,14 @@ class Muon(torch.optim.AdamW):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         """Move every parameter that has a gradient."""
-        own = [p for group in self.param_groups if group.get("matrices") for p in group["params"] if p.grad is not None]
+        groups = [group["params"] for group in self.param_groups if group.get("matrices")]
+        matrices = [p for params in groups for p in params if p.grad is not None]
         self._move_matrices()
-        grads = [p.grad for p in own]
-        for p in own:
+        grads = [p.grad for p in matrices]
+        for p in matrices:
             p.grad = None  # so that AdamW passes it by
         super().step()
-        for p, grad in zip(own, grads, strict=True):
+        for p, grad in zip(matrices, grads, strict=True):
             p.grad = grad
 
     def _move_matrices(self) -> None:
@@ -70,13 +73,19 @@ def orthogonal(x: Tensor) -> Tensor:
     Their products are in bf16 on a GPU, which is as good (Jordan et al.), and in x's type on a CPU, which is faster
     there.
     """
-    wide = x.bfloat16() if x.device.type == "cuda" else x
+    found = torch.empty_like(x)
+    size = max(1, AT_ONCE // (x.shape[1] * x.shape[2]))
+    for some, into in zip(x.split(size), found.split(size), strict=True):
+        into.copy_(_newton_schulz(some.bfloat16() if x.device.type == "cuda" else some))
+    return found
+
+
+def _newton_schulz(x: Tensor) -> Tensor:
     tall = x.shape[1] > x.shape[2]
-    y = wide.mT if tall else wide
+    y = x.mT if tall else x
     y = y / y.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
     a, b, c = COEFFICIENTS
     for _ in range(ROUNDS):
         square = y @ y.mT
         y = a * y + (b * square + c * (square @ square)) @ y
-    found: Tensor = (y.mT if tall else y).to(x.dtype)
-    return found
+    return y.mT if tall else y

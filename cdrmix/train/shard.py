@@ -26,16 +26,22 @@ from cdrmix.train.ranks import ALONE, Ranks
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """`replicate` groups of `shard` ranks: inside a group each keeps another share, between groups the same."""
+    """`replicate` groups of `shard` ranks: inside a group each keeps another share, between groups the same (fully
+    sharded data parallel, Zhao et al. 2023; hybrid where both are above 1)."""
 
     replicate: int = 1
     shard: int = 1
+
+    @property
+    def ranks(self) -> int:
+        """How many there are."""
+        return self.replicate * self.shard
 
     @classmethod
     def of(cls, ranks: int, replicate: int, shard: int | None) -> Mesh:
         """The mesh of so many ranks; a `shard` of None is what is left."""
         found = cls(replicate, ranks // replicate if shard is None else shard)
-        if found.replicate * found.shard != ranks:
+        if found.ranks != ranks:
             asked = f"{replicate} x {'auto' if shard is None else shard}"
             raise UserError(
                 f"`mesh`: replicate x shard is {asked}, and there are {ranks} processes",

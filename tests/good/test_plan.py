@@ -21,12 +21,13 @@ from cdrmix.plan.cards import CARDS, card
 from cdrmix.plan.communication import traffic
 from cdrmix.plan.footprint import footprint
 from cdrmix.plan.memory import memory
-from cdrmix.plan.mesh import Mesh, mesh_of
+from cdrmix.plan.mesh import in_machine, mesh_of, rows_of
 from cdrmix.train.batches import Batch
 from cdrmix.train.build import build_module
-from cdrmix.train.config import OptimConfig, TrainConfig, read_config
+from cdrmix.train.config import MeshConfig, OptimConfig, TrainConfig, read_config
 from cdrmix.train.optimiser import make_optimiser
 from cdrmix.train.place import recompute_layers
+from cdrmix.train.shard import Mesh
 from cdrmix.train.step import take_step
 from tests.good.commands import said
 from tests.small import SPEC, write_spec
@@ -208,8 +209,8 @@ def test_a_run_that_does_not_fit_is_told_what_would_help(tmp_path: Path, capsys:
         (["--gpu", "h10"], "no card `h10`", "h100"),
         (["--gpu", "zzz"], "no card `zzz`", "the cards are a100"),
         (["--gpus", "3"], "batch 16 does not divide into 3 GPUs", "make `batch` a multiple of 3"),
-        (["--gpus", "8", "--shard", "3"], "8 GPUs are not", "a divisor of --gpus"),
-        (["--gpus", "4", "--shard", "8"], "4 GPUs are not", "a divisor of --gpus"),
+        (["--gpus", "8", "--shard", "3"], "8 GPUs are not", "is --gpus"),
+        (["--gpus", "4", "--shard", "8"], "4 GPUs are not", "is --gpus"),
         (["--gpus", "8", "--shard", "2", "--replicate", "2"], "8 GPUs are not 2 copies of 2", "--replicate times"),
         (["--set", "device=cpu"], "trains on a CPU", "device=auto"),
         (["--set", "spec=nowhere.cdr"], "nowhere.cdr", ""),
@@ -223,10 +224,16 @@ def test_mistakes_name_their_remedy(
 
 
 def test_meshes() -> None:
-    assert mesh_of(512) == Mesh(1, 512) and mesh_of(16, shard=8) == Mesh(2, 8) == mesh_of(16, replicate=2)
-    assert Mesh(4, 2).rows(64, 2) == 4 and Mesh(2, 16).here(8) == (8, 1) and Mesh(4, 2).here(8) == (2, 4)
+    own, eights = MeshConfig(), MeshConfig(replicate=2, shard=8)
+    assert mesh_of(512, None, None, own) == Mesh(1, 512) and mesh_of(16, None, None, eights) == Mesh(2, 8)
+    assert mesh_of(16, None, 8, own) == Mesh(2, 8) == mesh_of(16, 2, None, own)
+    assert mesh_of(32, None, 32, eights) == Mesh(1, 32)  # what is asked for goes before the config
+    with pytest.raises(UserError, match="32 GPUs are not 2 copies of 8 shards"):
+        mesh_of(32, None, None, eights)
+    assert rows_of(Mesh(4, 2), 64, 2) == 4
+    assert in_machine(Mesh(2, 16), 8) == (8, 1) and in_machine(Mesh(4, 2), 8) == (2, 4)
     with pytest.raises(UserError, match="does not divide"):
-        Mesh(1, 3).rows(64, 1)
+        rows_of(Mesh(1, 3), 64, 1)
 
 
 def test_cards_are_plausible() -> None:
