@@ -88,4 +88,5 @@ def _newton_schulz(x: Tensor) -> Tensor:
     for _ in range(ROUNDS):
         square = y @ y.mT
         y = a * y + (b * square + c * (square @ square)) @ y
-    return y.mT if tall else y
+    found: Tensor = y.mT if tall else y
+    return found
