@@ -217,6 +217,9 @@ def run_train(a: Namespace) -> int:
         return launch(a.nproc, a.restarts, [str(a.config), *(f"--set={x}" for x in a.set), *["--resume"] * a.resume])
     from cdrmix.train.ranks import join, lost_one
 
+    if a.restarts:
+        raise UserError("--restarts is of the processes of --nproc", "give --nproc 2 or more, or leave it out")
+
     ranks = join()
     try:
         with ranks.quiet():

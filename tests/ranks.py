@@ -30,7 +30,7 @@ from cdrmix.train.config import TrainConfig
 from cdrmix.train.loop import Trainer
 from cdrmix.train.progress import read_metrics
 from cdrmix.train.ranks import Ranks, join
-from tests.small import ADDS, SPEC, TEXT, write_spec
+from tests.small import SPEC, TEXT, write_spec
 
 DENSE = SPEC.replace("layer % 2 == 1", "layer > 9")
 HYBRID = """
@@ -62,6 +62,30 @@ model hybrid {
 CALM = {"lr": 3e-3, "warmup": 0, "eps": 1e-5}  # what has next to no gradient is not moved by its rounding
 Z = {"lr": 3e-3, "warmup": 0, "eps": 1e-6, "z_loss": 1e-3, "ema": 0.5}
 
+OUTSIDE = """
+use "lib/embed.cdr" { embed, head }
+op adds(x: [D]) -> [D] {
+  param keep: [D] ~ uniform(0.1, 0.9)
+  param first: [D] ~ normal(1)
+  param unused: [D] ~ 0
+  state S: [D] = first
+  S' = keep * S + x
+  aux small = mean[tokens](x[0]*x[0]) * sum[i](keep[i]*keep[i])
+  metric most = max[i](keep[i])
+  return S' + 0 * unused
+}
+model m {
+  vocab = 256
+  d_model = 8
+  stack {
+    emb: embed(vocab, d_model)
+    repeat layer < 2 { mix: adds }
+    head(vocab)
+  }
+}
+"""
+"""Parameters that are read outside of a layer's forward: where its state begins, by `aux` and by a metric."""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -80,7 +104,7 @@ CASES = {
     "experts": Case(SPEC, (4,), {"accumulate": 2, "mesh": {"replicate": 2}, "optim": Z}),
     "hybrid": Case(HYBRID, (2, 4), {"carry_state": True, "recompute": "layers", "optim": CALM}, resumed=(1, 2, 4)),
     "muon": Case(SPEC, (4,), {"optim": {"kind": "muon", "warmup": 0, "eps": 1e-6}}),
-    "one-op": Case(ADDS, (4,), {"mesh": {"replicate": 4}}),
+    "outside": Case(OUTSIDE, (4,), {"mesh": {"replicate": 2}, "accumulate": 2, "carry_state": True}),
     "narrow": Case(SPEC, (2,), {"precision": "bf16"}, 1e-3),
     "long": Case(SPEC, (2,), {"steps": 24}, 1e-5),
 }

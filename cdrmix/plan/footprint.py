@@ -31,6 +31,7 @@ from cdrmix.train.build import build_module
 from cdrmix.train.config import TrainConfig
 from cdrmix.train.optimiser import make_optimiser
 from cdrmix.train.place import recompute_layers
+from cdrmix.train.shard import read_outside, require_ties_within
 from cdrmix.train.step import take_step
 
 
@@ -52,11 +53,14 @@ class Footprint:
     root: int
 
 
-def footprint(lowered: Lowered, config: TrainConfig, rows: int, context: int) -> Footprint:
-    """Run a step of parts of `rows` sequences each.  Raises `UserError` where what is kept depends on the data."""
+def footprint(lowered: Lowered, config: TrainConfig, rows: int, context: int, many: bool = False) -> Footprint:
+    """Run a step of parts of `rows` sequences each.  Raises `UserError` where what is kept depends on the data, and
+    where `many` processes cannot share the module."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as inside:
         inside.enter_context(FakeTensorMode())
         module = build_module(lowered, Path(folder), None).train()
+        if many:
+            require_ties_within(module)
         if config.recompute == "layers":
             recompute_layers(module)
         ledger = inside.enter_context(Ledger())
@@ -72,7 +76,12 @@ def footprint(lowered: Lowered, config: TrainConfig, rows: int, context: int) ->
                 "experts that hold state cannot be planned; `cdrmix train` runs them",
             ) from None
         step = run.optimise()
-        layers = [sum(p.numel() for p in layer.parameters()) for layer in run.layers]
+        left = {p for p in module.parameters() if p not in set(read_outside(module))}
+        layers = []
+        for layer in run.layers:
+            own = left.intersection(layer.parameters())  # a tied one is counted where it is first
+            left -= own
+            layers.append(sum(p.numel() for p in own))
         root = sum(p.numel() for p in module.parameters()) - sum(layers)
         return Footprint(weights, ledger.live["optimiser"], segments, forward, step, layers, root)
 

@@ -76,7 +76,7 @@ def plan(
     context = context_of(config, model)
     rows = rows_of(mesh, config.batch, config.accumulate)
     found, again = cost(model), config.recompute == "layers"
-    f = footprint(lower(model, work=precision), config, rows, context)
+    f = footprint(lower(model, work=precision), config, rows, context, mesh.ranks > 1)
     parts, tokens = config.accumulate, config.batch * context
     held = memory(f, mesh, parts)
     sent = traffic(f.layers, f.root, mesh, card, parts)
@@ -131,7 +131,7 @@ def describe(p: Plan) -> str:
         *_row("layers gathered whole", m.gathered),
         *_row("in passing", m.passing),
         *_row("margin (assumed)", m.total - m.torch),
-        f"  {'total':28}{m.total / 1e9:9.2f} GB of {p.card.memory / 1e9:.0f}",
+        f"  {'total':28}{_size(m.total):>12} of {p.card.memory / 1e9:.0f}",
         "",
         "communication of a GPU in a step (predicted)",
         *_row("all-gathered", t.gathered),
@@ -144,7 +144,7 @@ def describe(p: Plan) -> str:
         f"  memory          {_seconds(s.memory)} between the products and in the optimiser",
         f"  network         {_seconds(s.network)}, beside the rest",
         f"  tokens          {count(round(per))}/s, {count(round(per / p.mesh.ranks))}/s a GPU",
-        f"  the run         {count(p.steps * p.tokens)} tokens in {p.days:.3g} days"
+        f"  the run         {count(p.steps * p.tokens)} tokens in {_time(p.days)}"
         + (f", {p.cost:,.0f} at {p.price:g} a GPU-hour" if p.cost is not None else ""),
         "",
         f"assumed: products reach {p.efficiency:g} of {peak / 1e12:g} TFLOP/s (--efficiency), memory and links",
@@ -155,7 +155,15 @@ def describe(p: Plan) -> str:
 
 
 def _row(name: str, bytes: int) -> list[str]:
-    return [f"  {name:28}{bytes / 1e9:9.2f} GB"] if bytes else []
+    return [f"  {name:28}{_size(bytes):>12}"] if bytes else []
+
+
+def _size(bytes: float) -> str:
+    return f"{bytes / 1e9:.2f} GB" if bytes >= 1e7 else f"{bytes / 1e6:.3g} MB"
+
+
+def _time(days: float) -> str:
+    return f"{days:.3g} days" if days >= 1 / 24 else _seconds(days * 86_400)
 
 
 def _seconds(s: float) -> str:

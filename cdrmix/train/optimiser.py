@@ -13,11 +13,12 @@ from torch import nn
 
 from cdrmix.train.config import OptimConfig
 from cdrmix.train.muon import MOMENTUM, Muon
+from cdrmix.train.shard import alike
 
 
 def make_optimiser(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW, or Muon for matrices and AdamW for the rest; each group's `lr` stands for the peak, kept as `peak`."""
-    groups = module.param_groups(config.lr, config.weight_decay)  # type: ignore[operator]
+    groups = alike(module.param_groups(config.lr, config.weight_decay))  # type: ignore[operator]
     common: dict[str, Any] = {"betas": (config.beta1, config.beta2), "eps": config.eps, "fused": True}
     if config.kind == "adamw":
         optimiser = torch.optim.AdamW(groups, lr=config.lr, **common)

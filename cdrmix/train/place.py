@@ -58,6 +58,10 @@ class Placement:
                 raise UserError(f"a module cannot be placed with `{name}` {asked}", f"`{name}` is {only}")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError("torch finds no GPU here", "set `device: cpu`, or install a torch for this machine's GPU")
+        if self.device == "cuda" and self.local > torch.cuda.device_count():
+            raise UserError(
+                f"{self.local} processes are on a machine of {torch.cuda.device_count()} GPUs", "start one a GPU"
+            )
 
     def prepare(self) -> None:
         """Set this process up, before anything large is allocated."""

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from cdrmix.diagnose import UserError
 from cdrmix.runtime.torch.sums import Sums
 
 LONG = timedelta(days=7)
@@ -146,13 +147,15 @@ def join() -> Ranks:
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1 or "RANK" not in os.environ:
         return ALONE
+    if "MASTER_ADDR" not in os.environ:
+        raise UserError("RANK and WORLD_SIZE are set, and MASTER_ADDR is not", "start by torchrun, or unset them")
     _end_with_parent()
     store, rank, size = next(iter(rendezvous("env://")))
     gpu = torch.cuda.is_available()
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", store=store, rank=rank, world_size=size)
     place = int(os.environ.get("LOCAL_RANK", rank))
     if gpu:
-        torch.cuda.set_device(place)
+        torch.cuda.set_device(place % torch.cuda.device_count())
     local = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     return Ranks(rank, size, place, local, dist.new_group(backend="gloo", timeout=LONG), store)
 

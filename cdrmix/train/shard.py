@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,7 +21,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, Shard
 
 from cdrmix.diagnose import UserError
-from cdrmix.runtime.torch.module import Streaming
+from cdrmix.runtime.torch.module import Cell, Streaming
 from cdrmix.train.ranks import ALONE, Ranks
 
 
@@ -52,18 +53,27 @@ class Mesh:
 
 def shard(module: Streaming, mesh: Mesh, device: str) -> None:
     """Shard each layer as one, and what is in none with the root, whose parameters stay gathered for the loss."""
-    _require_ties_within(module)
+    require_ties_within(module)
+    whole = {p: p.to(device) for p in read_outside(module)}
+    for p, there in whole.items():
+        p.data = there.data
     # of modules whose results are changed in place: generated ones change nothing so
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     grid = init_device_mesh(device, (mesh.replicate, mesh.shard), mesh_dim_names=("replicate", "shard"))
     for unit in (*module.layers(), module):
-        sharded = fully_shard(unit, mesh=grid)
+        sharded = fully_shard(unit, mesh=grid, ignored_params=set(whole))
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
     register_fsdp_forward_method(module, "hidden")
 
 
-def _require_ties_within(module: Streaming) -> None:
+def read_outside(module: Streaming) -> list[nn.Parameter]:
+    """The parameters that every rank holds whole: those that are read where FSDP has nothing gathered."""
+    found = (getattr(cell, name) for cell in module.modules() if isinstance(cell, Cell) for name in cell.outside)
+    return list(dict.fromkeys(found))
+
+
+def require_ties_within(module: Streaming) -> None:
     """A layer's parameters are gathered and freed together: another's cannot be among them."""
     blocks = {id(p): block for block in module.layers() for p in block.parameters()}
     for unit in module.layers():
@@ -79,6 +89,16 @@ def settle(module: nn.Module) -> None:
     """Let go of what a forward without a backward has left gathered."""
     if isinstance(module, FSDPModule):
         module.reshard()
+
+
+def alike(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Groups of parameters that are all sharded, or all whole: a fused optimiser takes none of both."""
+    parts = []
+    for group in groups:
+        for cut in (True, False):
+            params = [p for p in group["params"] if isinstance(p, DTensor) == cut]
+            parts += [{**group, "params": params}] if params else []
+    return parts
 
 
 def own(x: Tensor) -> Tensor:
@@ -111,6 +131,17 @@ def keeps(x: Tensor, ranks: Ranks) -> bool:
     if not isinstance(x, DTensor):
         return ranks.first
     return all(x.device_mesh.get_local_rank(n) == 0 for n, p in enumerate(x.placements) if not isinstance(p, Shard))
+
+
+def add_gradients(params: Iterable[nn.Parameter], ranks: Ranks) -> None:
+    """Add over the ranks the gradients of parameters that each holds whole; those of the others are added already."""
+    whole = [p for p in params if not isinstance(p, DTensor)]
+    if ranks.size == 1 or not whole:
+        return
+    count = ranks.add(torch.tensor([float(p.grad is not None) for p in whole]))
+    for p, has in zip(whole, count.tolist(), strict=True):
+        if has:
+            p.grad = ranks.add(torch.zeros_like(p) if p.grad is None else p.grad)
 
 
 def clip_gradient(params: Iterable[nn.Parameter], most: float, ranks: Ranks = ALONE) -> float:

@@ -20,7 +20,7 @@ from cdrmix.train.batches import IGNORE, Batch
 from cdrmix.train.loss import summed_loss
 from cdrmix.train.optimiser import set_rate
 from cdrmix.train.ranks import ALONE, Ranks
-from cdrmix.train.shard import clip_gradient
+from cdrmix.train.shard import add_gradients, clip_gradient
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,7 @@ def take_step(
         aux = module.aux(own.of_step(sums, share))
         (loss + share * sum(aux.values())).backward()  # type: ignore[no-untyped-call]
         total += loss.detach().cpu()
+    add_gradients(module.parameters(), ranks)
     norm = clip_gradient(module.parameters(), clip, ranks)
     with torch.no_grad():
         whole = {path: float(x) for path, x in module.aux(sums).items()}

@@ -6,7 +6,7 @@ where nothing runs along time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cdrmix.ir import python as escape
@@ -14,7 +14,7 @@ from cdrmix.ir.array_statements import CellArrays, Function
 from cdrmix.ir.arrays import Array
 from cdrmix.ir.code import Assign, Code, Statement, called, flat, listed, mapped, method, name, named
 from cdrmix.ir.matrices import is_matrix
-from cdrmix.ir.nodes import Cell, DType, Index
+from cdrmix.ir.nodes import Cell, DType, Index, Param
 from cdrmix.ir.types import NARROW
 from cdrmix.ir.writing import Written
 
@@ -40,6 +40,7 @@ class CellClass:
     doc: list[str]
     groups: str
     matrices: str
+    outside: str
     fields: list[str]
     methods: list[Written]
     imports: frozenset[str]
@@ -52,20 +53,35 @@ def emit_cell(made: CellArrays, classes: Mapping[str, str], sources: Mapping[str
     methods = []
     if made.weights is not None:
         methods.append(_init(made.weights, sources))
-    if made.states is not None:
-        methods.append(_start(made.states, sources, mixed))
+    starts = [] if made.states is None else [_start(made.states, sources, mixed)]
+    methods += starts
     for head, function in (("forward", made.sequence), ("step", made.step), ("routed", made.rows)):
         if function is not None:
             methods.append(_call(head, function, sources, mixed))
-    for kind, function in made.totals:
-        methods.append(_total(kind, function, sources))
+    totals = [_total(kind, function, sources) for kind, function in made.totals]
+    methods += totals
     imports = RUNTIME & set().union(*(called(m.body) for m in methods))
     if made.rows is not None or any("routes" in named(m.body) for m in methods):
         imports |= {"Routes"}
     doc = escape.doc(f"op {cell.op} ({cell.span})\n\n{cell.doc}".strip())
-    matrices = ", ".join(escape.text(attribute(p.name)) for p in cell.params if is_matrix(p, cell))
-    fields, shown = _fields(cell, classes), f"frozenset(({matrices},))" if matrices else ""
-    return CellClass(classes[cell.name], doc, _groups(cell), shown, fields, methods, imports, made.timeless)
+    read = named(stmt for m in (*starts, *totals) for stmt in m.body)
+    return CellClass(
+        classes[cell.name],
+        doc,
+        _groups(cell),
+        _names(p for p in cell.params if is_matrix(p, cell)),
+        _names(p for p in cell.params if f"self.{attribute(p.name)}" in read),
+        _fields(cell, classes),
+        methods,
+        imports,
+        made.timeless,
+    )
+
+
+def _names(params: Iterable[Param]) -> str:
+    """A set of parameters, by their attributes; nothing where it is empty."""
+    names = ", ".join(escape.text(attribute(p.name)) for p in params)
+    return f"frozenset(({names},))" if names else ""
 
 
 def _groups(cell: Cell) -> str:

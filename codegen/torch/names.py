@@ -26,7 +26,8 @@ _MODULE_MEMBERS = """
 """
 _OWN_MEMBERS = """
     at banks depth groups forward step start routed init_weights aux metrics after_step
-    paths ties build drawn begin close init_state param_groups hidden logits layers matrices first_line last_line apart
+    paths ties build drawn begin close init_state param_groups hidden logits layers matrices outside
+    first_line last_line apart
 """
 MEMBERS = frozenset((_MODULE_MEMBERS + _OWN_MEMBERS).split())
 """Attributes of `nn.Module` and of generated classes."""

@@ -29,6 +29,9 @@ class Cell(nn.Module):
     matrices: ClassVar[frozenset[str]] = frozenset()
     """The parameters [*banks, rows, columns] that multiply vectors."""
 
+    outside: ClassVar[frozenset[str]] = frozenset()
+    """The parameters that are read outside of `forward`: where a state begins, and in what training measures."""
+
     step: Callable[..., Any]
     """One token; `forward` is over [B, T]."""
     routed: Callable[..., Tensor]

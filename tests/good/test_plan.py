@@ -249,6 +249,15 @@ def test_experts_with_state_are_refused_with_a_reason(tmp_path: Path, capsys: py
     assert "experts that hold state cannot be planned" in said(capsys, *arguments)
 
 
+def test_layers_that_share_parameters_cannot_be_shared_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = SPEC.replace("    head(vocab)\n", "    head(vocab)\n    tie layer.1.att.mr = layer.0.att.mr\n")
+    assert spec != SPEC
+    arguments = planned(tmp_path)
+    write_spec(tmp_path, spec)
+    assert "layers that share parameters" in said(capsys, *arguments, "--gpus", "2")
+    assert main(arguments) == 0
+
+
 KEEPS = """
 op keeps(x: [D]) -> [D] {
   param a: [D] ~ 0.5

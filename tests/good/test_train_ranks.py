@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from cdrmix.arguments import make_parser
 from cdrmix.check import load_text
+from cdrmix.commands import run_train
 from cdrmix.compiler import lower
 from cdrmix.diagnose import UserError
 from cdrmix.runs import checkpoints, step_of
 from cdrmix.train.build import build_module
 from cdrmix.train.loop import Trainer
-from cdrmix.train.ranks import Ranks
+from cdrmix.train.ranks import Ranks, join
 from cdrmix.train.shard import Mesh
 from tests.ranks import CASES, HYBRID, config, losses
 from tests.small import SPEC
@@ -95,6 +97,18 @@ def test_values_drawn_for_shards_are_those_of_a_whole_module(spec: str, tmp_path
     whole = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     drawn = dict(module.drawn(5))
     assert drawn.keys() == whole.keys() and all(torch.equal(x, whole[path]) for path, x in drawn.items())
+
+
+def test_what_was_not_started_as_ranks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = tmp_path / "run.yaml"
+    at.write_text("spec: spec/tiny.cdr\ndata: {train: text.txt}\nout: run\nsteps: 1\n")
+    with pytest.raises(UserError, match="--restarts is of the processes of --nproc"):
+        run_train(make_parser().parse_args(["train", str(at), "--restarts", "2"]))
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(UserError, match="MASTER_ADDR is not"):
+        join()
 
 
 def test_a_mesh_is_the_processes() -> None:
