@@ -76,7 +76,7 @@ def footprint(lowered: Lowered, config: TrainConfig, rows: int, context: int, ma
                 "experts that hold state cannot be planned; `cdrmix train` runs them",
             ) from None
         step = run.optimise()
-        left = {p for p in module.parameters() if p not in set(read_outside(module))}
+        left = set(module.parameters()) - read_outside(module)
         layers = []
         for layer in run.layers:
             own = left.intersection(layer.parameters())  # a tied one is counted where it is first

@@ -34,7 +34,7 @@ def mesh_of(gpus: int, replicate: int | None, shard: int | None, own: MeshConfig
     """The mesh of so many GPUs: as `--replicate` and `--shard` say, where neither does as the config's own `mesh`; what
     is not given is what is left."""
     if replicate is None and shard is None:
-        replicate, shard = own.replicate, None if own.shard == "auto" else own.shard
+        replicate, shard = own.replicate, own.shards
     if replicate is None:
         replicate = gpus // (shard or 1)
     if shard is None:

@@ -50,8 +50,3 @@ class Average:
     def state(self) -> dict[str, Tensor]:
         """A whole checkpoint's tensors: the average, and what no optimiser moves as the module has it."""
         return {name: self.tensors.get(name, x) for name, x in self._module.state_dict().items()}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state` gave."""
-        for name, mine in self.tensors.items():
-            mine.copy_(state[name])

@@ -75,6 +75,11 @@ class MeshConfig(_Strict):
     replicate: Positive = 1
     shard: Positive | Literal["auto"] = "auto"
 
+    @property
+    def shards(self) -> int | None:
+        """`shard`, None where it is what is left."""
+        return None if self.shard == "auto" else self.shard
+
 
 class _OfSpec(_Strict):
     """A config with a spec; `options` say how each setting of the spec was given, for messages."""

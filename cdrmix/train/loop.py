@@ -206,7 +206,7 @@ def placement_of(config: TrainConfig, ranks: Ranks = ALONE) -> Placement:
     on_gpu = device == "cuda"
     work: DType = config.precision if config.precision != "auto" else "bf16" if on_gpu else "f32"
     compiled = on_gpu if config.compile == "auto" else config.compile
-    mesh = Mesh.of(ranks.size, config.mesh.replicate, None if config.mesh.shard == "auto" else config.mesh.shard)
+    mesh = Mesh.of(ranks.size, config.mesh.replicate, config.mesh.shards)
     return Placement(device, work, compiled, config.recompute == "layers", mesh, config.threads, ranks.local)
 
 

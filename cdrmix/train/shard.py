@@ -54,23 +54,23 @@ class Mesh:
 def shard(module: Streaming, mesh: Mesh, device: str) -> None:
     """Shard each layer as one, and what is in none with the root, whose parameters stay gathered for the loss."""
     require_ties_within(module)
-    whole = {p: p.to(device) for p in read_outside(module)}
-    for p, there in whole.items():
-        p.data = there.data
+    whole = read_outside(module)
+    for p in whole:
+        p.data = p.data.to(device)
     # of modules whose results are changed in place: generated ones change nothing so
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     grid = init_device_mesh(device, (mesh.replicate, mesh.shard), mesh_dim_names=("replicate", "shard"))
     for unit in (*module.layers(), module):
-        sharded = fully_shard(unit, mesh=grid, ignored_params=set(whole))
+        sharded = fully_shard(unit, mesh=grid, ignored_params=whole)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
     register_fsdp_forward_method(module, "hidden")
 
 
-def read_outside(module: Streaming) -> list[nn.Parameter]:
+def read_outside(module: Streaming) -> set[nn.Parameter]:
     """The parameters that every rank holds whole: those that are read where FSDP has nothing gathered."""
-    found = (getattr(cell, name) for cell in module.modules() if isinstance(cell, Cell) for name in cell.outside)
-    return list(dict.fromkeys(found))
+    cells = (cell for cell in module.modules() if isinstance(cell, Cell))
+    return {getattr(cell, name) for cell in cells for name in cell.outside}
 
 
 def require_ties_within(module: Streaming) -> None:
